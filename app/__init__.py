@@ -1,0 +1,1 @@
+"""The shell around the engine: command line, settings, HTTP listeners, embedded servers."""

@@ -1,0 +1,1 @@
+"""HTTP listeners of the daemon."""

@@ -1,0 +1,1 @@
+"""What a consumer of the Redis channels imports."""

@@ -1,0 +1,1 @@
+"""The tick path: subscribe, then decode -> validate -> batch -> price -> publish (pipeline.py)."""

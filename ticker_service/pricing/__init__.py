@@ -1,0 +1,1 @@
+"""Option arithmetic on columns: Black-76, volatility, Greeks, forwards; nothing that waits."""

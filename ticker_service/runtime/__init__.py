@@ -1,0 +1,1 @@
+"""asyncio tools without domain words: time, supervision, pacing, telemetry."""

@@ -1,0 +1,1 @@
+"""A Kite-compatible exchange on loopback: REST, WebSocket, prices, faults."""
