@@ -41,7 +41,7 @@ NO_FORWARD: Final = ParityForward(
 )
 
 
-def parity_forward(
+def parity_forward(  # noqa: PLR0913 - four columns of a chain, three settings by name
     strike: NDArray[np.float64],
     call_price: NDArray[np.float64],
     put_price: NDArray[np.float64],

@@ -1,44 +1,68 @@
 """Black-76 on columns: implied volatility with its Greeks, or price and Greeks of a volatility.
 
-Pure. Rows without an answer are NaN with a status; they never raise and never touch neighbours.
+Pure but for the scratch columns that a kernel owns; numpy only. The steps, in order, are
+``normalise`` -> ``first_guess`` -> ``householder`` (or ``wide``) -> ``greeks``; ``docs/pricing.md``
+derives them. A row without an answer is NaN with a status; it never raises and never touches its
+neighbours.
 """
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ticker_service.constants import DAYS_PER_YEAR
-from ticker_service.pricing._coefficients import (
-    MILLS_OFFSET,
-    MILLS_POLYNOMIAL,
-    MILLS_SCALE,
-    MILLS_SHIFT,
-    SEED_CENTRE,
-    SEED_POLYNOMIAL,
+from ticker_service.errors import InvariantViolatedError
+from ticker_service.pricing import (
+    evaluation,
+    first_guess,
+    greeks,
+    householder,
+    normalise,
+    wide,
 )
-from ticker_service.pricing.status import PriceStatus
+from ticker_service.pricing.columns import (
+    SCRATCH_FLAGS,
+    SCRATCH_NUMBERS,
+    OptionColumns,
+    Scratch,
+)
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import ArrayLike, NDArray
 
-
-LN_SQRT_2PI: Final = 0.9189385332046727
-INV_SQRT_2PI: Final = 0.3989422804014327
-WIDE_ABOVE: Final = 0.9
-TIME_VALUE_MIN: Final = 1e-290
-OUTPUT_ROWS: Final = 6
+SOLVE_ROWS: Final = ("implied_volatility", "delta", "gamma", "theta", "vega", "rho")
+EVALUATE_ROWS: Final = ("price", "delta", "gamma", "theta", "vega", "rho")
 
 
 class PricingKernel:
-    """Prices columns of options; one instance per thread."""
+    """Prices columns of options; one instance per thread, because it owns its scratch columns.
+
+    Any number of rows may be given: they are worked through in chunks of at most ``capacity``, so
+    memory never grows. One chunk of about 9,000 rows is fastest; small chunks pay the fixed cost
+    of some two hundred numpy calls again and again (``docs/pricing.md``, "Speed").
+
+    Args of both methods are columns of shape ``(n,)``, positional and more than five on purpose:
+    this is the hot path, the order is that of Black's formula, and a value object per call would
+    be built only to be taken apart. Float64 contiguous columns are used as they are, others are
+    converted. ``out`` and ``status`` must not overlap the inputs; without them new ones are made.
+    """
 
     def __init__(self, capacity: int) -> None:
-        self.capacity = capacity
+        if capacity < 1:
+            raise InvariantViolatedError(f"Invariant: capacity={capacity} rows_min=1")
+        self._capacity = capacity
+        self._numbers = np.empty((SCRATCH_NUMBERS, capacity))
+        self._flags = np.empty((SCRATCH_FLAGS, capacity), np.bool_)
 
-    def solve(  # noqa: PLR0913, PLR0917 - the hot path's columns, positional by contract
+    @property
+    def capacity(self) -> int:
+        """Rows of one chunk."""
+        return self._capacity
+
+    def solve(  # noqa: PLR0913, PLR0917 - the hot path, see the class
         self,
         price: ArrayLike,
         forward: ArrayLike,
@@ -49,16 +73,35 @@ class PricingKernel:
         out: NDArray[np.float64] | None = None,
         status: NDArray[np.uint8] | None = None,
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        """Return implied volatility, delta, gamma, theta, vega, rho and a status per row."""
+        """Return the implied volatility and the Greeks of prices.
+
+        Args:
+            price: Discounted option price, rupees, shape ``(n,)``.
+            forward: Forward of the option's own expiry, rupees, shape ``(n,)``.
+            strike: Strike, rupees, shape ``(n,)``.
+            years: Time to expiry, years of 365 days, shape ``(n,)``.
+            rate: Continuous rate per year as a fraction; a number or shape ``(n,)``.
+            is_call: True for a call, shape ``(n,)``.
+            out: Float64, shape ``(6, n)``, to write into.
+            status: Uint8, shape ``(n,)``, to write into.
+
+        Returns:
+            ``out`` with rows as ``SOLVE_ROWS`` (volatility as a fraction, Greeks in the units of
+            ``greeks.py``), and ``status`` with ``PriceStatus`` codes. Where the status is not
+            ``OK`` the whole row is NaN.
+
+        Raises:
+            InvariantViolatedError: Columns differ in length, or ``out`` or ``status`` do not fit.
+        """
         with np.errstate(all="ignore"):
-            v, f, x, t, r = (_column(c) for c in (price, forward, strike, years, rate))
-            n = len(v)
-            out = np.empty((OUTPUT_ROWS, n)) if out is None else out
-            status = np.empty(n, np.uint8) if status is None else status
-            _solve(v, f, x, t, r, np.asarray(is_call, bool), out, status)
+            options = OptionColumns.of(price, forward, strike, years, rate, is_call)
+            out = _output(out, len(options))
+            status = _status(status, len(options))
+            for chunk in self._chunks(len(options)):
+                self._solve_chunk(options.rows(chunk), out[:, chunk], status[chunk])
         return out, status
 
-    def evaluate(  # noqa: PLR0913, PLR0917 - the hot path's columns, positional by contract
+    def evaluate(  # noqa: PLR0913, PLR0917 - the hot path, see the class
         self,
         volatility: ArrayLike,
         forward: ArrayLike,
@@ -68,160 +111,86 @@ class PricingKernel:
         is_call: ArrayLike,
         out: NDArray[np.float64] | None = None,
     ) -> NDArray[np.float64]:
-        """Return price, delta, gamma, theta, vega, rho of known volatilities."""
+        """Return the price and the Greeks of volatilities.
+
+        Args:
+            volatility: Volatility per year as a fraction, shape ``(n,)``.
+            forward: Forward of the option's own expiry, rupees, shape ``(n,)``.
+            strike: Strike, rupees, shape ``(n,)``.
+            years: Time to expiry, years of 365 days, shape ``(n,)``.
+            rate: Continuous rate per year as a fraction; a number or shape ``(n,)``.
+            is_call: True for a call, shape ``(n,)``.
+            out: Float64, shape ``(6, n)``, to write into.
+
+        Returns:
+            ``out`` with rows as ``EVALUATE_ROWS``; a row whose inputs make no sense (among them a
+            volatility that is not positive) is NaN throughout.
+
+        Raises:
+            InvariantViolatedError: Columns differ in length, or ``out`` does not fit.
+        """
         with np.errstate(all="ignore"):
-            v, f, x, t, r = (_column(c) for c in (volatility, forward, strike, years, rate))
-            out = np.empty((OUTPUT_ROWS, len(v))) if out is None else out
-            _evaluate(v, f, x, t, r, np.asarray(is_call, bool), out)
+            options = OptionColumns.of(volatility, forward, strike, years, rate, is_call)
+            out = _output(out, len(options))
+            for chunk in self._chunks(len(options)):
+                self._evaluate_chunk(options.rows(chunk), out[:, chunk])
         return out
 
+    def _chunks(self, rows: int) -> Iterator[slice]:
+        for first in range(0, rows, self._capacity):
+            yield slice(first, min(first + self._capacity, rows))
 
-def _column(values):
-    return np.ascontiguousarray(values, np.float64) if np.ndim(values) else np.float64(values)
+    def _scratch(self, rows: int) -> Scratch:
+        return Scratch(self._numbers[:, :rows], self._flags[:, :rows])
 
+    def _solve_chunk(
+        self, options: OptionColumns, out: NDArray[np.float64], status: NDArray[np.uint8]
+    ) -> None:
+        scratch = self._scratch(len(options))
+        normalise.terms(options, scratch)
+        normalise.time_value(options, scratch, status)
+        first_guess.total_volatility(scratch)
+        householder.step(scratch)
+        if scratch.wide.any():
+            wide.replace(scratch)
+        np.sqrt(options.years, out=out[0])
+        np.divide(scratch.total_volatility, out[0], out=out[0])
+        greeks.far_tail(scratch)
+        greeks.fill(options, options.given, scratch, out)
+        _blank_unsolvable(scratch, out)
 
-def _mills(z):
-    w = 1.0 / (z + MILLS_SHIFT)
-    v = w * MILLS_SCALE + MILLS_OFFSET
-    value = np.full_like(v, MILLS_POLYNOMIAL[-1])
-    for c in MILLS_POLYNOMIAL[-2::-1]:
-        value *= v
-        value += c
-    return w * value
-
-
-def _mills_pair(z1, z2, s):
-    w1, w2 = 1.0 / (z1 + MILLS_SHIFT), 1.0 / (z2 + MILLS_SHIFT)
-    v1, v2 = w1 * MILLS_SCALE + MILLS_OFFSET, w2 * MILLS_SCALE + MILLS_OFFSET
-    value = np.full_like(v1, MILLS_POLYNOMIAL[-1])
-    quotient = value.copy()
-    for c in MILLS_POLYNOMIAL[-2:0:-1]:
-        value *= v1
-        value += c
-        quotient *= v2
-        quotient += value
-    value *= v1
-    value += MILLS_POLYNOMIAL[0]
-    dw = s * w1 * w2
-    return dw * (value + MILLS_SCALE * w2 * quotient), w2 * (value - MILLS_SCALE * dw * quotient)
-
-
-def _seed(k, u, p):
-    half_log = 0.5 * np.log1p(u / p)
-    y = (half_log - SEED_CENTRE) / (half_log + SEED_CENTRE)
-    z = np.full_like(y, SEED_POLYNOMIAL[-1])
-    for c in SEED_POLYNOMIAL[-2::-1]:
-        z *= y
-        z += c
-    q = k / half_log * np.sqrt(1 + half_log * (0.5 / np.pi)) * z
-    q2 = q * q
-    return q * (1 + q2 * (1 / 24 - k * k * (1 / 2880) + q2 * (7 / 1920)))
+    def _evaluate_chunk(self, options: OptionColumns, out: NDArray[np.float64]) -> None:
+        scratch = self._scratch(len(options))
+        normalise.terms(options, scratch)
+        normalise.total_volatility(options, scratch)
+        evaluation.time_value(scratch)
+        evaluation.price(options, scratch, out[0])
+        greeks.fill(options, out[0], scratch, out)
+        _blank_unsolvable(scratch, out)
 
 
-def _householder(f, ratio, a2, t2, s):
-    e = -f * ratio / s
-    y = e * (a2 - t2)
-    b = (y * y - e * e * (3 * a2 + t2) + f * (3 * y + 2 * f)) * (1 / 6)
-    return e * (1 + 0.5 * (y + f)) / (1 + y + f + b)
+def _blank_unsolvable(scratch: Scratch, out: NDArray[np.float64]) -> None:
+    """Make rows without an answer NaN throughout; rho, for one, would come out as a number."""
+    if scratch.solvable.all():
+        return
+    unsolvable = np.logical_not(scratch.solvable, out=scratch.spare_flags[0])
+    for column in out:
+        np.copyto(column, np.nan, where=unsolvable)
 
 
-def _solve_wide(k, p, s):
-    side = np.where(p > 0.5, -1.0, 1.0)
-    target = np.log(np.where(p > 0.5, 1.0 - p, p))
-    s = np.where((s > 0) & (k < 1.0), s, np.sqrt(2 * k))
-    for _ in range(30):
-        a, t = k / s, 0.5 * s
-        ratio = _mills(np.maximum(side * (a - t), -1.0)) - side * _mills(a + t)
-        f = np.log(ratio) - 0.5 * (a - t) ** 2 - LN_SQRT_2PI - target
-        step = _householder(f, side * ratio, a * a, t * t, s)
-        s = s * (1 + np.clip(step, -0.6, 1.5))
-        if not (np.abs(step) > 1e-15).any():
-            break
-    return s
+def _output(out: NDArray[np.float64] | None, rows: int) -> NDArray[np.float64]:
+    if out is None:
+        return np.empty((len(SOLVE_ROWS), rows))
+    if out.shape != (len(SOLVE_ROWS), rows) or out.dtype != np.float64:
+        raise InvariantViolatedError(f"Invariant: out is {out.shape} {out.dtype}, rows={rows}")
+    return out
 
 
-def _solve(price, f, x, t, r, is_call, out, status):
-    df = np.exp(-r * t)
-    call = np.where(is_call, 1.0, -1.0)
-    d = f - x
-    side = d * call
-    m = np.minimum(f, x)
-    p = (price / df - np.maximum(side, 0.0)) / m
-    inputs = (
-        (f > 0)
-        & (x > 0)
-        & (price > 0)
-        & np.isfinite(price * f * x * t)
-        & np.isfinite(df)
-        & (df > 0)
-    )
-    status[:] = np.where(
-        ~inputs,
-        PriceStatus.BAD_INPUT,
-        np.where(
-            t <= 0,
-            PriceStatus.EXPIRED,
-            np.where(
-                p >= 1,
-                PriceStatus.ABOVE_BOUND,
-                np.where(p > TIME_VALUE_MIN, PriceStatus.OK, PriceStatus.BELOW_INTRINSIC),
-            ),
-        ),
-    )
-    p = np.where(status == PriceStatus.OK, p, np.nan)
-    u = np.abs(d) / m + 1e-300
-    k = np.log1p(u)
-    s = _seed(k, u, p)
-    wide = (s > WIDE_ABOVE) | (k > 1.0) | (s <= 0)
-    s_wide = _solve_wide(k[wide], p[wide], s[wide])
-    s[wide] = s_wide
-    a, h = k / s, 0.5 * s
-    z1, z2 = a - h, a + h
-    ratio, m2 = _mills_pair(z1, z2, s)
-    g = np.log(ratio / p) - 0.5 * z1 * z1 - LN_SQRT_2PI
-    s *= 1 + _householder(g, ratio, a * a, h * h, s)
-    s[wide] = s_wide
-    m2[wide] = _mills(z2[wide])
-    a, h = k / s, 0.5 * s
-    z1, dz = a - h, a + h - z2
-    pdf = INV_SQRT_2PI * np.exp(-0.5 * z1 * z1)
-    d1 = z2 * m2 - 1
-    d2 = m2 + z2 * d1
-    d3 = 2 * d1 + z2 * d2
-    tail = pdf * (m2 + dz * (d1 + 0.5 * dz * (d2 + (1 / 3) * dz * d3)))
-    out[0] = s / np.sqrt(t)
-    _finish(price, f, x, t, r, df, call, is_call, side > 0, m, u, p, s, pdf, tail, out)
-
-
-def _evaluate(volatility, f, x, t, r, is_call, out):
-    good = (volatility > 0) & (f > 0) & (x > 0) & (t > 0)
-    volatility = np.where(good, volatility, np.nan)
-    df = np.exp(-r * t)
-    call = np.where(is_call, 1.0, -1.0)
-    d = f - x
-    side = d * call
-    m = np.minimum(f, x)
-    u = np.abs(d) / m
-    k = np.log1p(u)
-    s = volatility * np.sqrt(t)
-    a, h = k / s, 0.5 * s
-    z1, z2 = a - h, a + h
-    pdf = INV_SQRT_2PI * np.exp(-0.5 * z1 * z1)
-    ratio, m2 = _mills_pair(np.maximum(z1, -1.0), z2, s)
-    tail = pdf * m2
-    deep = z1 < -1.0
-    tail = np.where(deep, pdf * _mills(z2), tail)
-    p = np.where(deep, 1 - pdf * _mills(np.abs(z1)) - tail, pdf * ratio)
-    out[0] = (p * m + np.maximum(side, 0.0)) * df
-    _finish(out[0], f, x, t, r, df, call, is_call, side > 0, m, u, p, s, pdf, tail, out)
-
-
-def _finish(price, f, x, t, r, df, call, is_call, itm, m, u, p, s, pdf, tail, out):
-    otm_call = (f < x) | ((f == x) & is_call)
-    delta = np.where(otm_call, p + tail, tail / (1 + u))
-    out[1] = call * np.where(itm, 1 - delta, delta) * df
-    per_s = m * pdf * df
-    out[2] = per_s / (f * f * s)
-    out[3] = (r * price - 0.5 * per_s * s / t) / DAYS_PER_YEAR
-    out[4] = per_s * np.sqrt(t) * 0.01
-    out[5] = -0.01 * t * price
+def _status(status: NDArray[np.uint8] | None, rows: int) -> NDArray[np.uint8]:
+    if status is None:
+        return np.empty(rows, np.uint8)
+    if status.shape != (rows,) or status.dtype != np.uint8:
+        raise InvariantViolatedError(
+            f"Invariant: status is {status.shape} {status.dtype}, rows={rows}"
+        )
+    return status

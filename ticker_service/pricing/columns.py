@@ -1,0 +1,182 @@
+"""What the kernel reads and where it works: option columns in, scratch columns to compute in.
+
+A pass over 9,000 rows makes some two hundred numpy calls. Were each to return a new array, the
+time of a pass would swing threefold with the state of the heap; so every intermediate column is
+taken from one block that lives as long as the kernel (greeks.md §2.3).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
+
+import numpy as np
+
+from ticker_service.errors import InvariantViolatedError
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
+
+Column: TypeAlias = "NDArray[np.float64]"
+Flags: TypeAlias = "NDArray[np.bool_]"
+
+SCRATCH_NUMBERS: Final = 20
+"""Float64 columns of a pass: thirteen with a name, seven spare."""
+SCRATCH_FLAGS: Final = 5
+"""Bool columns of a pass: three with a name, two spare."""
+
+
+@dataclass(frozen=True, slots=True)
+class OptionColumns:
+    """Market terms of a batch of options, one row each.
+
+    Attributes:
+        given: What is known besides the terms: the price in rupees, or the volatility per year as
+            a fraction. Shape ``(n,)``, like all others.
+        forward: Forward of the option's own expiry, rupees.
+        strike: Strike, rupees.
+        years: Time to expiry, years of 365 days.
+        rate: Continuous rate per year as a fraction; a number or a column.
+        is_call: True for a call.
+    """
+
+    given: Column
+    forward: Column
+    strike: Column
+    years: Column
+    rate: float | Column
+    is_call: Flags
+
+    @classmethod
+    def of(cls, *columns: ArrayLike) -> Self:
+        """Convert what the caller has to contiguous columns, copying only what needs it.
+
+        Raises:
+            InvariantViolatedError: The columns differ in length, or one is not a column.
+        """
+        *numbers, rate, is_call = columns
+        given, forward, strike, years = (np.ascontiguousarray(c, np.float64) for c in numbers)
+        options = cls(
+            given=given,
+            forward=forward,
+            strike=strike,
+            years=years,
+            rate=_number_or_column(rate),
+            is_call=np.ascontiguousarray(is_call, np.bool_),
+        )
+        options._check_lengths()
+        return options
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.given)
+
+    def rows(self, chunk: slice) -> OptionColumns:
+        """Return a view of some of the rows."""
+        return OptionColumns(
+            given=self.given[chunk],
+            forward=self.forward[chunk],
+            strike=self.strike[chunk],
+            years=self.years[chunk],
+            rate=self.rate if isinstance(self.rate, float) else self.rate[chunk],
+            is_call=self.is_call[chunk],
+        )
+
+    def _check_lengths(self) -> None:
+        columns = [self.given, self.forward, self.strike, self.years, self.is_call]
+        if not isinstance(self.rate, float):
+            columns.append(self.rate)
+        shapes = [column.shape for column in columns]
+        if any(shape != (shapes[0][0],) for shape in shapes):
+            raise InvariantViolatedError(f"Invariant: option columns differ in shape: {shapes}")
+
+
+class Scratch:
+    """The columns of one pass, views of the kernel's block.
+
+    The letters are those of ``docs/pricing.md``.
+
+    Attributes:
+        sign: +1 for a call, -1 for a put.
+        discount: exp(-rate * years).
+        smaller: m, the smaller of forward and strike.
+        excess: u = abs(F - K) / m.
+        log_moneyness: k = abs(ln(F / K)).
+        time_value: p, the out-of-the-money leg's undiscounted price over m.
+        total_volatility: s = volatility * sqrt(years).
+        z_near: k/s - s/2.
+        z_far: k/s + s/2.
+        mills_gap: M(z_near) - M(z_far).
+        mills_far: M(z_far).
+        density: phi(z_near), which is dp/ds.
+        far_tail: phi(z_near) * M(z_far), which is exp(k) * Phi(-z_far).
+        spare: Columns without a name; a step may use them and must not expect to find them again.
+        solvable: The row has an answer.
+        in_the_money: The row's option is the in-the-money leg of its strike.
+        wide: The row lies outside what the first guess, or the Mills polynomial, covers.
+        spare_flags: Flags without a name, as ``spare``.
+    """
+
+    __slots__ = (
+        "density",
+        "discount",
+        "excess",
+        "far_tail",
+        "in_the_money",
+        "log_moneyness",
+        "mills_far",
+        "mills_gap",
+        "sign",
+        "smaller",
+        "solvable",
+        "spare",
+        "spare_flags",
+        "time_value",
+        "total_volatility",
+        "wide",
+        "z_far",
+        "z_near",
+    )
+
+    def __init__(self, numbers: Column, flags: Flags) -> None:
+        """Name the rows of ``numbers`` and ``flags``, of shapes ``(.., n)``."""
+        self.sign: Column
+        self.discount: Column
+        self.smaller: Column
+        self.excess: Column
+        self.log_moneyness: Column
+        self.time_value: Column
+        self.total_volatility: Column
+        self.z_near: Column
+        self.z_far: Column
+        self.mills_gap: Column
+        self.mills_far: Column
+        self.density: Column
+        self.far_tail: Column
+        self.spare: list[Column]
+        (
+            self.sign,
+            self.discount,
+            self.smaller,
+            self.excess,
+            self.log_moneyness,
+            self.time_value,
+            self.total_volatility,
+            self.z_near,
+            self.z_far,
+            self.mills_gap,
+            self.mills_far,
+            self.density,
+            self.far_tail,
+            *self.spare,
+        ) = numbers
+        self.solvable: Flags
+        self.in_the_money: Flags
+        self.wide: Flags
+        self.spare_flags: list[Flags]
+        self.solvable, self.in_the_money, self.wide, *self.spare_flags = flags
+
+
+def _number_or_column(rate: ArrayLike) -> float | Column:
+    column = np.asarray(rate, np.float64)
+    return np.ascontiguousarray(column) if column.ndim else float(column)
