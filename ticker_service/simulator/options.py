@@ -1,0 +1,111 @@
+"""What one run of the simulator is told: seed, ports, pace, users. Pure."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from ticker_service.errors import ConfigurationError
+
+SECRET_CHARACTERS: Final = 32
+API_KEY_CHARACTERS: Final = 16
+STEPS_PER_S_MAX: Final = 200
+STRIKES_EACH_SIDE_MAX: Final = 400
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatedUser:
+    """A client of the simulated broker."""
+
+    user_id: str
+    user_name: str
+    email: str
+
+    @property
+    def user_shortname(self) -> str:
+        """The first word of the name, as Kite shows it."""
+        return self.user_name.split(" ", maxsplit=1)[0]
+
+
+DEFAULT_USERS: Final = (
+    SimulatedUser(user_id="AB1234", user_name="Asha Bhatt", email="asha@example.com"),
+    SimulatedUser(user_id="CD5678", user_name="Chetan Das", email="chetan@example.com"),
+    SimulatedUser(user_id="EF9012", user_name="Esha Fernandes", email="esha@example.com"),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SimulatorOptions:
+    """The settings of one simulator; everything random follows from ``seed``.
+
+    Attributes:
+        seed: Fixes instruments, prices, tokens and keys. Ports are chosen by the system.
+        host: Address to listen on; the fault panel answers loopback callers only in any case.
+        rest_port: Port of the REST root; 0 lets the system choose.
+        ws_port: Port of the WebSocket root; 0 lets the system choose.
+        rate_per_s: Ticks per second over all instruments together; 0 stops the market, so that it
+            moves only by ``Simulator.step``.
+        steps_per_s: Steps of the price model per second; a tick belongs to one step.
+        strikes_each_side: Strikes listed on each side of the one at the money.
+        nearest_expiry_days_min: The nearest expiry lies at least so many days ahead; 0 allows one
+            that ends today.
+        users: Who may log in.
+        api_key: The registered application; derived from the seed when empty.
+        api_secret: Its secret; derived from the seed when empty.
+        redirect_url: Where a login sends the browser; a page of the simulator's own when empty.
+        enforce_rate_limits: Answer 429 beyond Kite's request rates.
+        truth_history_s: How long the true forwards and volatilities are kept, seconds.
+    """
+
+    seed: int = 1
+    host: str = "127.0.0.1"
+    rest_port: int = 0
+    ws_port: int = 0
+    rate_per_s: float = 2_000.0
+    steps_per_s: int = 20
+    strikes_each_side: int = 40
+    nearest_expiry_days_min: int = 1
+    users: tuple[SimulatedUser, ...] = DEFAULT_USERS
+    api_key: str = ""
+    api_secret: str = ""
+    redirect_url: str = ""
+    enforce_rate_limits: bool = True
+    truth_history_s: int = 600
+
+    def __post_init__(self) -> None:
+        faults = [text for wrong, text in self._checks() if wrong]
+        if faults:
+            raise ConfigurationError("Condition failed: " + "; ".join(faults))
+        if not self.api_key:
+            key = derived_secret(self.seed, "api_key")[:API_KEY_CHARACTERS]
+            object.__setattr__(self, "api_key", key)
+        if not self.api_secret:
+            object.__setattr__(self, "api_secret", derived_secret(self.seed, "api_secret"))
+
+    def _checks(self) -> list[tuple[bool, str]]:
+        ids = [user.user_id for user in self.users]
+        return [
+            (self.seed < 0, f"seed={self.seed} must not be negative"),
+            (not self.rate_per_s >= 0.0, f"rate_per_s={self.rate_per_s} must not be negative"),
+            (
+                not 1 <= self.steps_per_s <= STEPS_PER_S_MAX,
+                f"steps_per_s={self.steps_per_s} must be 1 to {STEPS_PER_S_MAX}",
+            ),
+            (
+                not 1 <= self.strikes_each_side <= STRIKES_EACH_SIDE_MAX,
+                f"strikes_each_side={self.strikes_each_side} must be 1 to {STRIKES_EACH_SIDE_MAX}",
+            ),
+            (
+                self.nearest_expiry_days_min < 0,
+                f"nearest_expiry_days_min={self.nearest_expiry_days_min} must not be negative",
+            ),
+            (self.truth_history_s < 1, f"truth_history_s={self.truth_history_s} must be positive"),
+            (not ids or len(set(ids)) != len(ids), f"users={ids} must be named, each once"),
+        ]
+
+
+def derived_secret(seed: int, purpose: str) -> str:
+    """Return 32 characters that follow from the seed and look like Kite's tokens."""
+    digest = hashlib.sha256(f"ticker-service simulator {seed} {purpose}".encode())
+    return digest.hexdigest()[:SECRET_CHARACTERS]
