@@ -1,14 +1,29 @@
-"""Option arithmetic on columns: Black-76, volatility, Greeks, forwards; nothing that waits."""
+"""Option arithmetic on columns: Black-76, volatility, Greeks, forwards; nothing that waits.
+
+The steps of a solution, in order (``kernel.py`` calls them, ``docs/pricing.md`` derives them):
+
+1. ``normalise``    market terms to log-moneyness and time value, and each row's status
+2. ``first_guess``  an explicit total volatility, good to 3e-4
+3. ``householder``  one step of order four, on Mills ratios (``mills``), to the last digit
+4. ``wide``         the same with a guard, for rows that the first guess does not cover
+5. ``greeks``       the five Greeks from values already at hand; ``spot`` restates them
+
+``evaluation`` goes the other way, from volatility to price; ``forward`` finds what to price on.
+"""
 
 from ticker_service.pricing.forward import ParityForward, carry_forward, parity_forward
-from ticker_service.pricing.kernel import PricingKernel
+from ticker_service.pricing.kernel import EVALUATE_ROWS, SOLVE_ROWS, PricingKernel
+from ticker_service.pricing.spot import spot_greeks
 from ticker_service.pricing.status import STATUS_WIRE_NAMES, PriceStatus
 
 __all__ = [
+    "EVALUATE_ROWS",
+    "SOLVE_ROWS",
     "STATUS_WIRE_NAMES",
     "ParityForward",
     "PriceStatus",
     "PricingKernel",
     "carry_forward",
     "parity_forward",
+    "spot_greeks",
 ]

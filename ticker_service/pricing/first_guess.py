@@ -1,4 +1,4 @@
-"""An explicit first guess of the total volatility, good to 2e-4; one step then finishes it.
+"""An explicit first guess of the total volatility, good to 3e-4; one step then finishes it.
 
 Path: normalise -> [first_guess] -> householder -> greeks. Pure.
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 TOTAL_VOLATILITY_MAX: Final = 0.8
 LOG_MONEYNESS_MAX: Final = 2.0
-"""Within these two the guess is good to 2e-4 and one step reaches the last digit. Beyond, the
+"""Within these two the guess is good to 3e-4 and one step reaches the last digit. Beyond, the
 series diverges (at k = 40 it even turns negative), so such rows go to ``wide.py``."""
 
 
