@@ -54,8 +54,8 @@ DEPTH_GAP_STEPS_PER_MONEYNESS: Final = 25.0
 # expiry change most; at the default rate that comes to one to two changes a second.
 WEIGHT_INDEX: Final = 2.0
 WEIGHT_PLAIN: Final = 1.2
-WEIGHT_OPTION_FAR: Final = 0.7
-WEIGHT_OPTION_NEAR: Final = 0.6
+WEIGHT_OPTION_FAR: Final = 0.75
+WEIGHT_OPTION_NEAR: Final = 0.35
 WEIGHT_WIDTH: Final = 0.025
 WEIGHT_PER_LATER_EXPIRY: Final = 0.9
 
