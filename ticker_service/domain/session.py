@@ -53,14 +53,18 @@ def years_to_expiry(now_ns: int, expiry_ns: int) -> float: ...
 
 
 @overload
-def years_to_expiry(now_ns: int, expiry_ns: NDArray[np.int64]) -> NDArray[np.float64]: ...
+def years_to_expiry(
+    now_ns: int | NDArray[np.int64], expiry_ns: NDArray[np.int64]
+) -> NDArray[np.float64]: ...
 
 
-def years_to_expiry(now_ns: int, expiry_ns: int | NDArray[np.int64]) -> float | NDArray[np.float64]:
+def years_to_expiry(
+    now_ns: int | NDArray[np.int64], expiry_ns: int | NDArray[np.int64]
+) -> float | NDArray[np.float64]:
     """Return the time to expiry in years of 365 days; negative once expired, never floored.
 
     Args:
-        now_ns: The instant to price at, ns since the Unix epoch.
+        now_ns: The instant to price at, or one per row, ns since the Unix epoch.
         expiry_ns: Expiry instant or a column of them, shape ``(n,)``, same unit and epoch.
 
     Returns:

@@ -1,0 +1,132 @@
+"""The engine's limits and choices, frozen; ``app.settings`` builds it from the environment.
+
+Relations between numbers are checked here, so that no other part has to doubt them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from ticker_service.domain.tick import Mode
+from ticker_service.errors import ConfigurationError
+
+CONNECTIONS_MAX: Final = 3
+TOKENS_PER_CONNECTION_MAX: Final = 3_000
+"""Kite's limits for one api_key (kite.md §1.8)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KiteConfig:
+    """Where Kite is and who we are there; the token is kept out of ``repr``.
+
+    ``route_prefix`` goes before every REST route but the instruments dump, and ``extra_parameters``
+    into the WebSocket's query: the official sandbox needs ``/oms`` and ``user_id`` (kite.md §2.8).
+    """
+
+    rest_root: str
+    ws_root: str
+    api_key: str
+    access_token: str = field(repr=False)
+    route_prefix: str = ""
+    extra_parameters: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SubscriptionConfig:
+    """What to subscribe: underlyings with a window of strikes, and single instruments."""
+
+    underlyings: tuple[str, ...]
+    instruments: tuple[str, ...] = ()
+    strikes_each_side: int = 20
+    expiries_max: int = 3
+    mode: Mode = Mode.FULL
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlushConfig:
+    """When waiting frames become batches, and how much may wait.
+
+    ``interval_ms`` is how long the oldest frame may wait before its batch goes out; ``bytes_max``
+    flushes earlier; ``backlog_bytes_max`` bounds what waits while Redis does not answer, the oldest
+    going first. A backlog older than ``conflate_after_ms`` is merged to each instrument's newest.
+    """
+
+    interval_ms: int = 20
+    bytes_max: int = 1 << 20
+    backlog_bytes_max: int = 64 << 20
+    conflate_after_ms: int = 500
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PublishConfig:
+    """How the books' channels behave."""
+
+    channel_prefix: str = "ticker:v1:"
+    heartbeat_ms: int = 1_000
+    snapshot_ms: int = 500
+    reprice_ms: int = 250
+    depth: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PricingConfig:
+    """Assumptions of the option model; ages decide which quotes may still speak for the market."""
+
+    rate: float = 0.0
+    quote_age_ms_max: int = 30_000
+    forward_age_ms_max: int = 300_000
+    trade_age_ms_max: int = 60_000
+    leg_age_ms_max: int = 30_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EngineConfig:
+    """Everything the engine needs to know before it starts.
+
+    Raises:
+        ConfigurationError: Numbers contradict each other; every fault is listed.
+    """
+
+    kite: KiteConfig
+    redis_url: str = field(repr=False)
+    subscription: SubscriptionConfig
+    flush: FlushConfig = field(default_factory=FlushConfig)
+    publish: PublishConfig = field(default_factory=PublishConfig)
+    pricing: PricingConfig = field(default_factory=PricingConfig)
+
+    def __post_init__(self) -> None:
+        """Check what no single field can be checked for."""
+        faults = [text for is_fault, text in self._relations() if is_fault]
+        if faults:
+            raise ConfigurationError("\n".join(faults))
+
+    def _relations(self) -> list[tuple[bool, str]]:
+        flush, publish, wanted = self.flush, self.publish, self.subscription
+        return [
+            (
+                not wanted.underlyings and not wanted.instruments,
+                "underlyings and instruments are both empty: there is nothing to subscribe",
+            ),
+            (
+                flush.interval_ms >= flush.conflate_after_ms,
+                (
+                    f"flush_interval_ms={flush.interval_ms} must be below "
+                    f"conflate_after_ms={flush.conflate_after_ms}"
+                ),
+            ),
+            (
+                flush.bytes_max > flush.backlog_bytes_max,
+                (
+                    f"flush_bytes_max={flush.bytes_max} must not exceed "
+                    f"backlog_bytes_max={flush.backlog_bytes_max}"
+                ),
+            ),
+            (
+                publish.snapshot_ms > publish.heartbeat_ms,
+                (
+                    f"snapshot_ms={publish.snapshot_ms} must not exceed "
+                    f"heartbeat_ms={publish.heartbeat_ms}"
+                ),
+            ),
+        ]

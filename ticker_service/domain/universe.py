@@ -1,0 +1,219 @@
+"""The universe: everything this daemon may subscribe today, as static columns sorted by token.
+
+Chosen once per dump from the settings; the subscription window moves inside it. A row number of the
+universe is how every step of the tick path names an instrument. Pure.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ticker_service.domain.book import UNDERLYING_OF_INDEX, books_of
+from ticker_service.domain.instrument import InstrumentType
+from ticker_service.domain.session import expiry_instant_ns
+from ticker_service.errors import CatalogError
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ticker_service.domain.instrument import InstrumentTable
+
+ABSENT: Final = -1
+"""Row or expiry number that stands for "there is none"."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expiry:
+    """One expiry of one book's options, with its strikes in ascending order."""
+
+    book: int
+    date: dt.date
+    instant_ns: int
+    future_row: int
+    strike: NDArray[np.float64]
+    call_row: NDArray[np.intp]
+    put_row: NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Universe:
+    """Static columns of shape ``(n,)``, one row per instrument, sorted by ``instrument_token``.
+
+    ``book`` indexes ``books``; ``expiry`` indexes ``expiries`` and is ``ABSENT`` for what is not an
+    option; ``other_leg`` is the row of the same strike's other option; ``spot_row`` gives each
+    book's cash index or stock, ``ABSENT`` where there is none.
+    """
+
+    instruments: InstrumentTable
+    instrument_token: NDArray[np.uint32]
+    books: tuple[str, ...]
+    book: NDArray[np.intp]
+    is_option: NDArray[np.bool_]
+    is_call: NDArray[np.bool_]
+    strike: NDArray[np.float64]
+    price_step: NDArray[np.float64]
+    expiry: NDArray[np.intp]
+    expiry_ns: NDArray[np.int64]
+    other_leg: NDArray[np.intp]
+    expiries: tuple[Expiry, ...]
+    spot_row: tuple[int, ...]
+
+    def __len__(self) -> int:
+        """Return the number of instruments."""
+        return len(self.instrument_token)
+
+    def rows_of(self, instrument_token: NDArray[np.uint32]) -> NDArray[np.intp]:
+        """Return the row of each token, ``ABSENT`` where it is not in the universe."""
+        if not len(self):
+            return np.full(len(instrument_token), ABSENT, np.intp)
+        found = np.searchsorted(self.instrument_token, instrument_token)
+        found = np.minimum(found, len(self) - 1)
+        return np.where(self.instrument_token[found] == instrument_token, found, ABSENT)
+
+
+def select(
+    dump: InstrumentTable,
+    *,
+    underlyings: Sequence[str],
+    instruments: Sequence[str],
+    expiries_max: int,
+    today: dt.date,
+) -> Universe:
+    """Choose the universe from the whole dump.
+
+    Args:
+        dump: Every instrument of the day.
+        underlyings: Names whose index or stock, futures and options are wanted, such as ``NIFTY``.
+        instruments: Single instruments as ``EXCHANGE:TRADINGSYMBOL``.
+        expiries_max: How many of each underlying's nearest option expiries are wanted.
+        today: The date in India; contracts that expired before it are left out.
+
+    Returns:
+        The universe with at least one instrument.
+
+    Raises:
+        CatalogError: A wanted name is not in the dump; all missing names are listed.
+    """
+    books = books_of(dump)
+    chosen = np.zeros(len(dump), np.bool_)
+    missing: list[str] = []
+    for underlying in underlyings:
+        of_underlying = _rows_of_underlying(
+            dump, underlying, expiries_max=expiries_max, today=today
+        )
+        if not of_underlying.any():
+            missing.append(underlying)
+        chosen |= of_underlying
+    symbols = dump.exchange + ":" + dump.tradingsymbol if instruments else None
+    for instrument in instruments:
+        named = np.asarray(symbols == instrument, np.bool_)
+        if not named.any():
+            missing.append(instrument)
+        chosen |= named
+    if missing:
+        raise CatalogError(
+            f"Condition failed: not in the instruments dump of {len(dump)} rows: {missing}"
+        )
+    rows = np.flatnonzero(chosen)
+    rows = rows[np.argsort(dump.instrument_token[rows], kind="stable")]
+    return _build(dump.take(rows), books[rows])
+
+
+def _rows_of_underlying(
+    dump: InstrumentTable, underlying: str, *, expiries_max: int, today: dt.date
+) -> NDArray[np.bool_]:
+    """Return the mask of the underlying itself, its live futures and its nearest options."""
+    is_option = dump.is_option()
+    is_derivative = dump.is_derivative()
+    # NaT compares False, so what has no expiry drops out here.
+    is_live = dump.expiry >= np.datetime64(today)
+    of_name = np.asarray(dump.name == underlying, np.bool_) & is_derivative & is_live
+    if not of_name.any():
+        return of_name
+    options = of_name & is_option
+    nearest = np.unique(dump.expiry[options])[:expiries_max]
+    options &= np.isin(dump.expiry, nearest)
+    futures = of_name & ~is_option
+    index_symbols = [s for s, name in UNDERLYING_OF_INDEX.items() if name == underlying]
+    is_index = dump.is_index()
+    spot = is_index & np.isin(dump.tradingsymbol, index_symbols)
+    if not spot.any():
+        is_cash = ~is_derivative & ~is_index & np.asarray(dump.exchange == "NSE", np.bool_)
+        spot = is_cash & np.asarray(dump.tradingsymbol == underlying, np.bool_)
+    return options | futures | spot
+
+
+def _build(table: InstrumentTable, book_names: NDArray[np.object_]) -> Universe:
+    books = tuple(sorted(set(book_names.tolist())))
+    book = np.array([books.index(name) for name in book_names.tolist()], np.intp)
+    is_option = table.is_option()
+    is_call = np.asarray(table.instrument_type == InstrumentType.CALL.value, np.bool_)
+    expiry = np.full(len(table), ABSENT, np.intp)
+    expiry_ns = np.zeros(len(table), np.int64)
+    other_leg = np.full(len(table), ABSENT, np.intp)
+    expiries: list[Expiry] = []
+    for book_number in range(len(books)):
+        of_book = is_option & (book == book_number)
+        for date in np.unique(table.expiry[of_book]):
+            rows = np.flatnonzero(of_book & (table.expiry == date))
+            chain = _chain(table, rows, is_call, book=book_number)
+            expiry[rows] = len(expiries)
+            expiry_ns[rows] = chain.instant_ns
+            paired = (chain.call_row != ABSENT) & (chain.put_row != ABSENT)
+            other_leg[chain.call_row[paired]] = chain.put_row[paired]
+            other_leg[chain.put_row[paired]] = chain.call_row[paired]
+            expiries.append(chain)
+    return Universe(
+        instruments=table,
+        instrument_token=table.instrument_token,
+        books=books,
+        book=book,
+        is_option=is_option,
+        is_call=is_call,
+        strike=np.where(is_option, table.strike, np.nan),
+        price_step=table.price_step,
+        expiry=expiry,
+        expiry_ns=expiry_ns,
+        other_leg=other_leg,
+        expiries=tuple(expiries),
+        spot_row=tuple(_spot_row(table, book, number) for number in range(len(books))),
+    )
+
+
+def _chain(
+    table: InstrumentTable, rows: NDArray[np.intp], is_call: NDArray[np.bool_], *, book: int
+) -> Expiry:
+    """Arrange the options of one book and date by strike."""
+    strike = np.unique(table.strike[rows])
+    call_row = np.full(len(strike), ABSENT, np.intp)
+    put_row = np.full(len(strike), ABSENT, np.intp)
+    position = np.searchsorted(strike, table.strike[rows])
+    calls = is_call[rows]
+    call_row[position[calls]] = rows[calls]
+    put_row[position[~calls]] = rows[~calls]
+    date: dt.date = table.expiry[rows[0]].item()
+    is_future = np.asarray(table.instrument_type == InstrumentType.FUTURE.value, np.bool_)
+    same = np.asarray(table.name == table.name[rows[0]], np.bool_)
+    future = np.flatnonzero(is_future & same & (table.expiry == table.expiry[rows[0]]))
+    return Expiry(
+        book=book,
+        date=date,
+        instant_ns=expiry_instant_ns(table.exchange[rows[0]], date),
+        future_row=int(future[0]) if len(future) else ABSENT,
+        strike=strike,
+        call_row=call_row,
+        put_row=put_row,
+    )
+
+
+def _spot_row(table: InstrumentTable, book: NDArray[np.intp], number: int) -> int:
+    cash = np.flatnonzero((book == number) & ~table.is_derivative())
+    # A shared book of plain equities has no spot of its own; neither has a book without options.
+    has_options = bool((table.is_option() & (book == number)).any())
+    return int(cash[0]) if len(cash) and has_options else ABSENT

@@ -1,0 +1,168 @@
+"""The forward of every expiry, kept up to date from the latest quotes.
+
+Part of the price step. Put-call parity near the money, else the listed future of that expiry, else
+spot with carry (DESIGN D8); which one it was and how old it is travels with every row.
+"""
+
+from __future__ import annotations
+
+import math
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ticker_service.constants import NS_PER_MS, NS_PER_S
+from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.universe import ABSENT
+from ticker_service.pricing import carry_forward, parity_forward
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from numpy.typing import NDArray
+
+    from ticker_service.config import PricingConfig
+    from ticker_service.domain.tick import Ticks
+    from ticker_service.domain.universe import Expiry, Universe
+
+
+class ForwardSource(IntEnum):
+    """Where an expiry's forward comes from, best first."""
+
+    NONE = 0
+    PARITY = 1
+    FUTURE = 2
+    SPOT_CARRY = 3
+
+
+DRIFT_PER_SQRT_S: Final = 5e-5
+"""How far a forward wanders in a second, as a share of itself: 13 % a year over trading seconds."""
+PARITY_STRIKES_MIN: Final = 3
+"""Fewer strikes than this are an anecdote: one bad quote would be the forward."""
+
+
+class Forwards:
+    """One forward per expiry of the universe; columns of shape ``(expiries,)``.
+
+    ``value`` and ``dispersion`` are rupees, ``as_of_ns`` is when the quotes behind the value were
+    received. Owned by the price step.
+    """
+
+    def __init__(self, universe: Universe, config: PricingConfig) -> None:
+        count = len(universe.expiries)
+        self.value = np.full(count, np.nan)
+        self.dispersion = np.full(count, np.nan)
+        self.source = np.zeros(count, np.uint8)
+        self.as_of_ns = np.zeros(count, np.int64)
+        self._universe = universe
+        self._rate = config.rate
+        self._quote_age_ns_max = config.quote_age_ms_max * NS_PER_MS
+        self._forward_age_ns_max = config.forward_age_ms_max * NS_PER_MS
+
+    def update(
+        self,
+        expiries: Iterable[int],
+        *,
+        latest: Ticks,
+        mid: NDArray[np.float64],
+        half_spread: NDArray[np.float64],
+        now_ns: int,
+    ) -> None:
+        """Work out the forwards of some expiries again.
+
+        Args:
+            expiries: Numbers of the expiries whose quotes changed.
+            latest: Latest tick of every universe row.
+            mid: Mid of every universe row, NaN where the quote is not sane; rupees.
+            half_spread: Half the spread behind each mid; rupees.
+            now_ns: The instant of this flush, ns since the Unix epoch.
+        """
+        for number in expiries:
+            expiry = self._universe.expiries[number]
+            if not self._by_parity(
+                number, expiry, latest=latest, mid=mid, half_spread=half_spread, now_ns=now_ns
+            ):
+                self._by_listed_price(number, expiry, latest=latest, now_ns=now_ns)
+
+    def _by_parity(
+        self,
+        number: int,
+        expiry: Expiry,
+        *,
+        latest: Ticks,
+        mid: NDArray[np.float64],
+        half_spread: NDArray[np.float64],
+        now_ns: int,
+    ) -> bool:
+        received = latest.received_at_ns
+        calls, puts = expiry.call_row, expiry.put_row
+        # The older leg decides: a fresh call against a put of a minute ago is no parity.
+        quoted_ns = np.minimum(received[calls], received[puts])
+        is_usable = (calls != ABSENT) & (puts != ABSENT)
+        is_usable &= quoted_ns >= now_ns - self._quote_age_ns_max
+        years = years_to_expiry(now_ns, expiry.instant_ns)
+        guess = self._guess(number, expiry, latest)
+        # An old pair states the forward of then: what the forward may have moved since is as good
+        # as a wider spread, so that fresh pairs outvote old ones without a hard limit.
+        age_s = np.maximum(now_ns - quoted_ns, 0) / NS_PER_S
+        drift = DRIFT_PER_SQRT_S * expiry.strike * np.sqrt(age_s)
+        found = parity_forward(
+            expiry.strike,
+            np.where(is_usable, mid[calls], np.nan),
+            mid[puts],
+            half_spread[calls] + half_spread[puts] + drift,
+            guess=guess,
+            discount=math.exp(-self._rate * years),
+        )
+        if found.strikes_used < PARITY_STRIKES_MIN:
+            return False
+        self._set(
+            number, found.forward, ForwardSource.PARITY, as_of_ns=int(quoted_ns[found.pair_index])
+        )
+        self.dispersion[number] = found.dispersion
+        return True
+
+    def _guess(self, number: int, expiry: Expiry, latest: Ticks) -> float:
+        """Return where the money is: the last forward, else the future, else spot."""
+        if not math.isnan(self.value[number]):
+            return float(self.value[number])
+        for row in (expiry.future_row, self._universe.spot_row[expiry.book]):
+            if row != ABSENT and latest.ltp[row] > 0.0:
+                return float(latest.ltp[row])
+        return math.nan
+
+    def _by_listed_price(self, number: int, expiry: Expiry, *, latest: Ticks, now_ns: int) -> None:
+        """Fall back to the future's price, then to spot with carry, then to nothing."""
+        self.dispersion[number] = np.nan
+        oldest_ns = now_ns - self._quote_age_ns_max
+        future = expiry.future_row
+        if future != ABSENT and latest.received_at_ns[future] >= oldest_ns:
+            bid, ask = latest.bid_price[0, future], latest.ask_price[0, future]
+            price = 0.5 * (bid + ask) if 0.0 < bid <= ask else latest.ltp[future]
+            if price > 0.0:
+                self._set(
+                    number,
+                    float(price),
+                    ForwardSource.FUTURE,
+                    as_of_ns=int(latest.received_at_ns[future]),
+                )
+                return
+        spot = self._universe.spot_row[expiry.book]
+        if spot != ABSENT and latest.received_at_ns[spot] >= oldest_ns and latest.ltp[spot] > 0.0:
+            years = years_to_expiry(now_ns, expiry.instant_ns)
+            self._set(
+                number,
+                carry_forward(float(latest.ltp[spot]), self._rate, years),
+                ForwardSource.SPOT_CARRY,
+                as_of_ns=int(latest.received_at_ns[spot]),
+            )
+            return
+        # The last value stays for a while, ever older, and its age says so.
+        if self.as_of_ns[number] < now_ns - self._forward_age_ns_max:
+            self._set(number, math.nan, ForwardSource.NONE, as_of_ns=0)
+
+    def _set(self, number: int, value: float, source: ForwardSource, *, as_of_ns: int) -> None:
+        self.value[number] = value
+        self.source[number] = source
+        self.as_of_ns[number] = as_of_ns

@@ -1,0 +1,258 @@
+"""Give every option an implied volatility and Greeks, with where they come from.
+
+Path: feed -> decode -> validate -> batch -> [price] -> publish.
+
+Each option's own quote is solved when it arrives, against the forward of that moment, so that its
+volatility stays true while the forward moves on. A row that goes out takes the volatility of its
+strike's out-of-the-money leg, whose price is nearly all time value, and Greeks at the forward of
+now (DESIGN D8). What cannot be solved is NaN with a status, never a zero.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ticker_service.constants import NS_PER_MS
+from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.universe import ABSENT
+from ticker_service.market import quotes
+from ticker_service.market.forwards import Forwards, ForwardSource
+from ticker_service.market.quotes import PriceSource
+from ticker_service.pricing import PriceStatus, PricingKernel
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ticker_service.config import PricingConfig
+    from ticker_service.domain.tick import Ticks
+    from ticker_service.domain.universe import Universe
+    from ticker_service.market.latest import LatestTable
+
+
+class Leg(IntEnum):
+    """Whose quote the volatility of a row was solved from."""
+
+    OWN = 0
+    OTHER = 1
+
+
+_VALUED: Final = (PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE)
+"""Statuses that keep their values."""
+_DELTA, _VEGA = 1, 4
+"""Rows of the kernel's output."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Priced:
+    """What the price step adds to each row, shape ``(n,)``; meaningless where not ``is_option``.
+
+    Units: volatility as a fraction, delta and gamma per point of forward, theta rupees per calendar
+    day, vega rupees per volatility point, rho rupees per 1 %. NaN where there is no value.
+    """
+
+    is_option: NDArray[np.bool_]
+    implied_volatility: NDArray[np.float64]
+    delta: NDArray[np.float64]
+    gamma: NDArray[np.float64]
+    theta: NDArray[np.float64]
+    vega: NDArray[np.float64]
+    rho: NDArray[np.float64]
+    price_used: NDArray[np.float64]
+    price_source: NDArray[np.uint8]
+    forward: NDArray[np.float64]
+    forward_source: NDArray[np.uint8]
+    forward_age_ms: NDArray[np.float64]
+    iv_status: NDArray[np.uint8]
+    iv_leg: NDArray[np.uint8]
+
+
+class Pricer:
+    """Each option's last solution, and the forwards; owned by the pipeline's task."""
+
+    def __init__(self, universe: Universe, latest: LatestTable, config: PricingConfig) -> None:
+        rows = len(universe)
+        self.forwards = Forwards(universe, config)
+        self._universe = universe
+        self._latest = latest
+        self._config = config
+        self._kernel = PricingKernel(max(rows, 1))
+        self._mid = np.full(rows, np.nan)
+        self._half_spread = np.full(rows, np.nan)
+        self._price = np.full(rows, np.nan)
+        self._price_source = np.full(rows, PriceSource.NONE, np.uint8)
+        self._volatility = np.full(rows, np.nan)
+        self._status = np.full(rows, PriceStatus.NO_PRICE, np.uint8)
+        self._expiries_of_book = [
+            [number for number, expiry in enumerate(universe.expiries) if expiry.book == book]
+            for book in range(len(universe.books))
+        ]
+
+    def update(self, rows: NDArray[np.intp], ticks: Ticks, *, now_ns: int) -> None:
+        """Take new ticks of one book: quotes, then forwards, then each quote's own volatility.
+
+        Args:
+            rows: Universe rows of the ticks; the latest table holds them already.
+            ticks: The ticks; where a row occurs twice the later one stays.
+            now_ns: The instant of this flush, ns since the Unix epoch.
+        """
+        universe = self._universe
+        is_option = universe.is_option[rows]
+        options = rows[is_option]
+        if len(options):
+            self._take_quotes(options, ticks.take(is_option))
+        expiries = (
+            np.unique(universe.expiry[options]).tolist()
+            if is_option.all()
+            else self._expiries_of_book[universe.book[rows[0]]]
+        )
+        self.forwards.update(
+            expiries,
+            latest=self._latest.ticks,
+            mid=self._mid,
+            half_spread=self._half_spread,
+            now_ns=now_ns,
+        )
+        if len(options):
+            self._solve(np.unique(options))
+
+    def _take_quotes(self, options: NDArray[np.intp], ticks: Ticks) -> None:
+        chosen = quotes.choose(
+            ticks,
+            self._universe.price_step[options],
+            trade_age_ns_max=self._config.trade_age_ms_max * NS_PER_MS,
+        )
+        self._mid[options] = chosen.mid
+        self._half_spread[options] = chosen.half_spread
+        self._price[options] = chosen.price
+        self._price_source[options] = chosen.source
+        self._status[options] = chosen.status
+
+    def _solve(self, options: NDArray[np.intp]) -> None:
+        """Solve each option's own price at its own instant against the forward just found."""
+        universe = self._universe
+        expiry = universe.expiry[options]
+        forward = self.forwards.value[expiry]
+        received = self._latest.ticks.received_at_ns[options]
+        years = years_to_expiry(received, universe.expiry_ns[options])
+        solution, solved = self._kernel.solve(
+            self._price[options],
+            forward,
+            universe.strike[options],
+            years,
+            self._config.rate,
+            universe.is_call[options],
+        )
+        quoted = self._status[options]
+        has_price = (quoted == PriceStatus.OK) | (quoted == PriceStatus.STALE)
+        status = np.where(has_price & (solved != PriceStatus.OK), solved, quoted)
+        status[has_price & np.isnan(forward)] = PriceStatus.NO_FORWARD
+        is_vague = self._is_vague(options, solution, self.forwards.dispersion[expiry])
+        status[(status == PriceStatus.OK) & is_vague] = PriceStatus.UNRELIABLE
+        self._volatility[options] = solution[0]
+        self._status[options] = status
+
+    def _is_vague(
+        self,
+        options: NDArray[np.intp],
+        solution: NDArray[np.float64],
+        dispersion: NDArray[np.float64],
+    ) -> NDArray[np.bool_]:
+        """Return where a price step, or the doubt in the forward, is worth a volatility point."""
+        vega = solution[_VEGA]
+        by_step = vega < self._universe.price_step[options]
+        by_forward = np.abs(solution[_DELTA]) * np.nan_to_num(dispersion) > vega
+        is_vague: NDArray[np.bool_] = by_step | by_forward
+        return is_vague
+
+    def columns(self, rows: NDArray[np.intp], *, now_ns: int) -> Priced:
+        """Return what goes out for the given rows at the forwards of now.
+
+        Args:
+            rows: Universe rows, options or not, shape ``(n,)``.
+            now_ns: The instant the Greeks are for, ns since the Unix epoch.
+        """
+        universe, forwards = self._universe, self.forwards
+        is_option = universe.is_option[rows]
+        # A row without an expiry borrows the first one's forward; ``is_option`` masks the result.
+        expiry = np.where(is_option, universe.expiry[rows], 0)
+        if not len(universe.expiries):
+            return _not_options(len(rows))
+        forward = forwards.value[expiry]
+        strike, is_call = universe.strike[rows], universe.is_call[rows]
+        leg = self._leg(rows, forward, now_ns)
+        status = self._status[leg]
+        is_valued = np.isin(status, _VALUED)
+        years = years_to_expiry(now_ns, universe.expiry_ns[rows])
+        greeks = self._kernel.evaluate(
+            self._volatility[leg], forward, strike, years, self._config.rate, is_call
+        )
+        is_expired = is_option & (years <= 0.0)
+        status[is_expired] = PriceStatus.EXPIRED
+        greeks[:, ~is_valued | is_expired] = np.nan
+        too_flat = (status == PriceStatus.OK) & (greeks[_VEGA] < universe.price_step[rows])
+        status[too_flat] = PriceStatus.UNRELIABLE
+        volatility = np.where(is_valued & ~is_expired, self._volatility[leg], np.nan)
+        return Priced(
+            is_option=is_option,
+            implied_volatility=volatility,
+            delta=greeks[_DELTA],
+            gamma=greeks[2],
+            theta=greeks[3],
+            vega=greeks[_VEGA],
+            rho=greeks[5],
+            price_used=self._price[rows],
+            price_source=self._price_source[rows],
+            forward=forward,
+            forward_source=forwards.source[expiry],
+            forward_age_ms=np.where(
+                np.isnan(forward), np.nan, (now_ns - forwards.as_of_ns[expiry]) / NS_PER_MS
+            ),
+            iv_status=status,
+            iv_leg=np.where(leg == rows, Leg.OWN, Leg.OTHER).astype(np.uint8),
+        )
+
+    def _leg(
+        self, rows: NDArray[np.intp], forward: NDArray[np.float64], now_ns: int
+    ) -> NDArray[np.intp]:
+        """Return the row whose volatility each row takes: the out-of-the-money leg if it can say.
+
+        When that leg has no volatility, or none recent, the row speaks for itself.
+        """
+        universe = self._universe
+        strike, is_call = universe.strike[rows], universe.is_call[rows]
+        is_in_the_money = np.where(is_call, strike < forward, strike > forward)
+        other = universe.other_leg[rows]
+        received = self._latest.ticks.received_at_ns
+        oldest_ns = now_ns - self._config.leg_age_ms_max * NS_PER_MS
+        other_serves = (
+            (other != ABSENT)
+            & np.isin(self._status[other], _VALUED)
+            & (received[other] >= oldest_ns)
+        )
+        return np.where(is_in_the_money & other_serves, other, rows)
+
+
+def _not_options(rows: int) -> Priced:
+    """Return the columns of rows in a universe without options."""
+    nothing = np.full(rows, np.nan)
+    zeros = np.zeros(rows, np.uint8)
+    return Priced(
+        is_option=np.zeros(rows, np.bool_),
+        implied_volatility=nothing,
+        delta=nothing,
+        gamma=nothing,
+        theta=nothing,
+        vega=nothing,
+        rho=nothing,
+        price_used=nothing,
+        price_source=zeros,
+        forward=nothing,
+        forward_source=np.full(rows, ForwardSource.NONE, np.uint8),
+        forward_age_ms=nothing,
+        iv_status=zeros,
+        iv_leg=zeros,
+    )

@@ -1,0 +1,90 @@
+"""Choose the price that speaks for an option: the mid of a sane quote, else the last trade.
+
+Part of the price step. Pure. A quote is sane when both sides are there, it is not crossed, and its
+spread says something about the price; a mid of 0.05 and 40 is nobody's opinion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+
+from ticker_service.pricing import PriceStatus
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from ticker_service.domain.tick import Ticks
+
+
+class PriceSource(IntEnum):
+    """Where a row's ``price_used`` comes from."""
+
+    NONE = 0
+    MID = 1
+    LTP = 2
+
+
+SPREAD_RATIO_MAX: Final = 0.5
+"""Widest sane spread as a share of the mid."""
+SPREAD_STEPS_ALWAYS_SANE: Final = 4
+"""A spread of so few price steps is sane whatever its share: cheap options quote like that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quotes:
+    """The chosen price of each row, shape ``(n,)``; rupees.
+
+    ``mid`` is NaN unless the quote is sane; ``status`` is OK where a usable price was found, and
+    otherwise says what was wrong with the quote.
+    """
+
+    mid: NDArray[np.float64]
+    half_spread: NDArray[np.float64]
+    price: NDArray[np.float64]
+    source: NDArray[np.uint8]
+    status: NDArray[np.uint8]
+
+
+def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: int) -> Quotes:
+    """Choose a price for every row.
+
+    Args:
+        ticks: Rows of options, any mode.
+        price_step: Smallest price move of each, rupees, shape ``(n,)``.
+        trade_age_ns_max: A last trade older than this no longer speaks for the price; it is used
+            with status STALE. A packet without a trade time is as old as the packet.
+
+    Returns:
+        One price, source and status per row.
+    """
+    bid, ask = ticks.bid_price[0], ticks.ask_price[0]
+    has_bid, has_ask = bid > 0.0, ask > 0.0
+    spread = ask - bid
+    mid = 0.5 * (bid + ask)
+    is_tight = (spread <= SPREAD_RATIO_MAX * mid) | (
+        spread <= SPREAD_STEPS_ALWAYS_SANE * price_step
+    )
+    is_sane = has_bid & has_ask & (spread >= 0.0) & is_tight
+    has_trade = ticks.ltp > 0.0
+    traded_ago = ticks.received_at_ns - ticks.last_trade_ts_ns
+    is_old_trade = (ticks.last_trade_ts_ns > 0) & (traded_ago > trade_age_ns_max)
+
+    status = np.full(len(ticks), PriceStatus.NO_PRICE, np.uint8)
+    status[has_bid != has_ask] = PriceStatus.ONE_SIDED
+    status[has_bid & has_ask & (spread < 0.0)] = PriceStatus.CROSSED
+    status[has_trade] = PriceStatus.OK
+    status[has_trade & is_old_trade] = PriceStatus.STALE
+    status[is_sane] = PriceStatus.OK
+    source = np.where(has_trade, PriceSource.LTP, PriceSource.NONE).astype(np.uint8)
+    source[is_sane] = PriceSource.MID
+    return Quotes(
+        mid=np.where(is_sane, mid, np.nan),
+        half_spread=np.where(is_sane, 0.5 * spread, np.nan),
+        price=np.where(is_sane, mid, np.where(has_trade, ticks.ltp, np.nan)),
+        source=source,
+        status=status,
+    )
