@@ -74,6 +74,8 @@ def parity_forward(  # noqa: PLR0913 - four columns of a chain, three settings b
     Returns:
         The forward; ``NO_FORWARD`` when no strike can be used. Never raises on any values.
     """
+    if not discount > 0.0:
+        return NO_FORWARD
     with np.errstate(all="ignore"):
         gap = (call_price - put_price) / discount
         forwards = strike + gap

@@ -1,0 +1,166 @@
+"""Accuracy against 60 digits, over the range that listed index options live in and beyond it."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import black_reference
+import mpmath as mp
+import numpy as np
+import pytest
+from black_reference import Terms, relative_error
+
+from ticker_service.pricing import EVALUATE_ROWS, PriceStatus, PricingKernel, _coefficients, mills
+from ticker_service.pricing.wide import solve as solve_wide
+
+FORWARD = 24_000.0
+MINUTE = 1 / 525_600
+YEARS = (MINUTE, 15 * MINUTE, 60 * MINUTE, 1 / 365, 7 / 365, 30 / 365, 0.25, 1.0)
+LOG_STRIKES = (-1.0, -0.2, -0.05, -0.02, -0.005, -1e-5, 0.0, 1e-7, 0.005, 0.02, 0.05, 0.2, 1.0)
+VOLATILITIES = (0.01, 0.06, 0.13, 0.4, 0.79, 0.81, 3.0)
+
+VOLATILITY_ERROR_MAX = 1e-14
+GREEKS_ERROR_MAX = 1e-13
+# A density at distance z magnifies the rounding of its argument by z**2, here up to 37**2.
+DEEP_GREEKS_ERROR_MAX = 1e-12
+PRICE_MIN = 1e-280
+DELTA_MIN = 1e-6
+
+
+def grid(rate: float) -> list[tuple[float, Terms]]:
+    return [
+        (volatility, Terms(FORWARD, FORWARD * float(np.exp(x)), years, rate, is_call))
+        for years, x, volatility, is_call in product(
+            YEARS, LOG_STRIKES, VOLATILITIES, (True, False)
+        )
+    ]
+
+
+def columns(cases: list[tuple[float, Terms]]) -> list[np.ndarray]:
+    forward, strike, years, rate, is_call = zip(*(terms for _, terms in cases), strict=True)
+    return [np.array(column) for column in (forward, strike, years, rate, is_call)]
+
+
+def is_out_of_the_money(terms: Terms) -> bool:
+    return (terms.strike >= terms.forward) == terms.is_call or terms.strike == terms.forward
+
+
+def is_priced_by_volatility(exact: list[mp.mpf], terms: Terms) -> bool:
+    """Neither worthless nor a forward in disguise."""
+    undiscounted = abs(exact[1]) * mp.exp(terms.rate * terms.years)
+    return bool(DELTA_MIN < undiscounted < 1 - DELTA_MIN)
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.065])
+def test_price_and_greeks_of_a_volatility_match_sixty_digits(rate: float) -> None:
+    cases = grid(rate)
+    volatility = np.array([volatility for volatility, _ in cases])
+
+    result = PricingKernel(len(cases)).evaluate(volatility, *columns(cases))
+
+    worst = dict.fromkeys(EVALUATE_ROWS, 0.0)
+    compared = 0
+    for (sigma, terms), row in zip(cases, result.T, strict=True):
+        exact = black_reference.evaluate(sigma, terms)
+        if not is_priced_by_volatility(exact, terms):
+            continue
+        compared += 1
+        for name, value, reference in zip(EVALUATE_ROWS, row, exact, strict=True):
+            # Theta is the difference of decay and interest and may vanish: measure by its parts.
+            error = abs(mp.mpf(float(value)) - reference)
+            scale = abs(reference) + (abs(rate * exact[0]) / 365 if name == "theta" else 0)
+            worst[name] = max(worst[name], float(error / scale))
+    assert compared > 600
+    assert max(worst.values()) <= GREEKS_ERROR_MAX, worst
+
+
+def test_deep_out_of_the_money_rows_keep_twelve_digits_down_to_1e_280() -> None:
+    cases = [case for case in grid(0.0) if is_out_of_the_money(case[1])]
+    exact = [black_reference.evaluate(sigma, terms) for sigma, terms in cases]
+    result = PricingKernel(len(cases)).evaluate([sigma for sigma, _ in cases], *columns(cases))
+
+    errors = [
+        max(relative_error(value, want) for value, want in zip(row, wanted, strict=True))
+        for row, wanted in zip(result.T, exact, strict=True)
+        if wanted[0] > PRICE_MIN
+    ]
+
+    assert len(errors) > 400
+    assert max(errors) <= DEEP_GREEKS_ERROR_MAX
+
+
+def solvable(*, deepest: float) -> tuple[list[tuple[float, Terms]], list[float]]:
+    """Grid rows, and their prices as floats, that still hold the given share of time value."""
+    cases, prices = [], []
+    for sigma, terms in grid(0.0):
+        price = float(black_reference.evaluate(sigma, terms)[0])
+        intrinsic = max((terms.forward - terms.strike) * (1 if terms.is_call else -1), 0.0)
+        if price - intrinsic > max(deepest * intrinsic, PRICE_MIN):
+            cases.append((sigma, terms))
+            prices.append(price)
+    return cases, prices
+
+
+def test_implied_volatility_inverts_the_rounded_price_to_fourteen_digits() -> None:
+    cases, prices = solvable(deepest=1e-12)
+
+    result, status = PricingKernel(len(cases)).solve(prices, *columns(cases))
+
+    assert len(cases) > 700
+    assert (status == PriceStatus.OK).all()
+    for value, price, (sigma, terms) in zip(result[0], prices, cases, strict=True):
+        exact = black_reference.implied_volatility(price, sigma, terms)
+        assert relative_error(value, exact) <= VOLATILITY_ERROR_MAX, (sigma, terms)
+
+
+def test_greeks_of_a_price_match_sixty_digits() -> None:
+    cases, prices = solvable(deepest=1e-3)
+
+    result, _ = PricingKernel(len(cases)).solve(prices, *columns(cases))
+
+    compared = 0
+    for row, price, (sigma, terms) in zip(result.T, prices, cases, strict=True):
+        exact = black_reference.evaluate(
+            black_reference.implied_volatility(price, sigma, terms), terms
+        )
+        if is_priced_by_volatility(exact, terms):
+            compared += 1
+            for value, reference in zip(row[1:], exact[1:], strict=True):
+                assert relative_error(value, reference) <= GREEKS_ERROR_MAX, (sigma, terms)
+    assert compared > 500
+
+
+def test_wide_rows_reach_any_moneyness_and_any_time_value() -> None:
+    k = np.array([0.0, 1e-8, 0.5, 3.0, 12.0, 41.0])
+    s = np.array([0.75, 0.9, 1.4, 3.0, 9.0, 14.0])
+    k, s = (grid.ravel() for grid in np.meshgrid(k, s))
+    with mp.workdps(60):
+        exact = [_time_value(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(k, s, strict=True)]
+    p = np.array([float(value) for value in exact])
+    inside = (p > 1e-290) & (p < 1.0)
+
+    found = solve_wide(k[inside], p[inside])
+
+    # One unit in the last place of p (or of 1 - p, which is what a float64 above a half resolves).
+    density = np.exp(-0.5 * (k / s - s / 2)[inside] ** 2) / np.sqrt(2 * np.pi)
+    resolution = np.spacing(p[inside]) / density / s[inside]
+    assert inside.sum() > 25
+    assert (np.abs(found / s[inside] - 1.0) <= 4e-15 + 4 * resolution).all()
+
+
+def _time_value(k: mp.mpf, s: mp.mpf) -> mp.mpf:
+    near, far = k / s - s / 2, k / s + s / 2
+    return black_reference.normal_cdf(-near) - mp.exp(k) * black_reference.normal_cdf(-far)
+
+
+def test_mills_polynomial_is_good_to_two_units_of_1e_15() -> None:
+    z = np.linspace(_coefficients.MILLS_LOWEST, 38.0, 400)
+
+    ratio = mills.ratio(z)
+
+    with mp.workdps(60):
+        for value, argument in zip(ratio, z, strict=True):
+            x = mp.mpf(float(argument))
+            normal = mp.sqrt(mp.pi / 2) * mp.exp(x * x / 2)
+            exact = normal * mp.erfc(x / mp.sqrt(2))
+            assert relative_error(value, exact) <= 2e-15, argument
