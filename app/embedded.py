@@ -108,7 +108,7 @@ class Child:
         self._report = report
         self._reported = asyncio.Event()
         self._ended = asyncio.Event()
-        self.refusal = ""
+        self._refusal = ""
         os.set_blocking(report, False)
         asyncio.get_running_loop().add_reader(report, self._read_report)
 
@@ -129,9 +129,13 @@ class Child:
         Raises:
             EmbeddedServerError: It does not, for the reason given.
         """
-        await self._reported.wait()
+        try:
+            async with asyncio.timeout(START_S):
+                await self._reported.wait()
+        except TimeoutError as error:
+            raise EmbeddedServerError(f"a keeper is silent limit_s={START_S}") from error
         if not self.pid:
-            reason = self.refusal or f"the keeper ended with status {await self.wait()}"
+            reason = self._refusal or f"the keeper ended with status {self.returncode}"
             raise EmbeddedServerError(f"a program did not start: {reason}")
 
     async def stop(self, *, grace_s: float) -> None:
@@ -143,6 +147,10 @@ class Child:
         except TimeoutError:
             self._process.kill()
             await self.wait()
+        finally:
+            # Cancelled while it stops: the keeper goes on alone.
+            if self.returncode is None:
+                self._let_go()
 
     def _read_report(self) -> None:
         """Take what the keeper says; its end-of-file is the keeper's end, noticed without polls."""
@@ -150,14 +158,21 @@ class Child:
         if line.isdecimal():
             self.pid = int(line)
         elif line:
-            self.refusal = line
+            self._refusal = line
         else:
-            asyncio.get_running_loop().remove_reader(self._report)
-            os.close(self._report)
-            self.terminate()
+            self._let_go()
             self.returncode = self._process.wait()
+            if self.returncode < 0 and self.pid:
+                # Somebody killed the keeper: what it would have done is left to us.
+                with contextlib.suppress(ProcessLookupError, PermissionError):
+                    os.killpg(self.pid, signal.SIGKILL)
             self._ended.set()
         self._reported.set()
+
+    def _let_go(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._report)
+        os.close(self._report)
+        self.terminate()
 
 
 @contextlib.asynccontextmanager
@@ -175,26 +190,36 @@ async def keep(
     Args:
         command: Program and arguments. No secrets: everyone can read them.
         directory: Private directory (ours, mode 0700) that is gone after the block.
-        env: Environment of the program; ours when left out.
+        env: Environment of the program; ours when left out. A C locale becomes C.UTF-8 on the way.
         stdout: As for :class:`subprocess.Popen`, without ``PIPE``.
         stderr: Likewise.
         options: How it is started and ended.
 
     Raises:
-        EmbeddedServerError: The program could not be run.
+        EmbeddedServerError: The program could not be run, or the directory is not private.
     """
+    if directory is not None:
+        _check_removable(directory, options)
     child: Child | None = None
     try:
         child = _spawn(command, directory, env, stdout, stderr, options)
-        async with asyncio.timeout(START_S):
-            await child.started()
+        await child.started()
         yield child
     finally:
         if child is not None:
             await child.stop(grace_s=options.grace_s)
-        # Normally the keeper has done so; one killed with -9 leaves it to us.
-        if directory is not None:
+        # Normally the keeper has done so; one that was killed leaves it to us. When we are too much
+        # in a hurry to wait (cancelled again), the keeper is still at it, and does so.
+        if directory is not None and (child is None or child.returncode is not None):
             shutil.rmtree(directory, ignore_errors=True)
+
+
+def _check_removable(directory: Path, options: KeepOptions) -> None:
+    # The keeper checks it too; here it saves the directory from our own hand.
+    try:
+        keeper.check_private(directory, user=options.user)
+    except (OSError, keeper.NotStarted) as error:
+        raise EmbeddedServerError(f"a program was not started: {error}") from error
 
 
 def _spawn(
@@ -216,6 +241,8 @@ def _spawn(
     if options.user is not None:
         arguments += ["--user", ":".join(map(str, options.user))]
     try:
+        # The pipe holds it until the keeper is up; see keeper.INPUT_BYTES_MAX.
+        os.write(lifeline, options.stdin)
         process = subprocess.Popen(  # noqa: S603 - no shell; the caller names the program
             [*arguments, "--", *map(str, command)],
             stdin=stdin,
@@ -232,8 +259,6 @@ def _spawn(
     finally:
         os.close(stdin)
         os.close(report_write)
-    # Fits into the pipe, so it does not wait for the keeper.
-    os.write(lifeline, options.stdin)
     return Child(process, lifeline=lifeline, report=report)
 
 

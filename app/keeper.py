@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
 STDIN: Final = 0
+STDERR: Final = 2
 # The first bytes for the program travel through pipes that nobody reads yet. Every system's pipe
 # takes this many without blocking, also Linux' one-page pipes of a user who holds many.
 INPUT_BYTES_MAX: Final = 4096
@@ -59,7 +60,7 @@ PR_SET_PDEATHSIG: Final = 1
 PR_SET_CHILD_SUBREAPER: Final = 36
 
 
-class _NotStarted(Exception):  # noqa: N818 - a state of the program, with the status to leave with
+class NotStarted(Exception):  # noqa: N818 - a state of the program, with the status to leave with
     """The program does not run; the message says why."""
 
     def __init__(self, message: str, status: int) -> None:
@@ -87,8 +88,8 @@ def main(arguments: Sequence[str]) -> int:
     options = _parse(arguments)
     try:
         if options.directory is not None:
-            _check_private(options.directory, user=options.user)
-    except (OSError, _NotStarted) as error:
+            check_private(options.directory, user=options.user)
+    except (OSError, NotStarted) as error:
         _report(options, str(error))
         return STATUS_REFUSED
 
@@ -96,9 +97,12 @@ def main(arguments: Sequence[str]) -> int:
     _adopt_orphans()
     try:
         return _run(options, wakeups)
-    except _NotStarted as error:
+    except NotStarted as error:
         _report(options, str(error))
         return error.status
+    except OSError as error:
+        _report(options, str(error))
+        return STATUS_REFUSED
     finally:
         if options.directory is not None:
             shutil.rmtree(options.directory, ignore_errors=True)
@@ -111,9 +115,11 @@ def _run(options: _Options, wakeups: _Wakeups) -> int:
     if options.directory is not None and options.user is not None:
         os.chown(options.directory, *options.user)
     program = _start(options, first_input)
-    _report(options, str(program))
-    status = _wait(program, options, wakeups)
-    _kill_leftovers(program)
+    try:
+        _report(options, str(program))
+        status = _wait(program, options, wakeups)
+    finally:
+        _kill_leftovers(program)
     return status if status >= 0 else STATUS_SIGNAL_BASE - status
 
 
@@ -144,7 +150,7 @@ class _Wakeups:
                 self._poll.register(os.pidfd_open(owner), select.POLLIN)
         # After, not before: had the owner ended earlier, its number might be another's by now.
         if os.getppid() != owner:
-            raise _NotStarted("the owner has ended", STATUS_REFUSED)
+            raise NotStarted("the owner has ended", STATUS_REFUSED)
 
     def wait(self, timeout_s: float | None) -> bool:
         """Wait for a signal, the owner's end or the timeout; return whether to stop."""
@@ -226,7 +232,7 @@ def _start(options: _Options, first_input: bytes) -> int:
     if not reason:
         return program
     _, status = os.waitpid(program, 0)
-    raise _NotStarted(
+    raise NotStarted(
         f"cannot run {options.command[0]}: {reason.decode(errors='replace')}",
         os.waitstatus_to_exitcode(status),
     )
@@ -271,17 +277,22 @@ def _read_input(count: int) -> bytes:
     while len(received) < count:
         part = os.read(STDIN, count - len(received))
         if not part:
-            raise _NotStarted("the owner has ended", STATUS_REFUSED)
+            raise NotStarted("the owner has ended", STATUS_REFUSED)
         received += part
     return received
 
 
-def _check_private(directory: Path, *, user: tuple[int, int] | None) -> None:
-    """Refuse what the keeper must not delete: only a private directory of ours goes."""
+def check_private(directory: Path, *, user: tuple[int, int] | None) -> None:
+    """Refuse what must not be deleted: only a private directory of ours goes.
+
+    Raises:
+        NotStarted: The path is no directory, another user's, or open to others.
+        OSError: The path cannot be looked at.
+    """
     facts = directory.lstat()
     owners = {os.geteuid()} if user is None else {os.geteuid(), user[0]}
     if not stat.S_ISDIR(facts.st_mode) or facts.st_uid not in owners or facts.st_mode & 0o077:
-        raise _NotStarted(
+        raise NotStarted(
             f"Condition failed: {directory} is to be a directory of uid {os.geteuid()}, mode 0700;"
             f" uid={facts.st_uid} mode={stat.filemode(facts.st_mode)}",
             STATUS_REFUSED,
@@ -314,9 +325,9 @@ def _report(options: _Options, line: str) -> None:
     """Tell the owner the program's process id, or in words why there is none."""
     with contextlib.suppress(OSError):  # An owner that has gone needs no report.
         if options.report_fd is not None:
-            os.write(options.report_fd, f"{line}\n".encode()[:REPORT_BYTES_MAX])
+            os.write(options.report_fd, os.fsencode(f"{line}\n")[:REPORT_BYTES_MAX])
         elif not line.isdecimal():
-            os.write(2, f"keeper: {line}\n".encode())
+            os.write(STDERR, os.fsencode(f"keeper: {line}\n"))
 
 
 def _parse(arguments: Sequence[str]) -> _Options:
@@ -329,7 +340,7 @@ def _parse(arguments: Sequence[str]) -> _Options:
     add("--input-bytes", type=int, default=0, help="first bytes of stdin that go to the program")
     add("--owner", type=int, metavar="PID", help="the parent, watched beside its pipe")
     add("--report-fd", type=int, help="gets the program's pid or why there is none, closes last")
-    add("--stop-signal", type=lambda name: signal.Signals[name], default=signal.SIGTERM)
+    add("--stop-signal", type=_signal, default=signal.SIGTERM)
     add("--user", type=_user, metavar="UID:GID", help="whom the program runs as")
     own, separator, command = _split(arguments)
     options = parser.parse_args(own, namespace=_Options())
@@ -350,6 +361,12 @@ def _split(arguments: Sequence[str]) -> tuple[list[str], bool, list[str]]:
         return list(arguments), False, []
     at = list(arguments).index("--")
     return list(arguments[:at]), True, list(arguments[at + 1 :])
+
+
+def _signal(name: str) -> signal.Signals:
+    if name not in signal.Signals.__members__:
+        raise argparse.ArgumentTypeError(f"{name!r} is not the name of a signal, such as SIGINT")
+    return signal.Signals[name]
 
 
 def _user(text: str) -> tuple[int, int]:
