@@ -20,8 +20,8 @@ if TYPE_CHECKING:
 Column: TypeAlias = "NDArray[np.float64]"
 Flags: TypeAlias = "NDArray[np.bool_]"
 
-SCRATCH_NUMBERS: Final = 20
-"""Float64 columns of a pass: thirteen with a name, seven spare."""
+SCRATCH_NUMBERS: Final = 21
+"""Float64 columns of a pass: fourteen with a name, seven spare."""
 SCRATCH_FLAGS: Final = 5
 """Bool columns of a pass: three with a name, two spare."""
 
@@ -99,6 +99,7 @@ class Scratch:
     Attributes:
         sign: +1 for a call, -1 for a put.
         discount: exp(-rate * years).
+        root_years: sqrt(years).
         smaller: m, the smaller of forward and strike.
         excess: u = abs(F - K) / m.
         log_moneyness: k = abs(ln(F / K)).
@@ -126,6 +127,7 @@ class Scratch:
         "log_moneyness",
         "mills_far",
         "mills_gap",
+        "root_years",
         "sign",
         "smaller",
         "solvable",
@@ -142,6 +144,7 @@ class Scratch:
         """Name the rows of ``numbers`` and ``flags``, of shapes ``(.., n)``."""
         self.sign: Column
         self.discount: Column
+        self.root_years: Column
         self.smaller: Column
         self.excess: Column
         self.log_moneyness: Column
@@ -157,6 +160,7 @@ class Scratch:
         (
             self.sign,
             self.discount,
+            self.root_years,
             self.smaller,
             self.excess,
             self.log_moneyness,

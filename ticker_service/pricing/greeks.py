@@ -39,12 +39,13 @@ def far_tail(scratch: Scratch) -> None:
     The step moves z_far by at most some 1e-3, so three terms of Taylor's series give M at the new
     place for a few multiplications: M' = z*M - 1, M'' = M + z*M', M''' = 2*M' + z*M''.
     """
-    first, second, series, weight, z_old = scratch.spare[:5]
-    np.copyto(z_old, scratch.z_far)
-    householder.arguments(scratch)
+    a, t = householder.centre_and_half_width(scratch)
+    np.subtract(a, t, out=scratch.z_near)
     density(scratch)
-    moved = scratch.spare[5]
-    np.subtract(scratch.z_far, z_old, out=moved)
+    first, second, series, weight = scratch.spare[:4]
+    z_old, moved = scratch.z_far, a
+    moved += t
+    moved -= z_old
 
     np.multiply(z_old, scratch.mills_far, out=first)
     first -= 1.0
@@ -72,8 +73,7 @@ def fill(options: OptionColumns, price: Column, scratch: Scratch, out: NDArray[n
     Args:
         options: The terms; ``given`` is not used.
         price: Discounted price, rupees, shape ``(n,)``.
-        scratch: ``sign``, ``discount``, ``smaller``, ``excess``, ``time_value``,
-            ``total_volatility``, ``density``, ``far_tail`` and ``in_the_money`` are read.
+        scratch: all but ``log_moneyness`` and the Mills columns are read.
         out: Shape ``(6, n)``.
     """
     _, delta, gamma, theta, vega, rho = out
@@ -83,9 +83,9 @@ def fill(options: OptionColumns, price: Column, scratch: Scratch, out: NDArray[n
     np.multiply(scratch.smaller, scratch.density, out=per_total_volatility)
     per_total_volatility *= scratch.discount
 
-    np.divide(per_total_volatility, options.forward, out=gamma)
-    np.divide(gamma, options.forward, out=gamma)
-    np.divide(gamma, scratch.total_volatility, out=gamma)
+    np.multiply(options.forward, options.forward, out=gamma)
+    np.multiply(gamma, scratch.total_volatility, out=gamma)
+    np.divide(per_total_volatility, gamma, out=gamma)
 
     # Time decay plus the interest that the price itself earns.
     np.multiply(per_total_volatility, scratch.total_volatility, out=theta)
@@ -95,8 +95,7 @@ def fill(options: OptionColumns, price: Column, scratch: Scratch, out: NDArray[n
     np.add(theta, carry, out=theta)
     np.multiply(theta, 1.0 / DAYS_PER_YEAR, out=theta)
 
-    np.sqrt(options.years, out=vega)
-    np.multiply(vega, per_total_volatility, out=vega)
+    np.multiply(scratch.root_years, per_total_volatility, out=vega)
     np.multiply(vega, PER_POINT, out=vega)
 
     np.multiply(price, options.years, out=rho)

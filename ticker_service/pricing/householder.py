@@ -29,11 +29,17 @@ if TYPE_CHECKING:
 LN_SQRT_2PI: Final = 0.9189385332046727
 
 
-def arguments(scratch: Scratch) -> tuple[Column, Column]:
-    """Fill ``z_near`` and ``z_far`` from k and s; return a = k/s and t = s/2 in spare columns."""
+def centre_and_half_width(scratch: Scratch) -> tuple[Column, Column]:
+    """Return a = k/s and t = s/2 in the sixth and seventh spare column."""
     a, t = scratch.spare[5:7]
     np.divide(scratch.log_moneyness, scratch.total_volatility, out=a)
     np.multiply(scratch.total_volatility, 0.5, out=t)
+    return a, t
+
+
+def arguments(scratch: Scratch) -> tuple[Column, Column]:
+    """Fill ``z_near`` = a - t and ``z_far`` = a + t from k and s; return a and t likewise."""
+    a, t = centre_and_half_width(scratch)
     np.subtract(a, t, out=scratch.z_near)
     np.add(a, t, out=scratch.z_far)
     return a, t

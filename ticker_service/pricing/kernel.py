@@ -153,8 +153,7 @@ class PricingKernel:
         householder.step(scratch)
         if scratch.wide.any():
             wide.replace(scratch)
-        np.sqrt(options.years, out=out[0])
-        np.divide(scratch.total_volatility, out[0], out=out[0])
+        np.divide(scratch.total_volatility, scratch.root_years, out=out[0])
         greeks.far_tail(scratch)
         greeks.fill(options, options.given, scratch, out)
         _blank_unsolvable(scratch, out)

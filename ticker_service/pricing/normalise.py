@@ -42,8 +42,8 @@ EXCESS_AT_THE_MONEY: Final = 1e-300
 def terms(options: OptionColumns, scratch: Scratch) -> None:
     """Fill the columns that depend on the terms alone, and start ``solvable`` with their limits.
 
-    Fills ``sign``, ``discount``, ``smaller``, ``excess``, ``log_moneyness``, ``in_the_money``; the
-    first spare column is left holding the intrinsic value.
+    Fills ``sign``, ``discount``, ``root_years``, ``smaller``, ``excess``, ``log_moneyness`` and
+    ``in_the_money``; the first spare column is left holding the intrinsic value.
     """
     intrinsic = scratch.spare[0]
     np.copyto(scratch.sign, options.is_call)
@@ -52,6 +52,7 @@ def terms(options: OptionColumns, scratch: Scratch) -> None:
     np.negative(options.years, out=scratch.discount)
     np.multiply(scratch.discount, options.rate, out=scratch.discount)
     np.exp(scratch.discount, out=scratch.discount)
+    np.sqrt(options.years, out=scratch.root_years)
 
     np.subtract(options.forward, options.strike, out=scratch.excess)
     np.multiply(scratch.excess, scratch.sign, out=intrinsic)
@@ -105,8 +106,7 @@ def total_volatility(options: OptionColumns, scratch: Scratch) -> None:
     _narrow(scratch.solvable, np.greater_equal(options.given, VOLATILITY_MIN, out=holds))
     _narrow(scratch.solvable, np.less_equal(options.given, VOLATILITY_MAX, out=holds))
     _narrow(scratch.solvable, np.greater_equal(options.years, YEARS_MIN, out=holds))
-    np.sqrt(options.years, out=scratch.total_volatility)
-    np.multiply(scratch.total_volatility, options.given, out=scratch.total_volatility)
+    np.multiply(options.given, scratch.root_years, out=scratch.total_volatility)
     np.copyto(scratch.total_volatility, np.nan, where=np.logical_not(scratch.solvable, out=holds))
 
 
