@@ -22,7 +22,6 @@ from ticker_service.simulator.truth import TruthHistory
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from types import TracebackType
 
     from starlette.routing import Route
 
@@ -63,13 +62,9 @@ class Simulator:
         await self._stack.enter_async_context(self._serving())
         return self
 
-    async def __aexit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> bool | None:
-        return await self._stack.__aexit__(kind, error, traceback)
+    async def __aexit__(self, *_: object) -> None:
+        # The block's own error is not handed to the task group, which would wrap it in a group.
+        await self._stack.aclose()
 
     def banner(self) -> dict[str, object]:
         """Return what a client needs to connect, as one JSON object."""
