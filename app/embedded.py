@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 
 LOOPBACK: Final = "127.0.0.1"
-# A keeper starts in 30 ms and a server in 100; what is beyond is a machine that swaps.
+# Both together take about 0.1 s; what takes this long is a machine that swaps.
 START_S: Final = 20.0
 STOP_MARGIN_S: Final = 10.0
 READY_POLL_S: Final = 0.005

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 import redis
+import uvloop
 from kept_processes import DEADLINE_S, OWNER, Owned, owned_server, owner, watched
 
 from app import embedded
@@ -137,6 +138,18 @@ def test_two_servers_stand_side_by_side() -> None:
                 assert second.get("key") is None
 
     asyncio.run(use())
+
+
+def test_the_daemons_own_event_loop_serves_as_well() -> None:
+    async def use() -> embedded.EmbeddedRedis:
+        async with embedded_redis() as server:
+            with client(server.url) as connection:
+                assert connection.ping()
+        return server
+
+    server = uvloop.run(use())
+    assert server.child.returncode == 0
+    assert not server.directory.exists()
 
 
 def test_a_given_address_is_used_and_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
