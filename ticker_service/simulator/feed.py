@@ -115,9 +115,11 @@ class Feed:
         return None
 
     async def _handle(self, socket: ServerConnection) -> None:
+        session = self._admitted.get(socket)
+        if session is None:
+            return  # It was gone again before its turn came, and has lost its place.
         self._opened += 1
         number = self._opened
-        session = self._admitted[socket]
         connection = Connection(socket, session, number=number, market=self._market)
         self._connections[number] = connection
         try:
