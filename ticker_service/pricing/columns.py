@@ -1,8 +1,8 @@
 """What the kernel reads and where it works: option columns in, scratch columns to compute in.
 
-A pass over 9,000 rows makes some two hundred numpy calls. Were each to return a new array, the
-time of a pass would swing threefold with the state of the heap; so every intermediate column is
-taken from one block that lives as long as the kernel (greeks.md §2.3).
+A pass makes some two hundred numpy calls. Were each to return a new array, the time of a pass
+would depend on the state of the heap; so every intermediate column is taken from one block that
+lives as long as the kernel.
 """
 
 from __future__ import annotations
@@ -118,45 +118,33 @@ class Scratch:
         spare_flags: Flags without a name, as ``spare``.
     """
 
-    __slots__ = (
-        "density",
-        "discount",
-        "excess",
-        "far_tail",
-        "in_the_money",
-        "log_moneyness",
-        "mills_far",
-        "mills_gap",
-        "root_years",
-        "sign",
-        "smaller",
-        "solvable",
-        "spare",
-        "spare_flags",
-        "time_value",
-        "total_volatility",
-        "wide",
-        "z_far",
-        "z_near",
-    )
+    sign: Column
+    discount: Column
+    root_years: Column
+    smaller: Column
+    excess: Column
+    log_moneyness: Column
+    time_value: Column
+    total_volatility: Column
+    z_near: Column
+    z_far: Column
+    mills_gap: Column
+    mills_far: Column
+    density: Column
+    far_tail: Column
+    spare: list[Column]
+    solvable: Flags
+    in_the_money: Flags
+    wide: Flags
+    spare_flags: list[Flags]
 
     def __init__(self, numbers: Column, flags: Flags) -> None:
-        """Name the rows of ``numbers`` and ``flags``, of shapes ``(.., n)``."""
-        self.sign: Column
-        self.discount: Column
-        self.root_years: Column
-        self.smaller: Column
-        self.excess: Column
-        self.log_moneyness: Column
-        self.time_value: Column
-        self.total_volatility: Column
-        self.z_near: Column
-        self.z_far: Column
-        self.mills_gap: Column
-        self.mills_far: Column
-        self.density: Column
-        self.far_tail: Column
-        self.spare: list[Column]
+        """Name the rows of two blocks.
+
+        Args:
+            numbers: Float64, shape ``(SCRATCH_NUMBERS, n)``.
+            flags: Bool, shape ``(SCRATCH_FLAGS, n)``.
+        """
         (
             self.sign,
             self.discount,
@@ -174,10 +162,6 @@ class Scratch:
             self.far_tail,
             *self.spare,
         ) = numbers
-        self.solvable: Flags
-        self.in_the_money: Flags
-        self.wide: Flags
-        self.spare_flags: list[Flags]
         self.solvable, self.in_the_money, self.wide, *self.spare_flags = flags
 
 

@@ -7,7 +7,7 @@ explicit: with L = log1p(u / p) / 2 the ratio of distance to normal volatility i
 sqrt(1 + L / 2 pi) and by a factor that only varies between 1.139 and 1.253, which a polynomial in
 y = (L - SEED_CENTRE) / (L + SEED_CENTRE) gives. A series in the squared volatility then turns the
 normal into the lognormal volatility.
-Source: greeks.md §2.2; after Choi, Kim and Kwak's explicit normal volatility and Hagan's
+Source: ``docs/pricing.md`` §3; after Choi, Kim and Kwak's explicit normal volatility and Hagan's
 normal-lognormal expansion (Grunspan, arXiv 1112.1782).
 """
 

@@ -1,6 +1,6 @@
 """The forward of one expiry, from its own options by put-call parity, or from spot with carry.
 
-Pure. Source: greeks.md §4.2 and §4.3.1.
+Pure. Source: ``docs/pricing.md`` §6.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """The five Greeks, from values that the solver or the evaluation already holds.
 
 Path: normalise -> first_guess -> householder -> [greeks]. Pure.
-Units (greeks.md §4.3.5): delta and gamma per point of the forward, discounted; theta in rupees per
-calendar day; vega in rupees per point of volatility; rho in rupees per 1 % of rate with the
-forward held fixed.
+Units (``docs/pricing.md`` §1): delta and gamma per point of the forward, discounted; theta in
+rupees per calendar day; vega in rupees per point of volatility; rho in rupees per 1 % of rate with
+the forward held fixed.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def fill(options: OptionColumns, price: Column, scratch: Scratch, out: NDArray[n
     Args:
         options: The terms; ``given`` is not used.
         price: Discounted price, rupees, shape ``(n,)``.
-        scratch: all but ``log_moneyness`` and the Mills columns are read.
+        scratch: All but ``log_moneyness`` and the Mills columns are read.
         out: Shape ``(6, n)``.
     """
     _, delta, gamma, theta, vega, rho = out
@@ -107,7 +107,8 @@ def _delta(options: OptionColumns, scratch: Scratch, delta: Column) -> None:
 
     A call out of the money has Phi(-z_near) = p + far_tail, a put has Phi(-z_far) = far_tail /
     (1 + u). At F == K both legs count as out of the money and each takes its own form. The choice
-    is made by arithmetic: a masked copy of a random half of the rows costs ten times as much.
+    is made by arithmetic: a masked copy of a random half of the rows defeats the branch predictor
+    and costs ten times as much.
     """
     otm_is_call, in_the_money, put_size = scratch.spare[:3]
     np.not_equal(options.is_call, scratch.in_the_money, out=scratch.spare_flags[0])

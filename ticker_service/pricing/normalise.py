@@ -60,7 +60,7 @@ def terms(options: OptionColumns, scratch: Scratch) -> None:
     np.maximum(intrinsic, 0.0, out=intrinsic)
 
     # log1p of the exact difference, not log of the ratio: near the money F / K rounds away the
-    # digits that carry the answer, which costs other solvers 5e-13 (greeks.md §3).
+    # digits that carry the answer.
     np.minimum(options.forward, options.strike, out=scratch.smaller)
     np.absolute(scratch.excess, out=scratch.excess)
     np.divide(scratch.excess, scratch.smaller, out=scratch.excess)

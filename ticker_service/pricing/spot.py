@@ -1,7 +1,7 @@
 """Greeks with respect to the spot, for those who hedge with the underlying and not a future.
 
 Pure; on request only, since what is published is with respect to the forward. With a forward that
-moves as ``F = S * exp(carry * years)`` the chain rule gives (greeks.md §4.3.5)::
+moves as ``F = S * exp(carry * years)`` the chain rule gives::
 
     delta_S = delta * F/S                      gamma_S = gamma * (F/S)**2
     theta_S = theta - carry * F * delta / 365  rho_S   = rho + 0.01 * years * F * delta

@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from black_reference import Terms, relative_error
 
-from ticker_service.pricing import EVALUATE_ROWS, PriceStatus, PricingKernel, _coefficients, mills
+from ticker_service.pricing import (
+    EVALUATE_ROWS,
+    PriceStatus,
+    PricingKernel,
+    _coefficients,
+    first_guess,
+    mills,
+)
+from ticker_service.pricing.columns import SCRATCH_FLAGS, SCRATCH_NUMBERS, Scratch
 from ticker_service.pricing.wide import solve as solve_wide
 
 FORWARD = 24_000.0
@@ -128,6 +136,27 @@ def test_greeks_of_a_price_match_sixty_digits() -> None:
             for value, reference in zip(row[1:], exact[1:], strict=True):
                 assert relative_error(value, reference) <= GREEKS_ERROR_MAX, (sigma, terms)
     assert compared > 500
+
+
+def test_the_first_guess_is_good_to_3e_4_where_one_step_has_to_do() -> None:
+    k = np.array([1e-300, 1e-6, 0.01, 0.1, 0.5, 1.0, 1.5, first_guess.LOG_MONEYNESS_MAX])
+    s = np.array([1e-6, 1e-3, 0.01, 0.1, 0.3, 0.5, 0.7, first_guess.TOTAL_VOLATILITY_MAX])
+    k, s = (grid.ravel() for grid in np.meshgrid(k, s))
+    with mp.workdps(60):
+        exact = [_time_value(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(k, s, strict=True)]
+    p = np.array([float(value) for value in exact])
+    is_price = p > 1e-290
+    scratch = Scratch(
+        np.empty((SCRATCH_NUMBERS, is_price.sum())), np.empty((SCRATCH_FLAGS, is_price.sum()), bool)
+    )
+    scratch.time_value[:] = p[is_price]
+    scratch.log_moneyness[:] = k[is_price]
+    scratch.excess[:] = np.expm1(k[is_price])
+
+    first_guess.total_volatility(scratch)
+
+    assert is_price.sum() > 40
+    np.testing.assert_allclose(scratch.total_volatility, s[is_price], rtol=3e-4)
 
 
 def test_wide_rows_reach_any_moneyness_and_any_time_value() -> None:
