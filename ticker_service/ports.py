@@ -82,11 +82,13 @@ class FeedSource(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outgoing:
-    """What one flush sends, in order: messages to channels, then values to keys with a lifetime."""
+    """What one flush sends, in order: messages to channels, then values to keys.
 
-    messages: Sequence[tuple[str, bytes]]
-    snapshots: Sequence[tuple[str, bytes]] = ()
-    snapshot_ttl_ms: int = 5_000
+    ``values`` are ``(key, value, lifetime in ms)``.
+    """
+
+    messages: Sequence[tuple[str, bytes]] = ()
+    values: Sequence[tuple[str, bytes, int]] = ()
 
 
 class TickPublisher(Protocol):

@@ -31,6 +31,12 @@ class LatestTable:
         """Put ticks over their rows; of several for one row the last stays."""
         self.ticks.put(rows, ticks)
 
+    def forget(self, rows: NDArray[np.intp]) -> None:
+        """Blank the rows of instruments that are no longer subscribed."""
+        blank = Ticks.empty(len(rows))
+        blank.instrument_token[:] = self.ticks.instrument_token[rows]
+        self.ticks.put(rows, blank)
+
     def rows_seen(self, book: int) -> NDArray[np.intp]:
         """Return the rows of one book that have had a tick."""
         rows = self._rows_of_book[book]

@@ -168,6 +168,13 @@ class Pricer:
         is_vague: NDArray[np.bool_] = by_step | by_forward
         return is_vague
 
+    def forget(self, rows: NDArray[np.intp]) -> None:
+        """Drop the quotes and solutions of instruments that are no longer subscribed."""
+        for column in (self._mid, self._half_spread, self._price, self._volatility):
+            column[rows] = np.nan
+        self._price_source[rows] = PriceSource.NONE
+        self._status[rows] = PriceStatus.NO_PRICE
+
     def columns(self, rows: NDArray[np.intp], *, now_ns: int) -> Priced:
         """Return what goes out for the given rows at the forwards of now.
 

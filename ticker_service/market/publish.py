@@ -35,6 +35,9 @@ if TYPE_CHECKING:
     from ticker_service.market.price import Priced
 
 WIRE_VERSION: Final = 1
+SNAPSHOT_LIFETIME_MS: Final = 5_000
+"""A snapshot outlives its publisher by no more than this: an old one must not look like news."""
+INSTRUMENTS_LIFETIME_MS: Final = 86_400_000
 Columns = dict[str, Any]
 
 
@@ -74,7 +77,7 @@ class Announcer:
     def batch(self, batch: Batch, priced: Priced, *, now_ns: int) -> tuple[str, bytes]:
         """Return the channel and the message of one batch; consumes a ``seq``."""
         counters = self._counters[batch.book]
-        counters.published += len(batch.rows)
+        counters.published += 0 if batch.is_repriced else len(batch.rows)
         counters.conflated += batch.conflated
         columns = self._columns(batch.ticks, priced)
         columns["is_repriced"] = [batch.is_repriced] * len(batch.rows)
@@ -118,11 +121,28 @@ class Announcer:
 
     def snapshot(
         self, book: int, ticks: Ticks, priced: Priced, *, now_ns: int
-    ) -> tuple[str, bytes]:
-        """Return the key and value of a book's latest rows, true for its present ``seq``."""
+    ) -> tuple[str, bytes, int]:
+        """Return key, value and lifetime of a book's latest rows, true for its present ``seq``."""
         facts = {"n": len(ticks), "columns": self._columns(ticks, priced)}
         key = f"{self._config.channel_prefix}snapshot:{self._universe.books[book]}"
-        return key, self._encode(book, "snapshot", now_ns, facts)
+        return key, self._encode(book, "snapshot", now_ns, facts), SNAPSHOT_LIFETIME_MS
+
+    def instruments(self, book: int, *, now_ns: int) -> tuple[str, bytes, int]:
+        """Return key, value and lifetime of what a book's tokens stand for."""
+        table = self._universe.instruments.take(self._universe.book == book)
+        columns: Columns = {
+            "instrument_token": table.instrument_token,
+            "tradingsymbol": table.tradingsymbol.tolist(),
+            "exchange": table.exchange.tolist(),
+            "instrument_type": table.instrument_type.tolist(),
+            "expiry": [str(day) if day else None for day in table.expiry.tolist()],
+            "strike": np.where(table.is_option(), table.strike, np.nan),
+            "lot_size": table.lot_size,
+            "price_step": table.price_step,
+        }
+        key = f"{self._config.channel_prefix}instruments:{self._universe.books[book]}"
+        facts = {"n": len(table), "columns": columns}
+        return key, self._encode(book, "instruments", now_ns, facts), INSTRUMENTS_LIFETIME_MS
 
     def count_rejected(self, by_book: NDArray[np.int64]) -> None:
         """Add to the books' counters what validation dropped; by book number."""

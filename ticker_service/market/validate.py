@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.universe import Universe
 
+NOT_SUBSCRIBED: Final = "not_subscribed"
 UNKNOWN_TOKEN: Final = "unknown_token"  # noqa: S105 - an instrument token, not a credential
 IMPOSSIBLE_PRICE: Final = "impossible_price"
 FUTURE_TIME: Final = "future_time"
@@ -41,12 +42,14 @@ class Plausible:
     rejected_by_book: NDArray[np.int64]
 
 
-def plausible(ticks: Ticks, universe: Universe) -> Plausible:
+def plausible(ticks: Ticks, universe: Universe, *, wanted: NDArray[np.bool_]) -> Plausible:
     """Drop what cannot be true, each row for its first reason.
 
     Args:
         ticks: Decoded rows in order of arrival.
         universe: What may be subscribed; any other token is unknown.
+        wanted: Mask of the universe rows that are subscribed now. A tick of another row was under
+            way when its instrument was dropped, and nothing would ever refresh it again.
 
     Returns:
         The rows that may go on, in order.
@@ -54,6 +57,7 @@ def plausible(ticks: Ticks, universe: Universe) -> Plausible:
     rows = universe.rows_of(ticks.instrument_token)
     reasons = {
         UNKNOWN_TOKEN: rows == ABSENT,
+        NOT_SUBSCRIBED: ~wanted[rows],
         IMPOSSIBLE_PRICE: _impossible_price(ticks),
         FUTURE_TIME: ticks.exchange_ts_ns > ticks.received_at_ns + EXCHANGE_CLOCK_AHEAD_NS_MAX,
     }

@@ -1,0 +1,57 @@
+"""Logging, configured once: one line per event on standard error, JSON or for the eye."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from typing import TYPE_CHECKING, Final, Literal
+
+import orjson
+import structlog
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
+
+LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
+# Libraries that log requests with their addresses, in which Kite wants the access token.
+SILENCED: Final = ("httpx", "httpcore", "websockets", "uvicorn", "redis", "asyncio")
+SECRET_WORDS: Final = ("token", "secret", "password", "authorization")
+_HARMLESS: Final = frozenset({"instrument_token", "tokens"})
+
+
+def configure(level: str, style: Literal["json", "console"]) -> None:
+    """Send structlog's events to standard error, and only warnings of the libraries."""
+    renderer: structlog.typing.Processor
+    if style == "json":
+        renderer = structlog.processors.JSONRenderer(serializer=_to_json)
+    else:
+        renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            _hide_secrets,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=False,
+    )
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    for name in SILENCED:
+        logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def _hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
+    """Replace values whose key speaks of a secret: the last wall, not the first."""
+    for key in event:
+        is_secret = any(word in key.lower() for word in SECRET_WORDS)
+        if is_secret and key not in _HARMLESS:
+            event[key] = "(hidden)"
+    return event
+
+
+def _to_json(event: EventDict, **_: object) -> str:
+    return orjson.dumps(event, default=str, option=orjson.OPT_SERIALIZE_NUMPY).decode()

@@ -1,0 +1,267 @@
+"""Kite's market data WebSocket: connect, subscribe, notice silence, reconnect. Port ``FeedSource``.
+
+Our own asyncio client instead of the official one, which runs a Twisted reactor that cannot be
+restarted and never notices a dead socket (DESIGN D5). Source of the protocol: kite.md §1.1 to §1.3,
+§1.8 and §1.9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import urlencode
+
+import orjson
+import structlog
+from websockets.asyncio.client import connect
+from websockets.exceptions import (
+    ConnectionClosed,
+    InvalidHandshake,
+    InvalidStatus,
+    InvalidURI,
+    WebSocketException,
+)
+
+from ticker_service.config import CONNECTIONS_MAX, TOKENS_PER_CONNECTION_MAX
+from ticker_service.constants import NS_PER_S
+from ticker_service.errors import ConfigurationError
+from ticker_service.ports import FeedDown, FeedText, FeedUp, Frame
+from ticker_service.runtime.pacing import Backoff
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Mapping
+
+    from websockets.asyncio.client import ClientConnection
+
+    from ticker_service.config import KiteConfig
+    from ticker_service.domain.tick import Mode
+    from ticker_service.ports import FeedSink
+    from ticker_service.runtime.clock import Clock
+
+log = structlog.get_logger()
+
+CONNECT_S_MAX: Final = 10.0
+SILENCE_S_MAX: Final = 5.0
+"""Kite sends a heartbeat about every second; without any frame for this long the socket is dead."""
+SEND_S_MAX: Final = 5.0
+CLOSE_S_MAX: Final = 1.0
+FRAME_BYTES_MAX: Final = 4 << 20
+"""A full frame of 3,000 instruments is 558 kB; anything much larger is not a tick frame."""
+TOKENS_PER_MESSAGE_MAX: Final = 500
+STABLE_S: Final = 30.0
+"""A connection that lived this long was a success: the next failure starts the backoff anew."""
+RECONNECT: Final = Backoff(delay_s_min=0.5, delay_s_max=15.0)
+HTTP_FORBIDDEN: Final = 403
+
+
+class KiteFeed:
+    """Up to three connections of one api_key, sharing the wanted instruments between them."""
+
+    def __init__(self, config: KiteConfig, *, clock: Clock, chance: random.Random) -> None:
+        self._carrier: dict[int, int] = {}
+        self._connections = [
+            _Connection(number, config, clock, chance) for number in range(CONNECTIONS_MAX)
+        ]
+
+    def want(self, modes: Mapping[int, Mode]) -> None:
+        """Make ``token -> mode`` the whole of what is subscribed, now and after a reconnect.
+
+        A token stays on the connection it has; new ones fill the first connection with room.
+
+        Raises:
+            ConfigurationError: More tokens than the connections of one api_key carry.
+        """
+        limit = CONNECTIONS_MAX * TOKENS_PER_CONNECTION_MAX
+        if len(modes) > limit:
+            raise ConfigurationError(
+                f"{len(modes)} instruments wanted, one api_key carries {limit}"
+            )
+        self._carrier = {t: n for t, n in self._carrier.items() if t in modes}
+        load = [0] * CONNECTIONS_MAX
+        for number in self._carrier.values():
+            load[number] += 1
+        shares: list[dict[int, Mode]] = [{} for _ in range(CONNECTIONS_MAX)]
+        for token, mode in modes.items():
+            if token not in self._carrier:
+                roomy = (n for n, used in enumerate(load) if used < TOKENS_PER_CONNECTION_MAX)
+                self._carrier[token] = next(roomy)
+                load[self._carrier[token]] += 1
+            shares[self._carrier[token]][token] = mode
+        for connection, share in zip(self._connections, shares, strict=True):
+            connection.want(share)
+
+    def connection_of(self, instrument_token: int) -> int | None:
+        """Return the number of the connection that carries a token, if it is subscribed."""
+        return self._carrier.get(instrument_token)
+
+    async def run(self, sink: FeedSink) -> None:
+        """Receive until cancelled; returns only when every connection needs a new login."""
+        async with asyncio.TaskGroup() as tasks:
+            for connection in self._connections:
+                tasks.create_task(connection.run(sink), name=f"feed-{connection.number}")
+
+
+class _Connection:
+    """One WebSocket and what it should carry; reconnects by itself."""
+
+    def __init__(
+        self, number: int, config: KiteConfig, clock: Clock, chance: random.Random
+    ) -> None:
+        self.number = number
+        self._clock = clock
+        self._chance = chance
+        self._url = _url(config)
+        self._desired: dict[int, Mode] = {}
+        self._changed = asyncio.Event()
+        self._last_frame_ns = 0
+
+    def want(self, desired: dict[int, Mode]) -> None:
+        if desired != self._desired:
+            self._desired = desired
+            self._changed.set()
+
+    async def run(self, sink: FeedSink) -> None:
+        """Stay connected while anything is wanted; return when the token is refused."""
+        attempt = 0
+        while True:
+            while not self._desired:
+                self._changed.clear()
+                await self._changed.wait()
+            began_ns = self._clock.monotonic_ns()
+            down = await self._session(sink)
+            sink.put_event(down)
+            if down.login_required:
+                return
+            lived_s = (self._clock.monotonic_ns() - began_ns) / NS_PER_S
+            attempt = 0 if lived_s >= STABLE_S else attempt + 1
+            await asyncio.sleep(RECONNECT.delay_s(attempt, self._chance))
+
+    async def _session(self, sink: FeedSink) -> FeedDown:
+        """Connect, subscribe and read until something ends it; say what."""
+        self._last_frame_ns = self._last_frame_ns or self._clock.now_ns()
+        try:
+            async with asyncio.timeout(CONNECT_S_MAX):
+                socket = await connect(
+                    self._url,
+                    compression=None,
+                    max_size=FRAME_BYTES_MAX,
+                    max_queue=None,  # frames go straight to the inbox, which has the limit
+                    ping_interval=None,  # liveness is any inbound frame, as Kite's heartbeats are
+                    open_timeout=None,
+                    close_timeout=CLOSE_S_MAX,
+                    proxy=None,  # the environment must not redirect the feed
+                    additional_headers={"X-Kite-Version": "3"},
+                    user_agent_header="ticker-service",
+                )
+        except InvalidStatus as error:
+            status = error.response.status_code
+            return self._down(f"http_{status}", login_required=status == HTTP_FORBIDDEN)
+        except TimeoutError:
+            return self._down("connect_timeout")
+        except (OSError, InvalidHandshake, InvalidURI, WebSocketException) as error:
+            return self._down(f"connect_failed: {type(error).__name__}")
+        async with socket:
+            return await self._converse(socket, sink)
+
+    async def _converse(self, socket: ClientConnection, sink: FeedSink) -> FeedDown:
+        async with asyncio.TaskGroup() as tasks:
+            writer = tasks.create_task(self._keep_subscribed(socket, sink))
+            try:
+                reason = await self._read(socket, sink)
+            finally:
+                writer.cancel()
+        return self._down(reason)
+
+    async def _read(self, socket: ClientConnection, sink: FeedSink) -> str:
+        """Pass on every message until the socket closes or falls silent; return the reason."""
+        loop = asyncio.get_running_loop()
+        try:
+            async with asyncio.timeout(SILENCE_S_MAX) as patience:
+                while True:
+                    message = await socket.recv()
+                    patience.reschedule(loop.time() + SILENCE_S_MAX)
+                    self._last_frame_ns = self._clock.now_ns()
+                    if isinstance(message, bytes):
+                        sink.put_frame(Frame(self._last_frame_ns, message))
+                    else:
+                        sink.put_event(self._text(message))
+        except TimeoutError:
+            return "silent"
+        except ConnectionClosed as error:
+            return f"closed_{error.rcvd.code}" if error.rcvd else "closed_abruptly"
+
+    async def _keep_subscribed(self, socket: ClientConnection, sink: FeedSink) -> None:
+        """Bring the server's subscription to what is wanted, at once and on every change."""
+        actual: dict[int, Mode] = {}
+        is_first = True
+        while True:
+            self._changed.clear()
+            desired = dict(self._desired)
+            try:
+                for message in _difference(actual, desired):
+                    async with asyncio.timeout(SEND_S_MAX):
+                        await socket.send(message)
+            except (ConnectionClosed, TimeoutError):
+                # The reader sees the same socket and says what became of it.
+                return
+            actual = desired
+            if is_first:
+                sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
+                is_first = False
+            await self._changed.wait()
+
+    def _text(self, message: str) -> FeedText:
+        """Read a text message; one we cannot read is passed on as such, never fatal."""
+        kind, data = "unreadable", None
+        try:
+            parsed: Any = orjson.loads(message)
+        except orjson.JSONDecodeError:
+            data = message[:200]
+        else:
+            if isinstance(parsed, dict) and isinstance(parsed.get("type"), str):
+                is_known = parsed["type"] in {"order", "error", "message"}
+                kind = parsed["type"] if is_known else "unknown"
+                data = parsed.get("data")
+        return FeedText(connection=self.number, at_ns=self._last_frame_ns, kind=kind, data=data)
+
+    def _down(self, reason: str, *, login_required: bool = False) -> FeedDown:
+        return FeedDown(
+            connection=self.number,
+            at_ns=self._clock.now_ns(),
+            last_frame_ns=self._last_frame_ns,
+            reason=reason,
+            login_required=login_required,
+        )
+
+
+def _url(config: KiteConfig) -> str:
+    """Return the address with its query; the token is in it, so it is never logged."""
+    query = [
+        ("api_key", config.api_key),
+        ("access_token", config.access_token),
+        *config.extra_parameters,
+    ]
+    return f"{config.ws_root}?{urlencode(query)}"
+
+
+def _difference(actual: Mapping[int, Mode], desired: Mapping[int, Mode]) -> list[str]:
+    """Return the requests that turn one subscription into the other, bounded in size each."""
+    dropped = [token for token in actual if token not in desired]
+    added = [token for token in desired if token not in actual]
+    changed: dict[Mode, list[int]] = {}
+    for token, mode in desired.items():
+        if actual.get(token) is not mode:
+            changed.setdefault(mode, []).append(token)
+    # Dropping comes first, so that a full connection has room for what follows.
+    requests: list[dict[str, object]] = []
+    requests += [{"a": "unsubscribe", "v": part} for part in _parts(dropped)]
+    requests += [{"a": "subscribe", "v": part} for part in _parts(added)]
+    for mode, tokens in changed.items():
+        requests += [{"a": "mode", "v": [mode.wire_name, part]} for part in _parts(tokens)]
+    return [orjson.dumps(request).decode() for request in requests]
+
+
+def _parts(tokens: list[int]) -> list[list[int]]:
+    size = TOKENS_PER_MESSAGE_MAX
+    return [tokens[start : start + size] for start in range(0, len(tokens), size)]

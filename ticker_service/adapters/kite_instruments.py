@@ -1,0 +1,174 @@
+"""Kite's instruments dump over HTTP, as columns. Port ``InstrumentCatalog``.
+
+The dump is public and large (over 100,000 rows), so it is parsed column by column and never as a
+dict per row, which is what the official client does. Source: kite.md §2.8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+from typing import TYPE_CHECKING, Final
+
+import httpx
+import numpy as np
+
+from ticker_service.domain.instrument import InstrumentTable
+from ticker_service.errors import BrokerUnavailable, CatalogError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from ticker_service.config import KiteConfig
+
+FETCH_S_MAX: Final = 30.0
+DUMP_BYTES_MAX: Final = 256 << 20
+HTTP_OK: Final = 200
+COLUMNS: Final = (
+    "instrument_token",
+    "exchange_token",
+    "tradingsymbol",
+    "name",
+    "last_price",
+    "expiry",
+    "strike",
+    "tick_size",
+    "lot_size",
+    "instrument_type",
+    "segment",
+    "exchange",
+)
+
+
+class KiteInstruments:
+    """Fetches the dump once per call; the caller decides when a day has begun."""
+
+    def __init__(self, config: KiteConfig) -> None:
+        # The sandbox prefixes every route but this one (kite.md §2.8).
+        self._url = f"{config.rest_root}/instruments"
+
+    async def fetch(self) -> InstrumentTable:
+        """Return the whole dump.
+
+        Raises:
+            BrokerUnavailable: It could not be fetched; trying again is safe.
+            CatalogError: What came is not a dump; the message names the column, row and value.
+        """
+        try:
+            async with (
+                asyncio.timeout(FETCH_S_MAX),
+                httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client,  # noqa: S113 - the total deadline above is stricter
+                client.stream("GET", self._url, headers={"X-Kite-Version": "3"}) as response,
+            ):
+                text = await self._text(response)
+        except TimeoutError as error:
+            raise BrokerUnavailable(
+                f"no instruments from {self._url} within {FETCH_S_MAX:.0f} s"
+            ) from error
+        except httpx.HTTPError as error:
+            raise BrokerUnavailable(
+                f"no instruments from {self._url}: {type(error).__name__} {error}"
+            ) from error
+        return parse_dump(text)
+
+    async def _text(self, response: httpx.Response) -> str:
+        if response.status_code != HTTP_OK:
+            raise BrokerUnavailable(f"{self._url} answered HTTP {response.status_code}")
+        content = bytearray()
+        async for part in response.aiter_bytes():
+            content += part
+            if len(content) > DUMP_BYTES_MAX:
+                raise CatalogError(
+                    f"{self._url}: more than {DUMP_BYTES_MAX} bytes is no instruments dump"
+                )
+        return content.decode("utf-8", errors="replace")
+
+
+def parse_dump(text: str) -> InstrumentTable:
+    """Turn the dump's CSV into columns.
+
+    Args:
+        text: The CSV with its header; columns are found by name, so new ones do no harm.
+
+    Raises:
+        CatalogError: A column is missing, a row has another number of fields, a number or date
+            cannot be read, a token occurs twice, or there is no row at all.
+    """
+    reader = csv.reader(io.StringIO(text))
+    header = next(reader, [])
+    missing = [name for name in COLUMNS if name not in header]
+    if missing:
+        raise CatalogError(f"Condition failed: the instruments dump lacks columns {missing}")
+    rows = list(reader)
+    if not rows:
+        raise CatalogError("Condition failed: the instruments dump has no rows")
+    for number, row in enumerate(rows, start=2):
+        if len(row) != len(header):
+            raise CatalogError(
+                f"Condition failed: instruments dump line {number} has {len(row)} fields, "
+                f"the header has {len(header)}"
+            )
+    by_name = dict(zip(header, zip(*rows, strict=True), strict=True))
+    token = _numbers("instrument_token", by_name["instrument_token"]).astype(np.int64)
+    if len(np.unique(token)) != len(token) or token.min() < 0 or token.max() >= 1 << 32:
+        raise CatalogError("Condition failed: instrument_token must be unique and fit 32 bits")
+    return InstrumentTable(
+        instrument_token=token.astype(np.uint32),
+        tradingsymbol=_texts(by_name["tradingsymbol"]),
+        name=_texts(by_name["name"]),
+        expiry=_dates(by_name["expiry"]),
+        strike=_numbers("strike", by_name["strike"]),
+        price_step=_numbers("tick_size", by_name["tick_size"]),
+        lot_size=_numbers("lot_size", by_name["lot_size"]).astype(np.int64),
+        instrument_type=_texts(by_name["instrument_type"]),
+        segment=_texts(by_name["segment"]),
+        exchange=_texts(by_name["exchange"]),
+    )
+
+
+def _texts(values: Sequence[str]) -> NDArray[np.object_]:
+    # The few distinct words of most columns are shared, not stored a hundred thousand times.
+    seen: dict[str, str] = {}
+    column = np.empty(len(values), dtype=object)
+    column[:] = [seen.setdefault(value, value) for value in values]
+    return column
+
+
+def _numbers(name: str, values: Sequence[str]) -> NDArray[np.float64]:
+    try:
+        column = np.array([float(value) if value else 0.0 for value in values])
+    except ValueError:
+        wrong = next(place for place, value in enumerate(values) if not _is_number(value))
+        raise _unreadable(name, wrong, values[wrong], "a number") from None
+    if not np.isfinite(column).all():
+        wrong = int(np.flatnonzero(~np.isfinite(column))[0])
+        raise _unreadable(name, wrong, values[wrong], "a finite number")
+    return column
+
+
+def _dates(values: Sequence[str]) -> NDArray[np.datetime64]:
+    distinct: dict[str, np.datetime64] = {"": np.datetime64("NaT", "D")}
+    for place, value in enumerate(values):
+        if value not in distinct:
+            try:
+                distinct[value] = np.datetime64(value, "D")
+            except ValueError:
+                raise _unreadable("expiry", place, value, "a date as YYYY-MM-DD") from None
+    return np.array([distinct[value] for value in values], "datetime64[D]")
+
+
+def _is_number(value: str) -> bool:
+    try:
+        float(value or 0)
+    except ValueError:
+        return False
+    return True
+
+
+def _unreadable(name: str, place: int, value: str, rule: str) -> CatalogError:
+    return CatalogError(
+        f"Condition failed: instruments dump line {place + 2}: {name}={value!r} is not {rule}"
+    )

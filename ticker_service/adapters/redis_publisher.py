@@ -1,0 +1,73 @@
+"""Redis pub/sub and snapshot keys. Port ``TickPublisher``.
+
+One pipeline per flush: one round trip, and the order of messages is the order of the list. The
+client's own retries are off, because a retry it makes on its own can deliver twice without our
+knowing and takes seconds against a dead server; the pipeline decides when to send again
+(DESIGN D3).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from ticker_service.errors import PublishError
+
+if TYPE_CHECKING:
+    from ticker_service.ports import Outgoing
+
+SOCKET_S_MAX: Final = 2.0
+
+
+class RedisPublisher:
+    """Sends to the server of one URL; the URL may hold a password and is never shown."""
+
+    def __init__(self, url: str) -> None:
+        self._redis: Redis = Redis.from_url(
+            url,
+            retry=Retry(NoBackoff(), 0),
+            retry_on_error=[],
+            socket_timeout=SOCKET_S_MAX,
+            socket_connect_timeout=SOCKET_S_MAX,
+            max_connections=2,
+            client_name="ticker-service",
+        )
+
+    async def check(self) -> None:
+        """Ask the server for a sign of life.
+
+        Raises:
+            PublishError: It is not there, does not answer, or refuses us.
+        """
+        try:
+            await self._redis.ping()
+        except (RedisError, OSError) as error:
+            raise PublishError(f"Redis does not answer: {_words(error)}") from error
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Send everything in order in one exchange.
+
+        Raises:
+            PublishError: Not confirmed; some or all of it may have been delivered.
+        """
+        pipeline = self._redis.pipeline(transaction=False)
+        for channel, message in outgoing.messages:
+            pipeline.publish(channel, message)
+        for key, value, lifetime_ms in outgoing.values:
+            pipeline.set(key, value, px=lifetime_ms)
+        try:
+            await pipeline.execute()
+        except (RedisError, OSError) as error:
+            raise PublishError(f"Redis did not confirm: {_words(error)}") from error
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._redis.aclose()
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}"

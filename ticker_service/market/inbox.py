@@ -1,0 +1,123 @@
+"""What the feed has received and the path has not yet taken.
+
+Bounded in bytes, DROP_OLDEST: when the path stands still the newest frames win, and what was lost
+is told as one interval, so that a gap can be announced. Frames and events stay in order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from ticker_service.constants import NS_PER_MS, NS_PER_S
+from ticker_service.ports import FeedEvent, Frame
+
+if TYPE_CHECKING:
+    from ticker_service.config import FlushConfig
+    from ticker_service.runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overflow:
+    """Frames that were dropped unread, and the receive times they span (ns since the epoch)."""
+
+    from_ns: int
+    to_ns: int
+    frames: int
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """Everything that waited, in order, and what had to be dropped before it."""
+
+    items: list[Frame | FeedEvent]
+    overflow: Overflow | None
+
+
+class Inbox:
+    """The queue between the feed's tasks and the path's task; one event loop, one consumer."""
+
+    def __init__(self, config: FlushConfig, clock: Clock) -> None:
+        self._config = config
+        self._clock = clock
+        self._items: deque[Frame | FeedEvent] = deque()
+        self._bytes = 0
+        self._first_at_ns = 0
+        self._overflow: Overflow | None = None
+        self._arrived = asyncio.Event()
+        self._urgent = asyncio.Event()
+
+    @property
+    def waiting_bytes(self) -> int:
+        """Size of the frames that wait."""
+        return self._bytes
+
+    def put_frame(self, frame: Frame) -> None:
+        """Take a frame, dropping the oldest ones if it would not fit."""
+        self._append(frame)
+        self._bytes += len(frame.payload)
+        while self._bytes > self._config.backlog_bytes_max and self._drop_oldest():
+            pass
+        if self._bytes >= self._config.bytes_max:
+            self._urgent.set()
+
+    def put_event(self, event: FeedEvent) -> None:
+        """Take an event; it never waits for a batch to fill."""
+        self._append(event)
+        self._urgent.set()
+
+    def hurry(self) -> None:
+        """End the present wait, whatever is there."""
+        self._arrived.set()
+        self._urgent.set()
+
+    async def wait(self, *, until_ns: int) -> None:
+        """Return when what waits should be flushed, at the latest at a monotonic instant."""
+        if not self._items:
+            await self._wait_for(self._arrived, until_ns)
+        if self._items:
+            flush_at_ns = self._first_at_ns + self._config.interval_ms * NS_PER_MS
+            await self._wait_for(self._urgent, min(until_ns, flush_at_ns))
+
+    def take(self) -> Taken:
+        """Empty the inbox."""
+        taken = Taken(list(self._items), self._overflow)
+        self._items.clear()
+        self._bytes = 0
+        self._overflow = None
+        self._arrived.clear()
+        self._urgent.clear()
+        return taken
+
+    def _append(self, item: Frame | FeedEvent) -> None:
+        if not self._items:
+            self._first_at_ns = self._clock.monotonic_ns()
+        self._items.append(item)
+        self._arrived.set()
+
+    def _drop_oldest(self) -> bool:
+        """Drop the oldest frame, keeping events; they are few and nothing replaces them."""
+        for place, item in enumerate(self._items):
+            if isinstance(item, Frame):
+                del self._items[place]
+                self._bytes -= len(item.payload)
+                lost = self._overflow
+                self._overflow = Overflow(
+                    from_ns=lost.from_ns if lost else item.received_at_ns,
+                    to_ns=item.received_at_ns,
+                    frames=lost.frames + 1 if lost else 1,
+                )
+                return True
+        return False
+
+    async def _wait_for(self, event: asyncio.Event, until_ns: int) -> None:
+        delay_s = (until_ns - self._clock.monotonic_ns()) / NS_PER_S
+        if event.is_set() or delay_s <= 0.0:
+            return
+        try:
+            async with asyncio.timeout(delay_s):
+                await event.wait()
+        except TimeoutError:
+            return

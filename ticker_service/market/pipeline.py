@@ -1,0 +1,242 @@
+"""The tick path: feed -> decode -> validate -> batch -> price -> publish.
+
+``TickPath.flush`` is the map: it calls the steps in this order. One task owns a ``TickPath``, so
+that every book's ``seq`` has one writer; that task also sends the heartbeats, the snapshots and
+the rows that only a moving forward has repriced.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import structlog
+
+from ticker_service.constants import NS_PER_MS, NS_PER_US
+from ticker_service.errors import PublishError
+from ticker_service.market import batch, decode, validate
+from ticker_service.market.latest import LatestTable
+from ticker_service.market.price import Pricer
+from ticker_service.market.publish import Announcer
+from ticker_service.ports import Outgoing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ticker_service.config import EngineConfig
+    from ticker_service.domain.universe import Universe
+    from ticker_service.market.batch import Batch
+    from ticker_service.ports import Frame, TickPublisher
+    from ticker_service.runtime.surroundings import Surroundings
+    from ticker_service.runtime.telemetry import Telemetry
+
+log = structlog.get_logger()
+
+
+class TickPath:
+    """The steps of the tick path with the state they share."""
+
+    def __init__(
+        self,
+        universe: Universe,
+        config: EngineConfig,
+        publisher: TickPublisher,
+        *,
+        surroundings: Surroundings,
+        pause: Callable[[int], Awaitable[None]],
+    ) -> None:
+        """Take the steps' parts.
+
+        Args:
+            universe: What may be subscribed.
+            config: The engine's settings.
+            publisher: Where messages go.
+            surroundings: Time and metrics; the clock's reading now becomes the epoch.
+            pause: Waits before attempt ``n + 1`` of a send that failed ``n + 1`` times.
+        """
+        clock = surroundings.clock
+        self.universe = universe
+        self.latest = LatestTable(universe)
+        self.pricer = Pricer(universe, self.latest, config.pricing)
+        # A wall clock in microseconds grows from run to run and fits a JavaScript number.
+        self.announcer = Announcer(universe, config.publish, epoch=clock.now_ns() // NS_PER_US)
+        self._config = config
+        self._publisher = publisher
+        self._clock = clock
+        self._pause = pause
+        self._published_forward = np.full(len(universe), np.nan)
+        self._metrics = _Metrics(surroundings.telemetry)
+
+    async def flush(self, frames: Sequence[Frame], wanted: NDArray[np.bool_]) -> None:
+        """Carry waiting frames down the path.
+
+        Args:
+            frames: Binary messages in order of arrival, heartbeats among them.
+            wanted: Mask of the universe rows that are subscribed; ticks of others are rejected.
+        """
+        decoded = decode.frames(frames)
+        accepted = validate.plausible(decoded.ticks, self.universe, wanted=wanted)
+        self._count(len(frames), decoded, accepted)
+        if not len(accepted.rows):
+            return
+        now_ns = self._clock.now_ns()
+        self.latest.merge(accepted.rows, accepted.ticks)
+        batches = batch.by_book(
+            accepted.rows,
+            accepted.ticks,
+            self.universe,
+            conflate=self._is_late(frames[0].received_at_ns, now_ns),
+        )
+        for one in batches:
+            self.pricer.update(one.rows, one.ticks, now_ns=now_ns)
+        messages = [self._message(one, now_ns=now_ns) for one in batches]
+        await self._send(Outgoing(messages=messages))
+        self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
+
+    async def reprice(self) -> None:
+        """Send again the options whose forward has moved by a price step since they went out."""
+        now_ns = self._clock.now_ns()
+        forwards = self.pricer.forwards
+        messages = []
+        for book in range(len(self.universe.books)):
+            rows = self.latest.rows_seen(book)
+            rows = rows[self.universe.is_option[rows]]
+            moved = np.abs(
+                forwards.value[self.universe.expiry[rows]] - self._published_forward[rows]
+            )
+            rows = rows[moved >= self.universe.price_step[rows]]
+            if len(rows):
+                repriced = batch.Batch(
+                    book=book, rows=rows, ticks=self.latest.ticks.take(rows), is_repriced=True
+                )
+                messages.append(self._message(repriced, now_ns=now_ns))
+        if messages:
+            await self._send(Outgoing(messages=messages))
+
+    async def heartbeat(self, feed_of_book: Mapping[int, str]) -> None:
+        """Send every book's heartbeat, with the state of its feed."""
+        now_ns = self._clock.now_ns()
+        await self._send(
+            Outgoing(
+                messages=[
+                    self.announcer.heartbeat(book, feed_of_book[book], now_ns=now_ns)
+                    for book in range(len(self.universe.books))
+                ]
+            )
+        )
+
+    async def snapshot(self) -> None:
+        """Set every book's snapshot key, true for the book's present ``seq``."""
+        now_ns = self._clock.now_ns()
+        snapshots = []
+        for book in range(len(self.universe.books)):
+            rows = self.latest.rows_seen(book)
+            ticks, priced = self.latest.ticks.take(rows), self.pricer.columns(rows, now_ns=now_ns)
+            snapshots.append(self.announcer.snapshot(book, ticks, priced, now_ns=now_ns))
+        await self._send(Outgoing(values=snapshots))
+
+    async def instruments(self) -> None:
+        """Set every book's instruments key, which says what the tokens stand for."""
+        now_ns = self._clock.now_ns()
+        books = range(len(self.universe.books))
+        values = [self.announcer.instruments(book, now_ns=now_ns) for book in books]
+        await self._send(Outgoing(values=values))
+
+    def forget(self, rows: NDArray[np.intp]) -> None:
+        """Drop what is known of instruments that are no longer subscribed."""
+        self.latest.forget(rows)
+        self.pricer.forget(rows)
+        self._published_forward[rows] = np.nan
+
+    async def announce_status(self, books: Sequence[int], state: str, reason: str) -> None:
+        """Tell the subscribers of some books what their feed is doing."""
+        now_ns = self._clock.now_ns()
+        messages = [self.announcer.status(b, state, reason, now_ns=now_ns) for b in books]
+        await self._send(Outgoing(messages=messages))
+
+    async def announce_gap(
+        self, rows: NDArray[np.intp], *, from_ns: int, to_ns: int, reason: str
+    ) -> None:
+        """Tell subscribers that ticks of these universe rows may be missing in an interval."""
+        now_ns = self._clock.now_ns()
+        book_of_row = self.universe.book[rows]
+        messages = []
+        for book in np.unique(book_of_row).tolist():
+            tokens = self.universe.instrument_token[rows[book_of_row == book]].tolist()
+            messages.append(
+                self.announcer.gap(
+                    book,
+                    from_ns=from_ns,
+                    to_ns=to_ns,
+                    reason=reason,
+                    instruments=tokens,
+                    now_ns=now_ns,
+                )
+            )
+            self._metrics.gaps.labels(reason).inc()
+        await self._send(Outgoing(messages=messages))
+
+    def _message(self, one: Batch, *, now_ns: int) -> tuple[str, bytes]:
+        priced = self.pricer.columns(one.rows, now_ns=now_ns)
+        self._published_forward[one.rows] = priced.forward
+        rows_out = self._metrics.repriced if one.is_repriced else self._metrics.published
+        rows_out.labels(self.universe.books[one.book]).inc(len(one.rows))
+        self._metrics.conflated.inc(one.conflated)
+        self._metrics.batches.inc()
+        return self.announcer.batch(one, priced, now_ns=now_ns)
+
+    async def _send(self, outgoing: Outgoing) -> None:
+        """Send until confirmed: a message keeps its ``seq``, so repeating it is harmless.
+
+        Meanwhile the feed goes on into its bounded inbox; what is lost there becomes a gap.
+        """
+        attempt = 0
+        while True:
+            try:
+                await self._publisher.send(outgoing)
+            except PublishError as error:
+                self._metrics.failures.inc()
+                if attempt == 0:
+                    log.warning("publish_failed", error=str(error))
+                await self._pause(attempt)
+                attempt += 1
+            else:
+                if attempt:
+                    log.info("publish_recovered", attempts=attempt)
+                return
+
+    def _is_late(self, received_at_ns: int, now_ns: int) -> bool:
+        return now_ns - received_at_ns > self._config.flush.conflate_after_ms * NS_PER_MS
+
+    def _count(self, frames: int, decoded: decode.Decoded, accepted: validate.Plausible) -> None:
+        self._metrics.frames.inc(frames)
+        self._metrics.packets.inc(decoded.packets)
+        for reason, count in (*decoded.rejected.items(), *accepted.rejected.items()):
+            self._metrics.rejected.labels(reason).inc(count)
+        self.announcer.count_rejected(accepted.rejected_by_book)
+
+
+class _Metrics:
+    def __init__(self, telemetry: Telemetry) -> None:
+        self.frames = telemetry.counter("feed_frames_total", "Binary frames received")
+        self.packets = telemetry.counter("feed_packets_total", "Packets found in frames")
+        self.rejected = telemetry.counter(
+            "feed_packets_rejected_total", "Frames or packets not published", ["reason"]
+        )
+        self.published = telemetry.counter(
+            "ticks_published_total", "Rows published that had a packet", ["book"]
+        )
+        self.repriced = telemetry.counter(
+            "ticks_repriced_total", "Rows published because a forward moved", ["book"]
+        )
+        self.conflated = telemetry.counter(
+            "ticks_conflated_total", "Rows merged into a newer one of the same instrument"
+        )
+        self.batches = telemetry.counter("batches_published_total", "Batches published")
+        self.gaps = telemetry.counter("gaps_announced_total", "Gap records published", ["reason"])
+        self.failures = telemetry.counter("publish_failures_total", "Sends Redis did not confirm")
+        self.latency = telemetry.latency_ms(
+            "publish_latency_ms", "First frame of a flush received to its batches published"
+        )
