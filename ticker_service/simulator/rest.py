@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger(__name__)
 
 STOP_S: Final = 1
+KEEP_ALIVE_S: Final = 75
+"""Longer than clients pause between requests, so that a pooled connection is not cut under them."""
 REQUEST_HEAD_BYTES_MAX: Final = 128 * 1024
 """Room for 1,000 instruments in a query, which h11's own default of 64 kB does not give."""
 _MESSAGES: Final = {404: "Route not found", 405: "Method not allowed"}
@@ -56,6 +58,7 @@ class RestServer(uvicorn.Server):
                 access_log=False,
                 proxy_headers=False,
                 server_header=False,
+                timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_S,
                 h11_max_incomplete_event_size=REQUEST_HEAD_BYTES_MAX,
             )

@@ -17,7 +17,7 @@ from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ticker_service.constants import NS_PER_S, SECONDS_PER_DAY
 from ticker_service.runtime.clock import ManualClock, SystemClock
-from ticker_service.simulator import Simulator, SimulatorOptions
+from ticker_service.simulator import Simulator, SimulatorOptions, connection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -347,6 +347,54 @@ def test_a_reader_that_stops_reading_holds_no_queue_and_hinders_nobody(
             quick.transport.abort()
 
     _run(SimulatorOptions(seed=7, rate_per_s=40_000.0, enforce_rate_limits=False), scene)
+
+
+def test_a_reader_that_takes_nothing_for_too_long_is_cut_off(
+    log_in: Callable[..., str],
+    feed_url: Callable[[Simulator, str], str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(connection, "STALLED_S", 0.2)
+
+    async def scene(simulator: Simulator) -> None:
+        tokens = simulator.market.catalogue.instrument_token.tolist()
+        async with connect(feed_url(simulator, await _login(simulator, log_in))) as ws:
+            await _ask(ws, "mode", ["full", tokens])
+            await _next_ticks(ws)
+            ws.transport.pause_reading()
+            (server_side,) = simulator.feed._admitted
+            await server_side.wait_closed()
+            assert list(simulator.feed.connections()) == []
+
+    _run(SimulatorOptions(seed=7, rate_per_s=40_000.0, enforce_rate_limits=False), scene)
+
+
+def test_texts_that_pile_up_beyond_the_limit_cut_the_socket_off(
+    log_in: Callable[..., str], feed_url: Callable[[Simulator, str], str]
+) -> None:
+    async def scene(simulator: Simulator) -> None:
+        async with connect(feed_url(simulator, await _login(simulator, log_in))) as ws:
+            await ws.recv()
+            (open_socket,) = simulator.feed.connections()
+            open_socket.mute_until(None)
+            for number in range(connection.TEXTS_MAX + 1):
+                simulator.feed.broadcast_text("message", str(number))
+            with pytest.raises(ConnectionClosed) as closed:
+                await _drain(ws)
+            assert closed.value.rcvd is None
+
+    _run(STILL, scene)
+
+
+def test_a_port_that_is_taken_is_refused_at_start() -> None:
+    async def play() -> None:
+        async with Simulator(STILL) as simulator:
+            port = urlsplit(str(simulator.banner()["ws_root"])).port
+            taken = SimulatorOptions(seed=7, ws_port=port or 0)
+            with pytest.raises(OSError, match="in use"):
+                await Simulator(taken).__aenter__()
+
+    asyncio.run(play())
 
 
 def test_a_broker_message_reaches_every_socket_or_one_users(

@@ -106,6 +106,23 @@ def test_a_login_with_a_foreign_key_or_user_is_refused(
     assert _refusal(response) == (400, "InputException")
 
 
+def test_redirect_parameters_that_flood_are_refused(
+    still: RunningSimulator, http: httpx.Client
+) -> None:
+    query = _login_query(still, redirect_params="&".join(["a=1"] * 100))
+
+    assert _refusal(http.get("/connect/login", params=query)) == (400, "InputException")
+
+
+def test_a_refresh_token_is_nothing_an_individual_has(
+    still: RunningSimulator, http: httpx.Client
+) -> None:
+    query = {"api_key": still.options.api_key, "refresh_token": "x"}
+
+    assert _refusal(http.delete("/session/token", params=query)) == (403, "TokenException")
+    assert _refusal(http.post("/session/refresh_token", data=query)) == (403, "TokenException")
+
+
 def _token_form(still: RunningSimulator, http: httpx.Client) -> dict[str, str]:
     location = http.get("/connect/login", params=_login_query(still)).headers["location"]
     request_token = dict(parse_qsl(urlsplit(location).query))["request_token"]
