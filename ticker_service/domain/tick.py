@@ -132,9 +132,15 @@ class Ticks:
         """Return ``rows`` rows in which every value is "not carried"."""
         return cls(**{name: _blank(name, rows) for name in TICK_COLUMNS})
 
-    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_] | slice) -> Self:
-        """Return the chosen rows as new columns, in the order of ``rows``."""
-        return type(self)(**{name: getattr(self, name)[..., rows] for name in TICK_COLUMNS})
+    def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
+        """Return the chosen rows as new columns, in the order of ``rows``.
+
+        The columns are contiguous, depth levels too: what is encoded later must be.
+        """
+        places = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
+        return type(self)(
+            **{name: np.take(getattr(self, name), places, axis=-1) for name in TICK_COLUMNS}
+        )
 
     def put(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
         """Write ``ticks`` over the given rows; where a row is named twice the later tick stays.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from ticker_service.errors import ConfigurationError
@@ -68,7 +68,7 @@ class SimulatorOptions:
     nearest_expiry_days_min: int = 1
     users: tuple[SimulatedUser, ...] = DEFAULT_USERS
     api_key: str = ""
-    api_secret: str = ""
+    api_secret: str = field(default="", repr=False)
     redirect_url: str = ""
     enforce_rate_limits: bool = True
     truth_history_s: int = 600

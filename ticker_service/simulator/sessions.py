@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import hmac
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
@@ -33,9 +33,9 @@ class Session:
 
     user: SimulatedUser
     api_key: str
-    access_token: str
-    public_token: str
-    enctoken: str
+    access_token: str = field(repr=False)
+    public_token: str = field(repr=False)
+    enctoken: str = field(repr=False)
     login_ns: int
     expires_ns: int
 

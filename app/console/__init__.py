@@ -1,0 +1,1 @@
+"""What a person sees in a terminal: the option chain, ``tail``, ``demo``."""
