@@ -22,6 +22,12 @@ def test_a_key_and_secret_of_ones_own_are_kept() -> None:
     assert (options.api_key, options.api_secret) == ("mine", "hidden")
 
 
+def test_the_secret_is_not_shown_by_repr() -> None:
+    options = SimulatorOptions(seed=3)
+
+    assert options.api_secret not in repr(options)
+
+
 def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ConfigurationError) as refused:
         SimulatorOptions(
