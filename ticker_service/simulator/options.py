@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -12,6 +13,7 @@ SECRET_CHARACTERS: Final = 32
 API_KEY_CHARACTERS: Final = 16
 STEPS_PER_S_MAX: Final = 200
 STRIKES_EACH_SIDE_MAX: Final = 400
+PORT_MAX: Final = 65_535
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -85,9 +87,17 @@ class SimulatorOptions:
 
     def _checks(self) -> list[tuple[bool, str]]:
         ids = [user.user_id for user in self.users]
+        ports = [self.rest_port, self.ws_port]
         return [
             (self.seed < 0, f"seed={self.seed} must not be negative"),
-            (not self.rate_per_s >= 0.0, f"rate_per_s={self.rate_per_s} must not be negative"),
+            (
+                not all(0 <= port <= PORT_MAX for port in ports),
+                f"rest_port, ws_port={ports} must be 0 to {PORT_MAX}",
+            ),
+            (
+                not 0.0 <= self.rate_per_s < math.inf,
+                f"rate_per_s={self.rate_per_s} must be a number, not negative",
+            ),
             (
                 not 1 <= self.steps_per_s <= STEPS_PER_S_MAX,
                 f"steps_per_s={self.steps_per_s} must be 1 to {STEPS_PER_S_MAX}",

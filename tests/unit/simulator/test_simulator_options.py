@@ -32,6 +32,7 @@ def test_all_faults_are_reported_at_once() -> None:
     with pytest.raises(ConfigurationError) as refused:
         SimulatorOptions(
             seed=-1,
+            ws_port=70_000,
             rate_per_s=math.nan,
             steps_per_s=0,
             strikes_each_side=0,
@@ -41,7 +42,7 @@ def test_all_faults_are_reported_at_once() -> None:
         )
 
     for name in (
-        *("seed", "rate_per_s", "steps_per_s", "strikes_each_side"),
+        *("seed", "ws_port", "rate_per_s", "steps_per_s", "strikes_each_side"),
         *("nearest_expiry_days_min", "truth_history_s", "users"),
     ):
         assert f"{name}=" in str(refused.value)
