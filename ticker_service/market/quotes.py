@@ -30,7 +30,7 @@ class PriceSource(IntEnum):
 
 SPREAD_RATIO_MAX: Final = 0.5
 """Widest sane spread as a share of the mid."""
-SPREAD_STEPS_ALWAYS_SANE: Final = 4
+SPREAD_STEPS_ALWAYS_SANE: Final = 10
 """A spread of so few price steps is sane whatever its share: cheap options quote like that."""
 
 
