@@ -141,6 +141,10 @@ def tail(
     """Subscribe to books and show their option chain, or every message as JSON."""
     from app.console import tail as job  # noqa: PLC0415 - as above
 
+    # A reader that went away (`tail --json | head`) ends a filter. The servers must not do this:
+    # there a closed socket is an everyday thing.
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+
     async def follow() -> int:
         await job.tail(
             redis_url, books, channel_prefix=channel_prefix, as_json=as_json, seconds=seconds
@@ -196,8 +200,6 @@ def _exit(status: int) -> NoReturn:
 
 def main() -> None:
     """Run the command line."""
-    # A reader that went away (`| head`) ends us like any other filter.
-    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
     cli()
 
 

@@ -75,8 +75,10 @@ def _run(command: list[str]) -> None:
 def _fingerprint(kind: str) -> str:
     """Return what decides whether an environment is still right: locks, metadata, place."""
     digest = hashlib.sha256(f"{kind} {sys.version} {ROOT}".encode())
-    for name in [*LOCKS[kind], "pyproject.toml"]:
+    for name in LOCKS[kind]:
         digest.update((ROOT / name).read_bytes())
+    # What follows the first tool's table is for tools and changes nothing that is installed.
+    digest.update((ROOT / "pyproject.toml").read_bytes().split(b"\n[tool.")[0])
     return digest.hexdigest()
 
 

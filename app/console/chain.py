@@ -8,12 +8,19 @@ from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ticker_service.client import Message
 
 Row = dict[str, Any]
 STRIKES_SHOWN: Final = 15
+WIDE: Final = ("oi", "vega", "theta", "gamma", "delta", "iv %", "bid", "ask")
+MEDIUM: Final = ("vega", "theta", "delta", "iv %", "bid", "ask")
+NARROW: Final = ("delta", "iv %", "bid", "ask")
+"""A leg's columns from the outside in, by how much room the terminal has."""
+_PRICES: Final = ("bid", "ask")
+WIDTH_WIDE: Final = 148
+WIDTH_MEDIUM: Final = 112
 
 
 class ChainView:
@@ -48,8 +55,13 @@ class ChainView:
                 return row
         return None
 
-    def table(self, strikes_shown: int = STRIKES_SHOWN) -> Table:
-        """Return the strikes nearest the money of the nearest expiry, calls left, puts right."""
+    def table(self, *, width: int, strikes_shown: int = STRIKES_SHOWN) -> Table:
+        """Return the strikes nearest the money of the nearest expiry, calls left, puts right.
+
+        Args:
+            width: Columns of the terminal; the less important figures go first.
+            strikes_shown: Rows.
+        """
         expiry, legs = self._nearest_expiry()
         forward = next((r["forward"] for r in legs.values() if r["forward"]), None)
         strikes = sorted({strike for strike, _ in legs})
@@ -59,10 +71,13 @@ class ChainView:
         table = Table(
             title=self._title(expiry, legs, forward), title_justify="left", padding=(0, 1)
         )
-        for name in ("oi", "vega", "theta", "gamma", "delta", "iv %", "bid", "ask"):
+        shown = WIDE if width >= WIDTH_WIDE else MEDIUM if width >= WIDTH_MEDIUM else NARROW
+        # The put side mirrors the call side, but a bid stands left of its ask on both.
+        mirrored = [*_PRICES, *(name for name in reversed(shown) if name not in _PRICES)]
+        for name in shown:
             table.add_column(name, justify="right", no_wrap=True)
         table.add_column("strike", justify="center", style="bold", no_wrap=True)
-        for name in ("bid", "ask", "iv %", "delta", "gamma", "theta", "vega", "oi"):
+        for name in mirrored:
             table.add_column(name, justify="right", no_wrap=True)
         for strike in strikes:
             call, put = legs.get((strike, "CE")), legs.get((strike, "PE"))
@@ -70,9 +85,9 @@ class ChainView:
                 strikes, key=lambda each: abs(each - forward)
             )
             table.add_row(
-                *reversed(self._cells(call)),
+                *self._cells(call, shown),
                 f"{strike:g}",
-                *self._cells(put),
+                *self._cells(put, mirrored),
                 style="on grey15" if is_money else "",
             )
         return table
@@ -104,31 +119,32 @@ class ChainView:
         text.append("   calls left, puts right", style="dim")
         return text
 
-    def _cells(self, row: Row | None) -> list[Text]:
-        """Return bid, ask, IV, delta, gamma, theta, vega, OI of one leg."""
+    def _cells(self, row: Row | None, names: Sequence[str]) -> list[Text]:
+        """Return the named figures of one leg."""
         if row is None:
-            return [Text("")] * 8
+            return [Text("")] * len(names)
         token = row["instrument_token"]
         before, now = self._before.get(token), row["ltp"]
         moved = 0.0 if before is None or now is None else now - before
         colour = "green" if moved > 0 else "red" if moved < 0 else ""
         volatility = row["implied_volatility"]
         is_ok = row["iv_status"] == "OK"
-        return [
-            Text(_number(row["bid"], 2), style=colour),
-            Text(_number(row["ask"], 2), style=colour),
-            Text(
-                row["iv_status"][:8].lower()
-                if volatility is None and row["iv_status"]
-                else _number(None if volatility is None else 100.0 * volatility, 2),
+        cells = {
+            "bid": Text(_number(row["bid"], 2), style=colour),
+            "ask": Text(_number(row["ask"], 2), style=colour),
+            "iv %": Text(
+                (row["iv_status"] or "-")[:8].lower()
+                if volatility is None
+                else _number(100.0 * volatility, 2),
                 style="yellow" if is_ok else "dim",
             ),
-            Text(_number(row["delta"], 3)),
-            Text(_number(row["gamma"], 5), style="dim"),
-            Text(_number(row["theta"], 2), style="dim"),
-            Text(_number(row["vega"], 2), style="dim"),
-            Text(_short(row["oi"]), style="dim"),
-        ]
+            "delta": Text(_number(row["delta"], 3)),
+            "gamma": Text(_number(row["gamma"], 5), style="dim"),
+            "theta": Text(_number(row["theta"], 2), style="dim"),
+            "vega": Text(_number(row["vega"], 2), style="dim"),
+            "oi": Text(_short(row["oi"]), style="dim"),
+        }
+        return [cells[name] for name in names]
 
 
 def _number(value: float | None, digits: int) -> str:

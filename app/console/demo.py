@@ -15,6 +15,7 @@ import signal
 import sys
 from collections import deque
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -381,6 +382,15 @@ def _say_report(report: Mapping[str, Any]) -> None:
     )
 
 
+def _own_command() -> str:
+    """Return what to type for this program from here."""
+    program = Path(sys.executable).with_name("ticker-service")
+    try:
+        return str(program.relative_to(Path.cwd()))
+    except ValueError:
+        return str(program)
+
+
 class _Lines:
     """A pipe for a child's output, read line by line."""
 
@@ -474,6 +484,7 @@ class _Screen:
         )
 
     def __enter__(self) -> None:
+        self._say_where_things_are()
         if self._live:
             self._live.start()
 
@@ -496,21 +507,29 @@ class _Screen:
     def _print(self) -> None:
         self._console.print(self._picture())
 
+    def _say_where_things_are(self) -> None:
+        """Print once, above the picture and unshortened, what a person may want to copy."""
+        parts, command = self._parts, _own_command()
+        books = ", ".join(f"ticker:v1:ticks:{book}" for book in BOOKS)
+        for line in (
+            f"redis      {parts.redis_url}",
+            f"channels   {books}",
+            f"subscribe  {command} tail NIFTY --redis-url {parts.redis_url}",
+            f"health     {parts.health_url}/health/ready and {parts.health_url}/metrics",
+            f"exchange   {parts.rest_root} (Kite's REST), {parts.facts['ws_root']} (its WebSocket)",
+        ):
+            self._console.print(line, soft_wrap=True, highlight=False, markup=False)
+
     def _picture(self) -> Group:
         room = max(self._console.height - 14, 7)
         nifty = next(iter(self._views.values()))
         latencies = self._seen.latencies_ms
-        lines = [
+        counts = (
             f"{self._seen.ticks:,} ticks in {self._seen.batches:,} batches, "
             f"{self._seen.options_priced:,} option rows priced, {self._seen.gaps} gaps, "
-            f"last tick {latencies[-1]:.1f} ms after its frame"
+            f"last tick {latencies[-1]:.1f} ms after its frame; Ctrl-C stops"
             if latencies
-            else "waiting for ticks",
-            "",
-            f"subscribe   ticker-service tail NIFTY --redis-url {self._parts.redis_url}",
-            f"health      {self._parts.health_url}/health/ready   {self._parts.health_url}/metrics",
-            f"exchange    {self._parts.rest_root} (Kite's REST)   stop with Ctrl-C",
-        ]
-        parts: list[Any] = [nifty.table(min(room, 21))]
-        parts += [Text(line, no_wrap=True, overflow="ellipsis") for line in lines]
-        return Group(*parts)
+            else "waiting for ticks"
+        )
+        table = nifty.table(width=self._console.width, strikes_shown=min(room, 21))
+        return Group(table, Text(counts), *(Text(f"! {line}") for line in self._relay.recent))

@@ -78,7 +78,7 @@ async def _tables(reader: TickReader, books: Sequence[str]) -> None:
             await apply(views, message, reader)
             if clock() - shown_at_s >= 1.0 / REFRESH_PER_S:
                 shown_at_s = clock()
-                live.update(render(views), refresh=True)
+                live.update(render(views, width=console.width), refresh=True)
 
 
 async def apply(views: dict[str, ChainView], message: Message, reader: TickReader) -> None:
@@ -89,10 +89,10 @@ async def apply(views: dict[str, ChainView], message: Message, reader: TickReade
     view.take(message)
 
 
-def render(views: dict[str, ChainView]) -> Group:
+def render(views: dict[str, ChainView], *, width: int) -> Group:
     """Return all views below each other, with what was announced last."""
     parts: list[object] = []
     for view in views.values():
-        parts.append(view.table())
+        parts.append(view.table(width=width))
         parts.extend(Text(notice, style="dim") for notice in view.notices)
     return Group(*parts)  # type: ignore[arg-type]  # tables and texts are renderable
