@@ -78,7 +78,12 @@ class Settings(BaseSettings):
     expiries: int = Field(3, ge=1, le=50, description="Nearest expiries of each underlying")
     mode: Literal["ltp", "quote", "full"] = Field("full", description="Kite's subscription mode")
 
-    flush_interval_ms: int = Field(20, ge=1, le=1_000, description="Longest wait for a batch")
+    flush_interval_ms: int = Field(
+        20,
+        ge=1,
+        le=1_000,
+        description="Least time between two batches of a book, so the longest wait",
+    )
     flush_bytes_max: int = Field(1 << 20, ge=1_024, description="Frames that flush a batch early")
     backlog_bytes_max: int = Field(
         64 << 20, ge=1 << 20, description="Frames kept while Redis does not answer"

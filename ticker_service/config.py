@@ -47,9 +47,10 @@ class SubscriptionConfig:
 class FlushConfig:
     """When waiting frames become batches, and how much may wait.
 
-    ``interval_ms`` is how long the oldest frame may wait before its batch goes out; ``bytes_max``
-    flushes earlier; ``backlog_bytes_max`` bounds what waits while Redis does not answer, the oldest
-    going first. A backlog older than ``conflate_after_ms`` is merged to each instrument's newest.
+    ``interval_ms`` is the least time between two flushes and so the longest a frame waits for its
+    batch; ``bytes_max`` flushes earlier; ``backlog_bytes_max`` bounds what waits while Redis does
+    not answer, the oldest going first. A backlog older than ``conflate_after_ms`` is merged to each
+    instrument's newest.
     """
 
     interval_ms: int = 20

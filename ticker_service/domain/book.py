@@ -26,6 +26,10 @@ UNDERLYING_OF_INDEX: Final = {
 }
 """An index's symbol in the dump → the ``name`` its derivatives carry there."""
 
+SHARE_DERIVATIVE_EXCHANGES: Final = ("NFO", "BFO")
+"""Where an underlying's name may be a share's symbol. Elsewhere it is a commodity or a currency,
+and a share of that symbol is another thing: ``NSE:SILVER`` is a fund, ``SILVER`` of MCX a metal."""
+
 
 def book_name(underlying: str) -> str:
     """Return a name as channels spell it: ``NIFTY 50`` → ``NIFTY_50``, ``M&M`` → ``MANDM``."""
@@ -40,13 +44,15 @@ def books_of(table: InstrumentTable) -> NDArray[np.object_]:
     is_index = table.is_index()
     is_derivative = table.is_derivative()
     traded_underlyings = set(table.name[is_derivative].tolist())
+    of_shares = is_derivative & np.isin(table.exchange, SHARE_DERIVATIVE_EXCHANGES)
+    traded_shares = set(table.name[of_shares].tolist())
     books = np.empty(len(table), dtype=object)
     for row in np.flatnonzero(is_derivative).tolist():
         books[row] = book_name(table.name[row])
     for row in np.flatnonzero(~is_derivative).tolist():
         symbol = table.tradingsymbol[row]
         underlying = UNDERLYING_OF_INDEX.get(symbol, symbol) if is_index[row] else symbol
-        if underlying in traded_underlyings:
+        if underlying in (traded_underlyings if is_index[row] else traded_shares):
             books[row] = book_name(underlying)
         else:
             books[row] = f"{table.exchange[row]}-{'INDEX' if is_index[row] else 'EQ'}"

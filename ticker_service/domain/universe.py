@@ -11,7 +11,11 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ticker_service.domain.book import UNDERLYING_OF_INDEX, books_of
+from ticker_service.domain.book import (
+    SHARE_DERIVATIVE_EXCHANGES,
+    UNDERLYING_OF_INDEX,
+    books_of,
+)
 from ticker_service.domain.instrument import InstrumentType
 from ticker_service.domain.session import expiry_instant_ns
 from ticker_service.errors import CatalogError
@@ -30,7 +34,11 @@ ABSENT: Final = -1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiry:
-    """One expiry of one book's options, with its strikes in ascending order."""
+    """One expiry of one book's options at one exchange, with its strikes in ascending order.
+
+    A name may be traded at two exchanges (``CRUDEOIL`` at MCX and NCO, ``USDINR`` at CDS and BCD).
+    Their options are different contracts, so each exchange has its own expiry even on one date.
+    """
 
     book: int
     date: dt.date
@@ -143,7 +151,7 @@ def _rows_of_underlying(
     index_symbols = [s for s, name in UNDERLYING_OF_INDEX.items() if name == underlying]
     is_index = dump.is_index()
     spot = is_index & np.isin(dump.tradingsymbol, index_symbols)
-    if not spot.any():
+    if not spot.any() and np.isin(dump.exchange[of_name], SHARE_DERIVATIVE_EXCHANGES).any():
         is_cash = ~is_derivative & ~is_index & np.asarray(dump.exchange == "NSE", np.bool_)
         spot = is_cash & np.asarray(dump.tradingsymbol == underlying, np.bool_)
     return options | futures | spot
@@ -160,8 +168,10 @@ def _build(table: InstrumentTable, book_names: NDArray[np.object_]) -> Universe:
     expiries: list[Expiry] = []
     for book_number in range(len(books)):
         of_book = is_option & (book == book_number)
-        for date in np.unique(table.expiry[of_book]):
-            rows = np.flatnonzero(of_book & (table.expiry == date))
+        dates_and_exchanges = zip(table.expiry[of_book], table.exchange[of_book], strict=True)
+        for date, exchange in sorted(set(dates_and_exchanges)):
+            at_exchange = np.asarray(table.exchange == exchange, np.bool_)
+            rows = np.flatnonzero(of_book & at_exchange & (table.expiry == date))
             chain = _chain(table, rows, is_call, book=book_number)
             expiry[rows] = len(expiries)
             expiry_ns[rows] = chain.instant_ns
@@ -200,6 +210,7 @@ def _chain(
     date: dt.date = table.expiry[rows[0]].item()
     is_future = np.asarray(table.instrument_type == InstrumentType.FUTURE.value, np.bool_)
     same = np.asarray(table.name == table.name[rows[0]], np.bool_)
+    same &= np.asarray(table.exchange == table.exchange[rows[0]], np.bool_)
     future = np.flatnonzero(is_future & same & (table.expiry == table.expiry[rows[0]]))
     return Expiry(
         book=book,

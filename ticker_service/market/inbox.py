@@ -44,7 +44,7 @@ class Inbox:
         self._clock = clock
         self._items: deque[Frame | FeedEvent] = deque()
         self._bytes = 0
-        self._first_at_ns = 0
+        self._taken_at_ns = clock.monotonic_ns() - config.interval_ms * NS_PER_MS
         self._overflow: Overflow | None = None
         self._arrived = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -74,16 +74,23 @@ class Inbox:
         self._urgent.set()
 
     async def wait(self, *, until_ns: int) -> None:
-        """Return when what waits should be flushed, at the latest at a monotonic instant."""
+        """Return when what waits should be flushed, at the latest at a monotonic instant.
+
+        Flushes lie at least an interval apart: the first frame after a quiet interval goes on at
+        once, the next ones together when the interval is over. So no frame waits longer than an
+        interval, and a busy feed still makes full batches.
+        """
         if not self._items:
             await self._wait_for(self._arrived, until_ns)
         if self._items:
-            flush_at_ns = self._first_at_ns + self._config.interval_ms * NS_PER_MS
+            flush_at_ns = self._taken_at_ns + self._config.interval_ms * NS_PER_MS
             await self._wait_for(self._urgent, min(until_ns, flush_at_ns))
 
     def take(self) -> Taken:
         """Empty the inbox."""
         taken = Taken(list(self._items), self._overflow)
+        if self._items:
+            self._taken_at_ns = self._clock.monotonic_ns()
         self._items.clear()
         self._bytes = 0
         self._overflow = None
@@ -92,8 +99,6 @@ class Inbox:
         return taken
 
     def _append(self, item: Frame | FeedEvent) -> None:
-        if not self._items:
-            self._first_at_ns = self._clock.monotonic_ns()
         self._items.append(item)
         self._arrived.set()
 

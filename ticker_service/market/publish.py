@@ -79,8 +79,7 @@ class Announcer:
         counters = self._counters[batch.book]
         counters.published += 0 if batch.is_repriced else len(batch.rows)
         counters.conflated += batch.conflated
-        columns = self._columns(batch.ticks, priced)
-        columns["is_repriced"] = [batch.is_repriced] * len(batch.rows)
+        columns = self._columns(batch.ticks, priced, is_repriced=batch.is_repriced)
         return self._numbered(
             batch.book, "batch", now_ns, {"n": len(batch.rows), "columns": columns}
         )
@@ -123,7 +122,7 @@ class Announcer:
         self, book: int, ticks: Ticks, priced: Priced, *, now_ns: int
     ) -> tuple[str, bytes, int]:
         """Return key, value and lifetime of a book's latest rows, true for its present ``seq``."""
-        facts = {"n": len(ticks), "columns": self._columns(ticks, priced)}
+        facts = {"n": len(ticks), "columns": self._columns(ticks, priced, is_repriced=False)}
         key = f"{self._config.channel_prefix}snapshot:{self._universe.books[book]}"
         return key, self._encode(book, "snapshot", now_ns, facts), SNAPSHOT_LIFETIME_MS
 
@@ -149,12 +148,13 @@ class Announcer:
         for book in np.flatnonzero(by_book).tolist():
             self._counters[book].rejected += int(by_book[book])
 
-    def _columns(self, ticks: Ticks, priced: Priced) -> Columns:
+    def _columns(self, ticks: Ticks, priced: Priced, *, is_repriced: bool) -> Columns:
         columns = tick_columns(ticks)
         if self._config.depth:
             columns |= depth_columns(ticks)
         if len(self._universe.expiries):
             columns |= priced_columns(priced)
+        columns["is_repriced"] = [is_repriced] * len(ticks)
         return columns
 
     def _numbered(
