@@ -1,0 +1,1 @@
+"""Puts this folder on the import path, for ``wire_packets``, ``small_exchange``, ``virtual_time``."""
