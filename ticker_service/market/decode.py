@@ -188,5 +188,6 @@ def _fill_side(
     levels = levels.T  # (n, 5) as packed -> (5, n) as columns
     is_empty = (levels["quantity"] == 0) & (levels["price"] == 0)
     price[:, rows] = np.where(is_empty, np.nan, levels["price"] / scale)
-    quantity[:, rows] = np.where(is_empty, NOT_CARRIED, levels["quantity"])
-    orders[:, rows] = np.where(is_empty, NOT_CARRIED, levels["orders"])
+    # Signed first: among unsigned numbers -1 would silently become 4,294,967,295.
+    quantity[:, rows] = np.where(is_empty, NOT_CARRIED, levels["quantity"].astype(np.int64))
+    orders[:, rows] = np.where(is_empty, NOT_CARRIED, levels["orders"].astype(np.int64))

@@ -1,0 +1,119 @@
+"""One batch per book, in order; what waited too long is merged to each instrument's newest."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from small_exchange import EXPIRIES, chain, choose, index, nifty, ticks_of
+
+from ticker_service.market import batch
+from ticker_service.market.latest import LatestTable
+
+if TYPE_CHECKING:
+    from ticker_service.domain.universe import Universe
+    from ticker_service.market.batch import Batch
+
+ROWS = [*nifty([24_000.0], EXPIRIES[:1]), index(5, "NIFTY BANK")]
+ROWS += chain(500, "BANKNIFTY", EXPIRIES[0], [52_000.0])
+CHOSEN = choose(ROWS, "NIFTY", "BANKNIFTY")
+
+
+@pytest.fixture
+def chosen() -> Universe:
+    return CHOSEN
+
+
+def split(rows: list[int], *, conflate: bool) -> list[Batch]:
+    """Split ticks whose price is their place in the order of arrival."""
+    ticks = ticks_of(CHOSEN, rows, ltp=np.arange(len(rows), dtype=float))
+    return batch.by_book(np.array(rows, np.intp), ticks, CHOSEN, conflate=conflate)
+
+
+def test_every_book_gets_its_own_rows_in_order_of_arrival() -> None:
+    everything = list(range(len(CHOSEN)))
+    batches = split(everything[::-1], conflate=False)
+    assert [CHOSEN.books[one.book] for one in batches] == ["BANKNIFTY", "NIFTY"]
+    assert all((np.diff(one.ticks.ltp) > 0).all() for one in batches)
+
+
+def test_a_book_without_ticks_has_no_batch() -> None:
+    nifty_rows = np.flatnonzero(CHOSEN.book == 1).tolist()
+    assert [one.book for one in split(nifty_rows, conflate=False)] == [1]
+
+
+def test_repeated_ticks_of_an_instrument_all_stay_when_there_is_time() -> None:
+    (one,) = split([0, 0, 0], conflate=False)
+    assert (one.ticks.ltp.tolist(), one.conflated) == ([0.0, 1.0, 2.0], 0)
+
+
+def test_conflation_keeps_the_newest_tick_of_each_instrument() -> None:
+    first, second = np.flatnonzero(CHOSEN.book == 1)[:2].tolist()
+    (one,) = split([first, second, first, second, first], conflate=True)
+    assert one.rows.tolist() == [second, first]
+    assert (one.ticks.ltp.tolist(), one.conflated) == ([3.0, 4.0], 3)
+
+
+some_rows = st.lists(st.integers(0, len(CHOSEN) - 1), min_size=1, max_size=40)
+
+
+@given(some_rows)
+def test_no_tick_is_lost_or_made_up_by_splitting(rows: list[int]) -> None:
+    batches = split(rows, conflate=False)
+    places = sorted(p for one in batches for p in one.ticks.ltp.tolist())
+    assert places == list(range(len(rows)))
+
+
+@given(some_rows)
+def test_conflation_leaves_one_row_per_instrument_and_counts_the_rest(rows: list[int]) -> None:
+    batches = split(rows, conflate=True)
+    newest = {row: place for place, row in enumerate(rows)}
+    kept = {int(r): p for one in batches for r, p in zip(one.rows, one.ticks.ltp, strict=True)}
+    assert kept == newest
+    assert sum(one.conflated for one in batches) == len(rows) - len(newest)
+
+
+def test_rows_of_a_batch_belong_to_the_ticks_beside_them() -> None:
+    for one in split(list(range(len(CHOSEN))), conflate=True):
+        tokens = CHOSEN.instrument_token[one.rows]
+        assert one.ticks.instrument_token.tolist() == tokens.tolist()
+
+
+@given(some_rows)
+def test_the_latest_table_holds_each_instrument_s_last_tick(rows: list[int]) -> None:
+    latest = LatestTable(CHOSEN)
+    ticks = ticks_of(CHOSEN, rows, ltp=np.arange(len(rows), dtype=float))
+    ticks.bid_price[:] = np.arange(len(rows), dtype=float)
+    latest.merge(np.array(rows, np.intp), ticks)
+    for row, place in {row: place for place, row in enumerate(rows)}.items():
+        assert latest.ticks.ltp[row] == place
+        assert latest.ticks.bid_price[:, row].tolist() == [place] * 5
+
+
+def test_only_rows_that_had_a_tick_have_been_seen(chosen: Universe) -> None:
+    latest = LatestTable(chosen)
+    rows = np.flatnonzero(chosen.book == 1)[1:]
+    latest.merge(rows, ticks_of(chosen, rows.tolist(), ltp=5.0))
+    assert (latest.rows_seen(0).tolist(), latest.rows_seen(1).tolist()) == ([], rows.tolist())
+
+
+def test_a_packet_replaces_the_whole_row_and_not_just_what_it_carries(chosen: Universe) -> None:
+    latest = LatestTable(chosen)
+    row = np.array([0])
+    latest.merge(row, ticks_of(chosen, [0], ltp=5.0, bid_price=4.0))
+    latest.merge(row, ticks_of(chosen, [0], ltp=6.0))
+    assert np.isnan(latest.ticks.bid_price[0, 0])
+
+
+def test_a_forgotten_row_keeps_its_token_and_nothing_else(chosen: Universe) -> None:
+    latest = LatestTable(chosen)
+    rows = np.arange(len(chosen))
+    latest.merge(rows, ticks_of(chosen, rows.tolist(), ltp=5.0, oi=7))
+    latest.forget(rows[:1])
+    assert latest.ticks.instrument_token[0] == chosen.instrument_token[0]
+    assert np.isnan(latest.ticks.ltp[0])
+    assert 0 not in latest.rows_seen(int(chosen.book[0]))
+    assert (latest.ticks.ltp[1:] == 5.0).all()
