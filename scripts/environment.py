@@ -33,6 +33,7 @@ def main() -> int:
     try:
         _update(kind)
     except subprocess.CalledProcessError as error:
+        print(error.stdout or "", file=sys.stderr, end="")
         print(f"environment: {error.cmd[0]} exited with {error.returncode}", file=sys.stderr)
         return 1
     finally:
@@ -47,7 +48,9 @@ def _update(kind: str) -> None:
     stamp = VENV / "ticker-service.stamp"
     if stamp.is_file() and stamp.read_text() in acceptable:
         return
-    print(f"environment: setting up .venv ({kind}); once, about a minute", file=sys.stderr)
+    # For people only: a program that started the demo reads the first line of standard error.
+    if sys.stderr.isatty():
+        print(f"environment: setting up .venv ({kind}); once, about a minute", file=sys.stderr)
     if not _is_usable():
         shutil.rmtree(VENV, ignore_errors=True)
         venv.create(VENV, with_pip=True, symlinks=True)
@@ -61,15 +64,15 @@ def _update(kind: str) -> None:
 
 def _is_usable() -> bool:
     """A half-made environment, or one whose interpreter has gone, is made anew."""
-    return (
-        PYTHON.exists()
-        and subprocess.run([PYTHON, "-c", "import pip"], check=False).returncode == 0
-    )
+    if not PYTHON.exists():
+        return False
+    probe = subprocess.run([PYTHON, "-c", "import pip"], check=False, capture_output=True)
+    return probe.returncode == 0
 
 
 def _run(command: list[str]) -> None:
-    # pip's progress is for people: it must not reach a caller who reads standard output.
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    """Run quietly; what the command said is shown when it failed."""
+    subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
 def _fingerprint(kind: str) -> str:
