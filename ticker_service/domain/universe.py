@@ -53,6 +53,7 @@ class Expiry:
 class Universe:
     """Static columns of shape ``(n,)``, one row per instrument, sorted by ``instrument_token``.
 
+    ``is_named`` marks what the settings name one by one, which is wanted wherever the money is;
     ``book`` indexes ``books``; ``expiry`` indexes ``expiries`` and is ``ABSENT`` for what is not an
     option; ``other_leg`` is the row of the same strike's other option; ``spot_row`` gives each
     book's cash index or stock, ``ABSENT`` where there is none.
@@ -60,6 +61,7 @@ class Universe:
 
     instruments: InstrumentTable
     instrument_token: NDArray[np.uint32]
+    is_named: NDArray[np.bool_]
     books: tuple[str, ...]
     book: NDArray[np.intp]
     is_option: NDArray[np.bool_]
@@ -118,19 +120,20 @@ def select(
         if not of_underlying.any():
             missing.append(underlying)
         chosen |= of_underlying
+    is_named = np.zeros(len(dump), np.bool_)
     symbols = dump.exchange + ":" + dump.tradingsymbol if instruments else None
     for instrument in instruments:
         named = np.asarray(symbols == instrument, np.bool_)
         if not named.any():
             missing.append(instrument)
-        chosen |= named
+        is_named |= named
     if missing:
         raise CatalogError(
             f"Condition failed: not in the instruments dump of {len(dump)} rows: {missing}"
         )
-    rows = np.flatnonzero(chosen)
+    rows = np.flatnonzero(chosen | is_named)
     rows = rows[np.argsort(dump.instrument_token[rows], kind="stable")]
-    return _build(dump.take(rows), books[rows])
+    return _build(dump.take(rows), books[rows], is_named[rows])
 
 
 def _rows_of_underlying(
@@ -157,7 +160,9 @@ def _rows_of_underlying(
     return options | futures | spot
 
 
-def _build(table: InstrumentTable, book_names: NDArray[np.object_]) -> Universe:
+def _build(
+    table: InstrumentTable, book_names: NDArray[np.object_], is_named: NDArray[np.bool_]
+) -> Universe:
     books = tuple(sorted(set(book_names.tolist())))
     book = np.array([books.index(name) for name in book_names.tolist()], np.intp)
     is_option = table.is_option()
@@ -182,6 +187,7 @@ def _build(table: InstrumentTable, book_names: NDArray[np.object_]) -> Universe:
     return Universe(
         instruments=table,
         instrument_token=table.instrument_token,
+        is_named=is_named,
         books=books,
         book=book,
         is_option=is_option,

@@ -31,9 +31,10 @@ def plan(
         config: Width of the window.
 
     Returns:
-        Mask of shape ``(n,)``. Everything that is not an option is always wanted.
+        Mask of shape ``(n,)``. Everything that is not an option is always wanted, and so is what
+        the settings name one by one.
     """
-    wanted = ~universe.is_option
+    wanted = ~universe.is_option | universe.is_named
     for expiry in universe.expiries:
         if expiry.book not in centres:
             continue
@@ -51,7 +52,7 @@ def check_fits(universe: Universe, config: SubscriptionConfig) -> None:
     Raises:
         ConfigurationError: More instruments than Kite's connections hold.
     """
-    always = int(np.count_nonzero(~universe.is_option))
+    always = int(np.count_nonzero(~universe.is_option | universe.is_named))
     strikes_max = 2 * config.strikes_each_side + 1
     options = sum(2 * min(strikes_max, len(expiry.strike)) for expiry in universe.expiries)
     limit = CONNECTIONS_MAX * TOKENS_PER_CONNECTION_MAX
