@@ -32,6 +32,7 @@ class Window:
         self._config = config
         self._centres: dict[int, float] = {}
         self._steps = _strike_steps(universe)
+        self._futures = {book: _futures_of(universe, book) for book in self._steps}
         self.wanted: NDArray[np.bool_] = subscribe.plan(universe, {}, config)
 
     @property
@@ -56,8 +57,7 @@ class Window:
 
     def _money(self, book: int, latest: Ticks) -> float | None:
         """Return the price the book's options are written on: spot, else its nearest future."""
-        futures = [expiry.future_row for expiry in self._universe.expiries if expiry.book == book]
-        for row in (self._universe.spot_row[book], *futures):
+        for row in (self._universe.spot_row[book], *self._futures[book]):
             if row != ABSENT and latest.ltp[row] > 0.0:
                 return float(latest.ltp[row])
         return None
@@ -75,3 +75,15 @@ def _strike_steps(universe: Universe) -> dict[int, float]:
             gaps = np.diff(expiry.strike)
             steps[expiry.book] = float(np.median(gaps)) if len(gaps) else float("inf")
     return steps
+
+
+def _futures_of(universe: Universe, book: int) -> list[int]:
+    """Return the rows of a book's futures, nearest first.
+
+    Of any date: an option on a commodity expires days before the future it is written on.
+    """
+    table = universe.instruments
+    is_future = table.is_derivative() & ~universe.is_option & (universe.book == book)
+    rows = np.flatnonzero(is_future)
+    nearest_first: list[int] = rows[np.argsort(table.expiry[rows], kind="stable")].tolist()
+    return nearest_first
