@@ -32,14 +32,16 @@ SPREAD_RATIO_MAX: Final = 0.5
 """Widest sane spread as a share of the mid."""
 SPREAD_STEPS_ALWAYS_SANE: Final = 10
 """A spread of so few price steps is sane whatever its share: cheap options quote like that."""
+_HALF_STEP: Final = 0.5
+"""Slack when steps are counted: 1.10 - 0.60 is a little more than 0.50 in binary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Quotes:
     """The chosen price of each row, shape ``(n,)``; rupees.
 
-    ``mid`` is NaN unless the quote is sane; ``status`` is OK where a usable price was found, and
-    otherwise says what was wrong with the quote.
+    ``mid`` is NaN unless the quote is sane and of now; ``status`` is OK where a usable price was
+    found, and otherwise says what was wrong with the quote.
     """
 
     mid: NDArray[np.float64]
@@ -56,7 +58,9 @@ def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: i
         ticks: Rows of options, any mode.
         price_step: Smallest price move of each, rupees, shape ``(n,)``.
         trade_age_ns_max: A last trade older than this no longer speaks for the price; it is used
-            with status STALE. A packet without a trade time is as old as the packet.
+            with status STALE. A packet without a trade time is as old as the packet. The same holds
+            for a whole packet that the exchange stamped longer ago than this: on every subscribe
+            Kite sends the last one it kept, which may be yesterday's.
 
     Returns:
         One price, source and status per row.
@@ -66,11 +70,13 @@ def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: i
     spread = ask - bid
     mid = 0.5 * (bid + ask)
     is_tight = (spread <= SPREAD_RATIO_MAX * mid) | (
-        spread <= SPREAD_STEPS_ALWAYS_SANE * price_step
+        spread <= (SPREAD_STEPS_ALWAYS_SANE + _HALF_STEP) * price_step
     )
     is_sane = has_bid & has_ask & (spread >= 0.0) & is_tight
     has_trade = ticks.ltp > 0.0
     traded_ago = ticks.received_at_ns - ticks.last_trade_ts_ns
+    stamped_ago = ticks.received_at_ns - ticks.exchange_ts_ns
+    is_kept = (ticks.exchange_ts_ns > 0) & (stamped_ago > trade_age_ns_max)
     is_old_trade = (ticks.last_trade_ts_ns > 0) & (traded_ago > trade_age_ns_max)
 
     status = np.full(len(ticks), PriceStatus.NO_PRICE, np.uint8)
@@ -79,11 +85,12 @@ def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: i
     status[has_trade] = PriceStatus.OK
     status[has_trade & is_old_trade] = PriceStatus.STALE
     status[is_sane] = PriceStatus.OK
+    status[is_kept & (is_sane | has_trade)] = PriceStatus.STALE
     source = np.where(has_trade, PriceSource.LTP, PriceSource.NONE).astype(np.uint8)
     source[is_sane] = PriceSource.MID
     return Quotes(
-        mid=np.where(is_sane, mid, np.nan),
-        half_spread=np.where(is_sane, 0.5 * spread, np.nan),
+        mid=np.where(is_sane & ~is_kept, mid, np.nan),
+        half_spread=np.where(is_sane & ~is_kept, 0.5 * spread, np.nan),
         price=np.where(is_sane, mid, np.where(has_trade, ticks.ltp, np.nan)),
         source=source,
         status=status,
