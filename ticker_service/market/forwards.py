@@ -38,6 +38,8 @@ class ForwardSource(IntEnum):
 
 DRIFT_PER_SQRT_S: Final = 5e-5
 """How far a forward wanders in a second, as a share of itself: 13 % a year over trading seconds."""
+FUTURE_SPREAD_RATIO_MAX: Final = 0.005
+"""Widest spread of a future, as a share of its bid, whose mid is a price and not a guess."""
 PARITY_STRIKES_MIN: Final = 3
 """Fewer strikes than this are an anecdote: one bad quote would be the forward."""
 
@@ -137,19 +139,13 @@ class Forwards:
         self.dispersion[number] = np.nan
         oldest_ns = now_ns - self._quote_age_ns_max
         future = expiry.future_row
-        if future != ABSENT and latest.received_at_ns[future] >= oldest_ns:
-            bid, ask = latest.bid_price[0, future], latest.ask_price[0, future]
-            price = 0.5 * (bid + ask) if 0.0 < bid <= ask else latest.ltp[future]
-            if price > 0.0:
-                self._set(
-                    number,
-                    float(price),
-                    ForwardSource.FUTURE,
-                    as_of_ns=int(latest.received_at_ns[future]),
-                )
+        if future != ABSENT and _heard_ns(latest, future) >= oldest_ns:
+            price, as_of_ns = _future_price(latest, future)
+            if price > 0.0 and as_of_ns >= oldest_ns:
+                self._set(number, price, ForwardSource.FUTURE, as_of_ns=as_of_ns)
                 return
         spot = self._universe.spot_row[expiry.book]
-        if spot != ABSENT and latest.received_at_ns[spot] >= oldest_ns and latest.ltp[spot] > 0.0:
+        if spot != ABSENT and _heard_ns(latest, spot) >= oldest_ns and latest.ltp[spot] > 0.0:
             years = years_to_expiry(now_ns, expiry.instant_ns)
             self._set(
                 number,
@@ -166,3 +162,28 @@ class Forwards:
         self.value[number] = value
         self.source[number] = source
         self.as_of_ns[number] = as_of_ns
+
+
+def _heard_ns(latest: Ticks, row: int) -> int:
+    """Return when a row's market last spoke, ns since the Unix epoch.
+
+    The exchange's stamp, where it is there: on every subscribe Kite sends the last packet it kept,
+    which is received now and may be yesterday's.
+    """
+    received_ns, stamped_ns = int(latest.received_at_ns[row]), int(latest.exchange_ts_ns[row])
+    return min(received_ns, stamped_ns) if stamped_ns > 0 else received_ns
+
+
+def _future_price(latest: Ticks, row: int) -> tuple[float, int]:
+    """Return a future's price in rupees, or NaN, and when it was made, ns since the Unix epoch.
+
+    The mid of a tight quote; else the last trade, moved into the quote if that leaves it out.
+    """
+    bid, ask = float(latest.bid_price[0, row]), float(latest.ask_price[0, row])
+    received_ns, traded_ns = int(latest.received_at_ns[row]), int(latest.last_trade_ts_ns[row])
+    is_two_sided = 0.0 < bid <= ask
+    if is_two_sided and ask - bid <= FUTURE_SPREAD_RATIO_MAX * bid:
+        return 0.5 * (bid + ask), received_ns
+    trade = float(latest.ltp[row])
+    price = min(max(trade, bid), ask) if is_two_sided and trade > 0.0 else trade
+    return price, min(received_ns, traded_ns) if traded_ns > 0 else received_ns
