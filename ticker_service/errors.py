@@ -8,6 +8,13 @@
     ├── CatalogError              the instruments dump is not usable
     ├── PublishError              Redis did not take a message; the publisher tries again
     ├── BrokerUnavailable         nothing was sent, or a read failed: safe to try again
+    ├── OrderRefused              a known no: nothing was and nothing will be sent
+    │   └── IdempotencyConflict   the key was used with another body
+    ├── OrderOutcomeUnknown       maybe sent: never retry, reconcile
+    ├── JournalError              the database side of orders
+    │   ├── JournalUnavailable    not confirmed: read again before deciding
+    │   ├── TaskMoved             the task changed meanwhile: read again and merge again
+    │   └── AccountTaken          another process writes this account
     └── InvariantViolatedError    our bug: crash
 
 Messages that blame the caller begin with ``Condition failed:``, ours with ``Invariant:``.
@@ -46,6 +53,49 @@ class PublishError(TickerServiceError):
 
 class BrokerUnavailable(TickerServiceError):  # noqa: N818 - names the broker's state
     """The broker could not be asked; nothing was changed there, so asking again is safe."""
+
+
+class OrderRefused(TickerServiceError):  # noqa: N818 - the answer the caller gets
+    """A request that cannot be carried out; nothing was sent.
+
+    Attributes:
+        code: Stable word for programs, such as ``INVALID_FIELD``.
+        field: The field at fault, if it is one.
+        value: What it held.
+        rule: What it should have been.
+    """
+
+    def __init__(self, code: str, rule: str, *, field: str = "", value: object = None) -> None:
+        where = f"{field}={value!r}: " if field else ""
+        super().__init__(f"{code}: {where}{rule}")
+        self.code = code
+        self.field = field
+        self.value = value
+        self.rule = rule
+
+
+class IdempotencyConflict(OrderRefused):
+    """The key was used before with another body; nothing was done."""
+
+
+class OrderOutcomeUnknown(TickerServiceError):  # noqa: N818 - names the state of the order
+    """The order may be at the broker; never retry, reconcile."""
+
+
+class JournalError(TickerServiceError):
+    """The journal did not do what was asked."""
+
+
+class JournalUnavailable(JournalError):  # noqa: N818 - names the state of the database
+    """The database did not confirm; the write may or may not have happened."""
+
+
+class TaskMoved(JournalError):  # noqa: N818 - says what happened
+    """The task is no longer at the version the caller knew."""
+
+
+class AccountTaken(JournalError):  # noqa: N818 - says what happened
+    """Another process is this account's writer."""
 
 
 class InvariantViolatedError(TickerServiceError):

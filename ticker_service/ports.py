@@ -3,12 +3,26 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import uuid
+    from collections.abc import Collection, Mapping, Sequence
 
     from ticker_service.domain.instrument import InstrumentTable
+    from ticker_service.domain.order import (
+        Account,
+        BrokerOrder,
+        NewTask,
+        OrderChange,
+        OrderEvent,
+        OrderRequest,
+        OrderTask,
+        TaskUpdate,
+        Variety,
+    )
+    from ticker_service.domain.order_state import TaskState
     from ticker_service.domain.tick import Mode
 
 
@@ -116,5 +130,183 @@ class InstrumentCatalog(Protocol):
         Raises:
             BrokerUnavailable: It could not be fetched; trying again is safe.
             CatalogError: What came is not a dump.
+        """
+        ...
+
+
+class Withheld(StrEnum):
+    """How far a request got when it has no answer."""
+
+    NOTHING_LEFT = "nothing_left"
+    """No byte of it was written: it cannot have had an effect."""
+    MAY_HAVE_LEFT = "may_have_left"
+    """Some byte may have left: it may have had its effect."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reply:
+    """What was observed of one request, recorded at the session and judged elsewhere.
+
+    Either ``http_status`` with the body that came, or ``withheld`` and ``failure``. ``body`` is the
+    parsed JSON object, None when it was no JSON object.
+    """
+
+    http_status: int | None = None
+    content_type: str = ""
+    body: Mapping[str, object] | None = None
+    withheld: Withheld | None = None
+    failure: str = ""
+
+
+class BrokerGateway(Protocol):
+    """One account's orders at the broker. Nothing here is ever repeated by the gateway itself."""
+
+    async def place(self, request: OrderRequest, *, tag: str, deadline_ns: int) -> Reply:
+        """Send one new order once.
+
+        Args:
+            request: The order.
+            tag: Goes with it and comes back in the book.
+            deadline_ns: Monotonic instant after which nothing may be sent or waited for.
+
+        Returns:
+            What was observed; it does not raise for anything the broker or the network did.
+        """
+        ...
+
+    async def modify(
+        self, order_id: str, variety: Variety, change: OrderChange, *, deadline_ns: int
+    ) -> Reply:
+        """Send one change once; as :meth:`place`."""
+        ...
+
+    async def cancel(self, order_id: str, variety: Variety, *, deadline_ns: int) -> Reply:
+        """Send one cancel once, on a lane of its own; as :meth:`place`."""
+        ...
+
+    async def orders(self) -> Sequence[BrokerOrder]:
+        """Return the day's order book.
+
+        Raises:
+            BrokerUnavailable: It could not be read, or what came is not a whole valid book.
+            LoginRequired: The access token was refused.
+        """
+        ...
+
+    async def order_history(self, order_id: str) -> Sequence[BrokerOrder]:
+        """Return every state of one order, oldest first; raises as :meth:`orders`."""
+        ...
+
+    async def close(self) -> None:
+        """Give connections and threads back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Admitted:
+    """The task of a request, and whether this call made it or an earlier one with its key."""
+
+    task: OrderTask
+    is_new: bool
+
+
+class OrderJournal(Protocol):
+    """The durable record of orders; every write is one transaction and returns after commit.
+
+    Raises ``JournalUnavailable`` when the database does not confirm; whether the write happened is
+    then unknown and the caller reads again before it decides.
+    """
+
+    async def acquire(self, account: Account) -> int:
+        """Become the account's one writer; return the new ``writer_epoch``.
+
+        Raises:
+            AccountTaken: Another process writes this account.
+        """
+        ...
+
+    async def release(self, account: Account) -> None:
+        """Stop being the account's writer."""
+        ...
+
+    async def admit(self, new: NewTask) -> Admitted:
+        """Journal an instruction in state RECEIVED, or return the one its key already names.
+
+        Raises:
+            IdempotencyConflict: The key is known with another body.
+        """
+        ...
+
+    async def claim(
+        self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
+    ) -> OrderTask:
+        """Commit the intent: READY to SENDING, attempt + 1, one attempt row with its unique tag.
+
+        Raises:
+            TaskMoved: The task is no longer what ``task`` says, or the epoch is not the newest.
+        """
+        ...
+
+    async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
+        """Append one event and move the task, if it is still at ``task.version``.
+
+        Raises:
+            TaskMoved: It has moved on; read it again and merge again.
+        """
+        ...
+
+    async def task(self, task_id: uuid.UUID) -> OrderTask | None:
+        """Return one task."""
+        ...
+
+    async def task_of_order(self, principal: str, client_order_id: str) -> OrderTask | None:
+        """Return the PLACE task a caller named so."""
+        ...
+
+    async def tasks_in(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
+        """Return an account's tasks in the given states, oldest first."""
+        ...
+
+    async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
+        """Return the task one of whose attempts carries this tag."""
+        ...
+
+    async def tasks_of(
+        self, principal: str, accounts: Collection[Account], *, limit: int
+    ) -> list[OrderTask]:
+        """Return a caller's newest tasks on some accounts."""
+        ...
+
+    async def events_after(
+        self, account: Account, account_seq: int, *, limit: int
+    ) -> list[OrderEvent]:
+        """Return an account's events with a greater number, in order."""
+        ...
+
+    async def last_seq(self, account: Account) -> int:
+        """Return the number of an account's newest event, 0 before the first."""
+        ...
+
+    async def delivered_seq(self, account: Account, sink: str) -> int:
+        """Return up to which number a sink has had an account's events."""
+        ...
+
+    async def set_delivered(self, account: Account, sink: str, account_seq: int) -> None:
+        """Remember up to which number a sink has had an account's events."""
+        ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...
+
+
+class OrderEventSink(Protocol):
+    """Where an account's events go, in order."""
+
+    async def publish(self, account: Account, events: Sequence[OrderEvent]) -> None:
+        """Deliver events in order, each at least once.
+
+        Raises:
+            PublishError: Not confirmed; the same events will come again.
         """
         ...

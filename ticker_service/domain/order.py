@@ -1,0 +1,279 @@
+"""Orders as values: what a caller asks for, in Kite's words, exact to the paisa.
+
+Prices are ``Decimal``: a float is not a price you send (DESIGN D16). Pure. Source of the words:
+kite.md §2.3 and §2.4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, fields
+from decimal import Decimal
+from enum import StrEnum
+from typing import TYPE_CHECKING, NewType
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Mapping
+
+    from ticker_service.domain.order_state import TaskState
+
+Account = NewType("Account", str)
+"""A configured account's name; what events, locks and channels are keyed by."""
+
+
+class Side(StrEnum):
+    """Kite's ``transaction_type``."""
+
+    BUY = "BUY"
+    SELL = "SELL"
+
+
+class OrderType(StrEnum):
+    """Kite's ``order_type``."""
+
+    MARKET = "MARKET"
+    LIMIT = "LIMIT"
+    SL = "SL"
+    SL_M = "SL-M"
+
+
+class Product(StrEnum):
+    """Kite's ``product``."""
+
+    CNC = "CNC"
+    NRML = "NRML"
+    MIS = "MIS"
+    MTF = "MTF"
+
+
+class Validity(StrEnum):
+    """Kite's ``validity``."""
+
+    DAY = "DAY"
+    IOC = "IOC"
+    TTL = "TTL"
+
+
+class Variety(StrEnum):
+    """Kite's order variety, which is part of the route."""
+
+    REGULAR = "regular"
+    AMO = "amo"
+    CO = "co"
+    ICEBERG = "iceberg"
+    AUCTION = "auction"
+
+
+class TaskKind(StrEnum):
+    """What one instruction of a caller asks the broker to do."""
+
+    PLACE = "PLACE"
+    MODIFY = "MODIFY"
+    CANCEL = "CANCEL"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderRequest:
+    """A new order; prices in rupees, quantity in units as Kite counts them.
+
+    ``market_protection`` is percent, -1 for Kite's own choice; mandatory for MARKET and SL-M.
+    """
+
+    exchange: str
+    tradingsymbol: str
+    transaction_type: Side
+    order_type: OrderType
+    product: Product
+    quantity: int
+    variety: Variety = Variety.REGULAR
+    validity: Validity = Validity.DAY
+    price: Decimal | None = None
+    trigger_price: Decimal | None = None
+    disclosed_quantity: int | None = None
+    validity_ttl: int | None = None
+    market_protection: Decimal | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderChange:
+    """The fields of a live order to set; ``None`` leaves one as it is. Values are absolute."""
+
+    order_type: OrderType | None = None
+    quantity: int | None = None
+    price: Decimal | None = None
+    trigger_price: Decimal | None = None
+    validity: Validity | None = None
+    disclosed_quantity: int | None = None
+    market_protection: Decimal | None = None
+
+
+def to_fields(values: OrderRequest | OrderChange) -> dict[str, str]:
+    """Return the given fields as Kite's form wants them, decimals without an exponent."""
+    form = {}
+    for field in fields(values):
+        value = getattr(values, field.name)
+        if value is not None:
+            form[field.name] = f"{value:f}" if isinstance(value, Decimal) else str(value)
+    return form
+
+
+def request_from_fields(form: Mapping[str, str]) -> OrderRequest:
+    """Return the order that :func:`to_fields` wrote; for reading the journal back."""
+    return OrderRequest(
+        exchange=form["exchange"],
+        tradingsymbol=form["tradingsymbol"],
+        transaction_type=Side(form["transaction_type"]),
+        order_type=OrderType(form["order_type"]),
+        product=Product(form["product"]),
+        quantity=int(form["quantity"]),
+        variety=Variety(form["variety"]),
+        validity=Validity(form["validity"]),
+        price=_decimal(form, "price"),
+        trigger_price=_decimal(form, "trigger_price"),
+        disclosed_quantity=_integer(form, "disclosed_quantity"),
+        validity_ttl=_integer(form, "validity_ttl"),
+        market_protection=_decimal(form, "market_protection"),
+    )
+
+
+def change_from_fields(form: Mapping[str, str]) -> OrderChange:
+    """Return the change that :func:`to_fields` wrote; for reading the journal back."""
+    return OrderChange(
+        order_type=OrderType(form["order_type"]) if "order_type" in form else None,
+        quantity=_integer(form, "quantity"),
+        price=_decimal(form, "price"),
+        trigger_price=_decimal(form, "trigger_price"),
+        validity=Validity(form["validity"]) if "validity" in form else None,
+        disclosed_quantity=_integer(form, "disclosed_quantity"),
+        market_protection=_decimal(form, "market_protection"),
+    )
+
+
+def body_sha256(body: Mapping[str, object]) -> bytes:
+    """Return the digest that decides whether two requests with one key say the same."""
+    canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(canonical.encode()).digest()
+
+
+def _decimal(form: Mapping[str, str], name: str) -> Decimal | None:
+    return Decimal(form[name]) if name in form else None
+
+
+def _integer(form: Mapping[str, str], name: str) -> int | None:
+    return int(form[name]) if name in form else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NewTask:
+    """An instruction that passed the door, about to be journalled.
+
+    ``body`` is the form of :func:`to_fields`, empty for a cancel; ``target_task_id`` is the PLACE
+    task that a MODIFY or CANCEL speaks of. Times are ns since the Unix epoch.
+    """
+
+    task_id: uuid.UUID
+    kind: TaskKind
+    account: Account
+    principal: str
+    request_id: str
+    client_order_id: str
+    body: Mapping[str, str]
+    body_sha256: bytes
+    deadline_ns: int
+    received_at_ns: int
+    target_task_id: uuid.UUID | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderTask:
+    """The present state of one instruction, as the journal holds it."""
+
+    task_id: uuid.UUID
+    kind: TaskKind
+    account: Account
+    principal: str
+    request_id: str
+    client_order_id: str
+    body: Mapping[str, str]
+    body_sha256: bytes
+    state: TaskState
+    version: int
+    attempt: int
+    tag: str | None
+    writer_epoch: int | None
+    deadline_ns: int
+    send_not_after_ns: int | None
+    intent_at_ns: int | None
+    broker_order_id: str | None
+    broker_status: str | None
+    filled_quantity: int
+    average_price: Decimal | None
+    reason_code: str | None
+    reason: str | None
+    target_task_id: uuid.UUID | None
+    created_at_ns: int
+    updated_at_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskUpdate:
+    """What one step changes about a task; ``None`` leaves a field as it is.
+
+    ``event`` names the fact for the journal, such as ``intent_recorded``; ``facts`` go with it.
+    ``outcome`` and ``http_status`` are kept with the attempt when the step ends one.
+    """
+
+    state: TaskState
+    event: str
+    broker_order_id: str | None = None
+    broker_status: str | None = None
+    filled_quantity: int | None = None
+    average_price: Decimal | None = None
+    reason_code: str | None = None
+    reason: str | None = None
+    outcome: str | None = None
+    http_status: int | None = None
+    facts: Mapping[str, object] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderEvent:
+    """One fact of the journal; ``account_seq`` is gap-free per account, ``version`` per task."""
+
+    event_id: uuid.UUID
+    account: Account
+    account_seq: int
+    task_id: uuid.UUID
+    version: int
+    event: str
+    event_version: int
+    at_ns: int
+    principal: str
+    client_order_id: str
+    state: TaskState
+    data: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BrokerOrder:
+    """One row of the broker's order book, or one order update, as far as we use it."""
+
+    order_id: str
+    status: str
+    tags: tuple[str, ...]
+    exchange: str
+    tradingsymbol: str
+    transaction_type: str
+    order_type: str
+    product: str
+    variety: str
+    quantity: int
+    filled_quantity: int
+    average_price: Decimal
+    user_id: str
+    order_timestamp: str
+    exchange_update_timestamp: str
+    status_message: str
+    parent_order_id: str

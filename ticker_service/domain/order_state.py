@@ -1,0 +1,166 @@
+"""The state machine of one instruction, and how the broker's facts move it.
+
+Pure. Source: reliability.md §1.5 (invariants I3, I5, I7). The journal's database holds the same
+table and refuses what is not in it.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from ticker_service.domain.order import TaskKind, TaskUpdate
+
+if TYPE_CHECKING:
+    from ticker_service.domain.order import BrokerOrder, OrderTask
+
+
+class TaskState(StrEnum):
+    """Where an instruction stands; see reliability.md §1.5."""
+
+    RECEIVED = "RECEIVED"
+    """Journalled; the caller may be told so."""
+    READY = "READY"
+    """Checked; may be sent."""
+    SENDING = "SENDING"
+    """The intent is durable; bytes may or may not have left."""
+    UNKNOWN = "UNKNOWN"
+    """The outcome is ambiguous; only evidence moves it, never another send."""
+    ACKED = "ACKED"
+    """The broker has it; for MODIFY and CANCEL this is the end."""
+    WORKING = "WORKING"
+    """It rests at the exchange."""
+    PARTIAL = "PARTIAL"
+    """It rests, and part of it is filled."""
+    REJECTED_LOCAL = "REJECTED_LOCAL"
+    """We refused it; nothing was sent."""
+    EXPIRED = "EXPIRED"
+    """Its deadline passed before it was sent."""
+    CANCELLED_LOCAL = "CANCELLED_LOCAL"
+    """The caller withdrew it before it was sent."""
+    REJECTED = "REJECTED"
+    """The broker or the exchange refused it."""
+    NOT_PLACED = "NOT_PLACED"
+    """Ambiguous once, and proven absent from the broker's book."""
+    CANCELLED = "CANCELLED"
+    """It was cancelled; what had been filled stays filled."""
+    FILLED = "FILLED"
+    """All of it is filled."""
+    MANUAL = "MANUAL"
+    """Evidence is not enough; a person decides."""
+
+
+S = TaskState
+UNSENT: Final = frozenset({S.RECEIVED, S.READY})
+LIVE: Final = frozenset({S.ACKED, S.WORKING, S.PARTIAL})
+AT_BROKER: Final = LIVE | {S.CANCELLED, S.FILLED, S.REJECTED}
+TERMINAL: Final = frozenset(
+    {
+        S.REJECTED_LOCAL,
+        S.EXPIRED,
+        S.CANCELLED_LOCAL,
+        S.REJECTED,
+        S.NOT_PLACED,
+        S.CANCELLED,
+        S.FILLED,
+        S.MANUAL,
+    }
+)
+
+TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
+    S.RECEIVED: frozenset({S.READY, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.EXPIRED}),
+    S.READY: frozenset({S.SENDING, S.CANCELLED_LOCAL, S.EXPIRED, S.REJECTED_LOCAL}),
+    S.SENDING: frozenset({S.READY, S.UNKNOWN}) | AT_BROKER,
+    S.UNKNOWN: frozenset({S.NOT_PLACED, S.MANUAL}) | AT_BROKER,
+    S.ACKED: AT_BROKER,
+    S.WORKING: frozenset({S.WORKING, S.PARTIAL, S.CANCELLED, S.FILLED, S.REJECTED}),
+    S.PARTIAL: frozenset({S.WORKING, S.PARTIAL, S.CANCELLED, S.FILLED, S.REJECTED}),
+    # A late fact wins: what was thought dead may turn out alive or filled, never the reverse.
+    S.CANCELLED: frozenset({S.WORKING, S.PARTIAL, S.FILLED, S.CANCELLED}),
+    S.REJECTED: frozenset({S.WORKING, S.PARTIAL, S.FILLED}),
+    S.NOT_PLACED: frozenset({S.WORKING, S.PARTIAL, S.FILLED, S.CANCELLED}),
+    S.EXPIRED: frozenset({S.WORKING, S.PARTIAL, S.FILLED}),
+    S.MANUAL: frozenset({S.WORKING, S.PARTIAL, S.FILLED, S.CANCELLED, S.REJECTED}),
+    S.FILLED: frozenset(),
+    S.REJECTED_LOCAL: frozenset(),
+    S.CANCELLED_LOCAL: frozenset(),
+}
+"""What may follow what; the migration writes the same pairs into the database."""
+
+
+def is_terminal(kind: TaskKind, state: TaskState) -> bool:
+    """Return whether nothing more is expected; a late fact may still come."""
+    return state in TERMINAL or (kind is not TaskKind.PLACE and state is S.ACKED)
+
+
+_TERMINAL_STATUS: Final = {
+    "COMPLETE": S.FILLED,
+    "CANCELLED": S.CANCELLED,
+    "REJECTED": S.REJECTED,
+}
+_RESTING_STATUS: Final = frozenset({"OPEN", "TRIGGER PENDING", "AMO REQ RECEIVED"})
+_ORDER_OF_LIFE: Final = (S.SENDING, S.UNKNOWN, S.ACKED, S.WORKING, S.PARTIAL)
+
+
+def state_of(order: BrokerOrder) -> TaskState:
+    """Return the state that one row of the broker's book speaks of.
+
+    An unknown status is a live one (kite.md §2.5), and ``UPDATE`` is Kite's word for a change of an
+    order that rests.
+    """
+    status = order.status.upper()
+    if status in _TERMINAL_STATUS:
+        return _TERMINAL_STATUS[status]
+    if order.filled_quantity > 0:
+        return S.PARTIAL
+    if status in _RESTING_STATUS or status == "UPDATE":
+        return S.WORKING
+    return S.ACKED
+
+
+def merge(task: OrderTask, order: BrokerOrder) -> TaskUpdate | None:
+    """Return what a row of the broker's book adds to a PLACE task, or None if nothing.
+
+    Monotone: the filled quantity never falls, an older row changes nothing, and the order in which
+    rows arrive does not matter (I7). Times are whole seconds at Kite, so none is compared.
+    """
+    told = state_of(order)
+    filled = max(task.filled_quantity, order.filled_quantity)
+    state = _later(task.state, told)
+    grows = order.filled_quantity > task.filled_quantity
+    if state in {S.ACKED, S.WORKING} and filled > 0:
+        state = S.PARTIAL
+    is_news = (
+        state is not task.state
+        or grows
+        or task.broker_order_id is None
+        or (order.status != task.broker_status and told not in TERMINAL and state in LIVE)
+    )
+    if not is_news or (state is not task.state and state not in TRANSITIONS[task.state]):
+        return None
+    says_why = told is state and bool(order.status_message)
+    return TaskUpdate(
+        state=state,
+        event="broker_update",
+        broker_order_id=order.order_id,
+        broker_status=order.status,
+        filled_quantity=filled,
+        average_price=order.average_price if grows or task.average_price is None else None,
+        reason="" if not says_why else order.status_message,
+        reason_code="BROKER_REJECTED" if state is S.REJECTED else None,
+    )
+
+
+def _later(present: TaskState, told: TaskState) -> TaskState:
+    """Return the further of two states in an order's life."""
+    if present in {S.NOT_PLACED, S.MANUAL, S.EXPIRED}:
+        return told
+    if present is S.FILLED:
+        return present
+    if present in {S.CANCELLED, S.REJECTED}:
+        # Only a fill outweighs an end; a stale live row does not bring an order back.
+        return told if told is S.FILLED else present
+    if told in TERMINAL:
+        return told
+    place = {state: number for number, state in enumerate(_ORDER_OF_LIFE)}
+    return max(present, told, key=lambda state: place.get(state, 0))
