@@ -87,6 +87,14 @@ class Forwards:
             ):
                 self._by_listed_price(number, expiry, latest=latest, now_ns=now_ns)
 
+    def current(self, now_ns: int) -> NDArray[np.float64]:
+        """Return the forwards that may still be used at an instant; NaN for none.
+
+        A book that fell silent is not updated, but its forwards grow old all the same.
+        """
+        is_old = self.as_of_ns < now_ns - self._forward_age_ns_max
+        return np.where(is_old, np.nan, self.value)
+
     def _by_parity(
         self,
         number: int,

@@ -96,17 +96,19 @@ class TickPath:
         self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
 
     async def reprice(self) -> None:
-        """Send again the options whose forward has moved by a price step since they went out."""
+        """Send again the options whose forward has moved by a price step since they went out.
+
+        A forward that came or went in the meantime has moved, too.
+        """
         now_ns = self._clock.now_ns()
-        forwards = self.pricer.forwards
+        forward = self.pricer.forwards.current(now_ns)
         messages = []
         for book in range(len(self.universe.books)):
             rows = self.latest.rows_seen(book)
             rows = rows[self.universe.is_option[rows]]
-            moved = np.abs(
-                forwards.value[self.universe.expiry[rows]] - self._published_forward[rows]
-            )
-            rows = rows[moved >= self.universe.price_step[rows]]
+            now, before = forward[self.universe.expiry[rows]], self._published_forward[rows]
+            has_moved = np.abs(now - before) >= self.universe.price_step[rows]
+            rows = rows[has_moved | (np.isnan(now) != np.isnan(before))]
             if len(rows):
                 repriced = batch.Batch(
                     book=book, rows=rows, ticks=self.latest.ticks.take(rows), is_repriced=True

@@ -109,6 +109,7 @@ class Pricer:
             if is_option.all()
             else self._expiries_of_book[universe.book[rows[0]]]
         )
+        had_none = np.isnan(self.forwards.value)
         self.forwards.update(
             expiries,
             latest=self._latest.ticks,
@@ -118,6 +119,9 @@ class Pricer:
         )
         if len(options):
             self._solve(np.unique(options))
+        appeared = had_none & ~np.isnan(self.forwards.value)
+        if appeared.any():
+            self._solve_latecomers(np.flatnonzero(appeared), now_ns)
 
     def _take_quotes(self, options: NDArray[np.intp], ticks: Ticks) -> None:
         chosen = quotes.choose(
@@ -130,6 +134,21 @@ class Pricer:
         self._price[options] = chosen.price
         self._price_source[options] = chosen.source
         self._status[options] = chosen.status
+
+    def _solve_latecomers(self, expiries: NDArray[np.intp], now_ns: int) -> None:
+        """Solve what ticked while its expiry had no forward; it may not tick again for long."""
+        universe, latest = self._universe, self._latest.ticks
+        waits = (self._status == PriceStatus.NO_FORWARD) & np.isin(universe.expiry, expiries)
+        options = np.flatnonzero(waits)
+        if not len(options):
+            return
+        self._take_quotes(options, latest.take(options))
+        # The forward is of now; a quote of long ago cannot be solved against it and called OK.
+        oldest_ns = now_ns - self._config.quote_age_ms_max * NS_PER_MS
+        is_old = latest.received_at_ns[options] < oldest_ns
+        is_old &= self._status[options] == PriceStatus.OK
+        self._status[options[is_old]] = PriceStatus.STALE
+        self._solve(options)
 
     def _solve(self, options: NDArray[np.intp]) -> None:
         """Solve each option's own price at its own instant against the forward just found."""
@@ -188,11 +207,15 @@ class Pricer:
         expiry = np.where(is_option, universe.expiry[rows], 0)
         if not len(universe.expiries):
             return _not_options(len(rows))
-        forward = forwards.value[expiry]
+        forward = forwards.current(now_ns)[expiry]
+        has_forward = ~np.isnan(forward)
         strike, is_call = universe.strike[rows], universe.is_call[rows]
         leg = self._leg(rows, forward, now_ns)
         status = self._status[leg]
         is_valued = np.isin(status, _VALUED)
+        # What was solved against a forward that has been lost since has no Greeks of now.
+        status[is_valued & ~has_forward] = PriceStatus.NO_FORWARD
+        is_valued &= has_forward
         years = years_to_expiry(now_ns, universe.expiry_ns[rows])
         greeks = self._kernel.evaluate(
             self._volatility[leg], forward, strike, years, self._config.rate, is_call
@@ -214,9 +237,11 @@ class Pricer:
             price_used=self._price[rows],
             price_source=self._price_source[rows],
             forward=forward,
-            forward_source=forwards.source[expiry],
+            forward_source=np.where(
+                has_forward, forwards.source[expiry], ForwardSource.NONE
+            ).astype(np.uint8),
             forward_age_ms=np.where(
-                np.isnan(forward), np.nan, (now_ns - forwards.as_of_ns[expiry]) / NS_PER_MS
+                has_forward, (now_ns - forwards.as_of_ns[expiry]) / NS_PER_MS, np.nan
             ),
             iv_status=status,
             iv_leg=np.where(leg == rows, Leg.OWN, Leg.OTHER).astype(np.uint8),

@@ -1,0 +1,412 @@
+"""Every option goes out with a volatility and Greeks that are true, or with a reason and nothing."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING
+
+import numpy as np
+import pytest
+from small_exchange import (
+    EXPIRIES,
+    NOW_NS,
+    Row,
+    choose,
+    nifty,
+    nifty_universe,
+    option_row,
+    row_of,
+    share,
+    ticks_of,
+)
+
+from ticker_service.config import PricingConfig
+from ticker_service.domain.session import years_to_expiry
+from ticker_service.market.forwards import ForwardSource
+from ticker_service.market.latest import LatestTable
+from ticker_service.market.price import Leg, Priced, Pricer
+from ticker_service.market.quotes import PriceSource
+from ticker_service.pricing import EVALUATE_ROWS, PriceStatus, PricingKernel
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ticker_service.domain.tick import Ticks
+    from ticker_service.domain.universe import Universe
+
+FORWARD = 24_037.5
+VOLATILITY = 0.14
+SECOND_NS = 10**9
+VALUES = ("implied_volatility", "delta", "gamma", "theta", "vega", "rho")
+NEAR, NEXT, FAR = 0, 1, 2
+
+
+def smile(strike: np.ndarray) -> np.ndarray:
+    """Return a volatility that differs at every strike, so that a mix-up shows."""
+    return VOLATILITY + 0.00002 * np.abs(strike - FORWARD)
+
+
+class Desk:
+    """A pricer with its table, fed with quotes whose volatility is known."""
+
+    def __init__(self, chosen: Universe | None = None, config: PricingConfig | None = None) -> None:
+        self.chosen = chosen or nifty_universe()
+        self.config = config or PricingConfig()
+        self.latest = LatestTable(self.chosen)
+        self.pricer = Pricer(self.chosen, self.latest, self.config)
+        self.now_ns = NOW_NS
+        self.kernel = PricingKernel(len(self.chosen))
+
+    def truth(
+        self, rows: Sequence[int], forward: float = FORWARD, volatility: np.ndarray | None = None
+    ) -> dict[str, np.ndarray]:
+        """Return price and Greeks of options at the smile, straight from the kernel."""
+        places = np.array(rows, np.intp)
+        chosen, strike = self.chosen, self.chosen.strike[places]
+        values = self.kernel.evaluate(
+            smile(strike) if volatility is None else volatility,
+            np.full(len(places), forward),
+            strike,
+            years_to_expiry(self.now_ns, chosen.expiry_ns[places]),
+            self.config.rate,
+            chosen.is_call[places],
+        )
+        return dict(zip(EVALUATE_ROWS, values, strict=True))
+
+    def options(self, *expiries: int) -> list[int]:
+        return np.flatnonzero(np.isin(self.chosen.expiry, expiries or (0, 1, 2))).tolist()
+
+    def quote(self, rows: Sequence[int], forward: float = FORWARD, **columns: object) -> None:
+        """Let options quote at the smile, with a spread that vanishes."""
+        price = self.truth(rows, forward)["price"]
+        self.tick(rows, **{"bid_price": price, "ask_price": price, **columns})
+
+    def tick(self, rows: Sequence[int], **columns: object) -> None:
+        ticks = ticks_of(self.chosen, rows, at_ns=self.now_ns, **columns)
+        self.take(rows, ticks)
+
+    def take(self, rows: Sequence[int], ticks: Ticks) -> None:
+        places = np.array(rows, np.intp)
+        self.latest.merge(places, ticks)
+        self.pricer.update(places, ticks, now_ns=self.now_ns)
+
+    def columns(self, rows: Sequence[int]) -> Priced:
+        return self.pricer.columns(np.array(rows, np.intp), now_ns=self.now_ns)
+
+    def statuses(self, rows: Sequence[int]) -> set[PriceStatus]:
+        return {PriceStatus(code) for code in self.columns(rows).iv_status.tolist()}
+
+    def call(self, strike: float, expiry: int = NEXT) -> int:
+        return option_row(self.chosen, expiry, strike, "CE")
+
+    def put(self, strike: float, expiry: int = NEXT) -> int:
+        return option_row(self.chosen, expiry, strike, "PE")
+
+
+@pytest.fixture
+def desk() -> Desk:
+    return Desk()
+
+
+def assert_nothing(priced: Priced, row: int = 0) -> None:
+    """A row without an answer has no number, zero least of all."""
+    assert np.isnan([getattr(priced, name)[row] for name in VALUES]).all()
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.065])
+def test_volatilities_and_greeks_are_those_the_quotes_were_made_from(rate: float) -> None:
+    desk = Desk(config=PricingConfig(rate=rate))
+    rows = desk.options()
+    desk.quote(rows)
+    priced, truth = desk.columns(rows), desk.truth(rows)
+    assert desk.statuses(rows) <= {PriceStatus.OK, PriceStatus.UNRELIABLE}
+    np.testing.assert_allclose(
+        priced.implied_volatility, smile(desk.chosen.strike[rows]), rtol=1e-5
+    )
+    for name in ("delta", "gamma", "theta", "vega", "rho"):
+        np.testing.assert_allclose(getattr(priced, name), truth[name], rtol=1e-4, atol=1e-7)
+
+
+def test_options_near_the_money_are_ok(desk: Desk) -> None:
+    desk.quote(desk.options())
+    assert desk.statuses([desk.call(24_000.0), desk.put(24_000.0)]) == {PriceStatus.OK}
+
+
+def test_the_forward_that_was_used_is_told_with_its_source_and_age(desk: Desk) -> None:
+    desk.quote(desk.options())
+    desk.now_ns += 3 * SECOND_NS
+    priced = desk.columns([desk.call(24_000.0)])
+    assert priced.forward[0] == pytest.approx(FORWARD, abs=1e-6)
+    assert priced.forward_source[0] == ForwardSource.PARITY
+    assert priced.forward_age_ms[0] == 3_000.0
+
+
+def test_the_price_that_was_used_is_told_with_its_source(desk: Desk) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_000.0)
+    desk.tick([row], ltp=321.0)
+    priced = desk.columns([row])
+    assert (priced.price_used[0], priced.price_source[0]) == (321.0, PriceSource.LTP)
+
+
+def test_an_in_the_money_row_takes_the_volatility_of_its_out_of_the_money_leg(desk: Desk) -> None:
+    desk.quote(desk.options())
+    call, put = desk.call(23_500.0), desk.put(23_500.0)
+    own_price = desk.truth([call], volatility=np.array([0.5]))["price"]
+    desk.tick([call], bid_price=own_price, ask_price=own_price)
+    priced = desk.columns([call, put])
+    assert priced.iv_leg.tolist() == [Leg.OTHER, Leg.OWN]
+    assert priced.implied_volatility[0] == priced.implied_volatility[1]
+
+
+def test_an_in_the_money_row_speaks_for_itself_when_the_other_leg_is_silent(desk: Desk) -> None:
+    desk.quote(desk.options())
+    call, put = desk.call(23_500.0), desk.put(23_500.0)
+    desk.tick([put], bid_price=np.nan)
+    priced = desk.columns([call])
+    assert priced.iv_leg[0] == Leg.OWN
+    assert priced.implied_volatility[0] == pytest.approx(smile(np.array([23_500.0]))[0], rel=1e-4)
+
+
+def test_an_in_the_money_row_speaks_for_itself_when_the_other_leg_is_old(desk: Desk) -> None:
+    desk.quote(desk.options())
+    desk.now_ns += 31 * SECOND_NS
+    assert desk.columns([desk.call(23_500.0)]).iv_leg[0] == Leg.OWN
+
+
+def test_a_strike_with_one_leg_speaks_for_itself() -> None:
+    def is_kept(row: Row) -> bool:
+        return row["instrument_type"] != "PE" or row["strike"] != 23_500.0
+
+    desk = Desk(choose([row for row in nifty() if is_kept(row)], "NIFTY"))
+    desk.quote(desk.options())
+    assert desk.columns([desk.call(23_500.0)]).iv_leg[0] == Leg.OWN
+
+
+def test_greeks_move_with_the_forward_and_the_volatility_stays(desk: Desk) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    others = [one for one in desk.options(NEXT) if one != row]
+    desk.quote(others, FORWARD + 60.0)
+    priced = desk.columns([row])
+    expected = desk.truth([row], FORWARD + 60.0)
+    assert priced.implied_volatility[0] == pytest.approx(smile(np.array([24_500.0]))[0], rel=1e-5)
+    assert priced.delta[0] == pytest.approx(expected["delta"][0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "status"),
+    [
+        pytest.param({}, PriceStatus.NO_PRICE, id="nothing"),
+        pytest.param({"bid_price": 10.0}, PriceStatus.ONE_SIDED, id="one-sided"),
+        pytest.param({"bid_price": 11.0, "ask_price": 10.0}, PriceStatus.CROSSED, id="crossed"),
+        pytest.param({"ltp": 1e6}, PriceStatus.ABOVE_BOUND, id="more-than-the-forward"),
+    ],
+)
+def test_what_cannot_be_solved_is_nothing_with_a_reason(
+    desk: Desk, columns: dict[str, float], status: PriceStatus
+) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    desk.tick([row], **columns)
+    assert_nothing(desk.columns([row]))
+    assert desk.statuses([row]) == {status}
+
+
+def test_a_price_below_intrinsic_is_no_volatility_of_zero() -> None:
+    desk = Desk()
+    rows = desk.options()
+    desk.quote(rows)
+    call, put = desk.call(23_000.0), desk.put(23_000.0)
+    desk.tick([put])
+    desk.tick([call], ltp=FORWARD - 23_000.0 - 50.0)
+    assert_nothing(desk.columns([call]))
+    assert desk.statuses([call]) == {PriceStatus.BELOW_INTRINSIC}
+
+
+def test_a_stale_trade_keeps_its_values_and_says_so(desk: Desk) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    price = desk.truth([row])["price"]
+    desk.tick([row], ltp=price, last_trade_ts_ns=desk.now_ns - 61 * SECOND_NS)
+    assert desk.statuses([row]) == {PriceStatus.STALE}
+    assert desk.columns([row]).delta[0] > 0.0
+
+
+def test_a_price_step_that_is_worth_a_volatility_point_makes_the_row_unreliable(desk: Desk) -> None:
+    desk.quote(desk.options())
+    row = desk.call(25_000.0, NEAR)
+    desk.now_ns = desk.chosen.expiries[NEAR].instant_ns - 3_600 * SECOND_NS
+    desk.quote(desk.options(NEAR))
+    assert desk.truth([row])["vega"][0] < 0.05
+    assert desk.statuses([row]) == {PriceStatus.UNRELIABLE}
+
+
+def test_without_a_forward_there_is_nothing_and_the_reason(desk: Desk) -> None:
+    row = desk.call(24_000.0)
+    desk.quote([row])
+    priced = desk.columns([row])
+    assert_nothing(priced)
+    assert desk.statuses([row]) == {PriceStatus.NO_FORWARD}
+    assert np.isnan([priced.forward[0], priced.forward_age_ms[0]]).all()
+
+
+def test_an_option_that_came_before_its_forward_is_priced_when_the_forward_comes(
+    desk: Desk,
+) -> None:
+    row = desk.call(24_500.0)
+    desk.quote([row])
+    desk.quote([one for one in desk.options(NEXT) if one != row])
+    assert desk.statuses([row]) == {PriceStatus.OK}
+    expected = smile(np.array([24_500.0]))[0]
+    assert desk.columns([row]).implied_volatility[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_spot_can_be_what_brings_the_forward(desk: Desk) -> None:
+    row = desk.call(24_500.0)
+    desk.quote([row])
+    desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=FORWARD)
+    assert desk.statuses([row]) == {PriceStatus.OK}
+
+
+def test_an_option_priced_late_keeps_being_stale_if_it_was(desk: Desk) -> None:
+    row = desk.call(24_500.0)
+    price = desk.truth([row])["price"]
+    desk.tick([row], ltp=price, last_trade_ts_ns=desk.now_ns - 61 * SECOND_NS)
+    desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=FORWARD)
+    assert desk.statuses([row]) == {PriceStatus.STALE}
+
+
+def test_a_quote_of_long_ago_is_stale_when_its_forward_comes_at_last(desk: Desk) -> None:
+    row = desk.call(24_500.0)
+    desk.quote([row])
+    desk.now_ns += 31 * SECOND_NS
+    desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=FORWARD)
+    assert desk.statuses([row]) == {PriceStatus.STALE}
+
+
+def test_a_forward_that_is_lost_takes_the_values_with_it(desk: Desk) -> None:
+    rows = desk.options(NEXT)
+    desk.quote(rows)
+    desk.now_ns += 301 * SECOND_NS
+    desk.tick([row_of(desk.chosen, "NIFTY 50")])
+    assert desk.statuses(rows) == {PriceStatus.NO_FORWARD}
+    assert_nothing(desk.columns(rows))
+
+
+def test_a_forward_grows_too_old_in_a_silent_book_too(desk: Desk) -> None:
+    rows = desk.options(NEXT)
+    desk.quote(rows)
+    desk.now_ns += 301 * SECOND_NS
+    priced = desk.columns(rows)
+    assert desk.statuses(rows) == {PriceStatus.NO_FORWARD}
+    assert np.isnan(priced.forward).all()
+    assert set(priced.forward_source.tolist()) == {ForwardSource.NONE}
+
+
+def test_after_expiry_there_is_nothing_and_the_reason(desk: Desk) -> None:
+    rows = desk.options(NEAR)
+    desk.quote(rows)
+    desk.now_ns = desk.chosen.expiries[NEAR].instant_ns
+    priced = desk.columns(rows)
+    assert desk.statuses(rows) == {PriceStatus.EXPIRED}
+    for row in range(len(rows)):
+        assert_nothing(priced, row)
+
+
+def test_one_second_before_expiry_the_money_is_still_priced(desk: Desk) -> None:
+    desk.now_ns = desk.chosen.expiries[NEAR].instant_ns - SECOND_NS
+    desk.quote(desk.options(NEAR))
+    assert PriceStatus.EXPIRED not in desk.statuses(desk.options(NEAR))
+
+
+def test_what_is_not_an_option_is_marked_as_such(desk: Desk) -> None:
+    spot, call = row_of(desk.chosen, "NIFTY 50"), desk.call(24_000.0)
+    desk.quote(desk.options())
+    desk.tick([spot], ltp=24_000.0)
+    assert desk.columns([spot, call]).is_option.tolist() == [False, True]
+
+
+def test_a_universe_without_options_is_priced_as_nothing() -> None:
+    desk = Desk(choose([share(1, "SBIN"), share(2, "TCS")], instruments=["NSE:SBIN", "NSE:TCS"]))
+    desk.tick([0, 1], ltp=100.0)
+    priced = desk.columns([0, 1])
+    assert not priced.is_option.any()
+    assert {len(getattr(priced, field.name)) for field in fields(priced)} == {2}
+
+
+def test_no_rows_are_priced_as_no_rows(desk: Desk) -> None:
+    assert len(desk.columns([]).delta) == 0
+
+
+def test_the_later_of_two_ticks_in_one_batch_is_the_one_that_counts(desk: Desk) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    price = float(desk.truth([row])["price"][0])
+    first_and_last = np.array([price * 3.0, price])
+    desk.tick([row, row], bid_price=first_and_last, ask_price=first_and_last)
+    priced = desk.columns([row])
+    assert priced.price_used[0] == price
+    assert priced.implied_volatility[0] == pytest.approx(smile(np.array([24_500.0]))[0], rel=1e-4)
+
+
+def test_a_forgotten_option_has_no_price_and_is_nobody_s_other_leg(desk: Desk) -> None:
+    desk.quote(desk.options())
+    call, put = desk.call(23_500.0), desk.put(23_500.0)
+    desk.latest.forget(np.array([put]))
+    desk.pricer.forget(np.array([put]))
+    assert desk.statuses([put]) == {PriceStatus.NO_PRICE}
+    assert desk.columns([call]).iv_leg[0] == Leg.OWN
+
+
+def test_forgotten_quotes_no_longer_vote_in_the_parity(desk: Desk) -> None:
+    rows = desk.options(NEAR)
+    desk.quote(rows)
+    desk.latest.forget(np.array(rows))
+    desk.pricer.forget(np.array(rows))
+    desk.now_ns += SECOND_NS
+    desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=20_000.0)
+    assert desk.pricer.forwards.source[NEAR] == ForwardSource.SPOT_CARRY
+
+
+def test_each_expiry_is_priced_at_its_own_forward(desk: Desk) -> None:
+    for expiry, _ in enumerate(EXPIRIES):
+        desk.quote(desk.options(expiry), FORWARD + 100.0 * expiry)
+    forwards = desk.columns([desk.call(24_000.0, expiry) for expiry in range(3)]).forward
+    np.testing.assert_allclose(forwards, [FORWARD, FORWARD + 100.0, FORWARD + 200.0])
+
+
+def test_a_price_that_has_no_answer_leaves_its_neighbours_theirs(desk: Desk) -> None:
+    rows = desk.options()
+    desk.quote(rows)
+    before = desk.columns([desk.call(24_100.0)]).implied_volatility[0]
+    desk.tick([desk.call(24_000.0), desk.put(24_000.0)], ltp=[1e7, 1e7])
+    assert desk.columns([desk.call(24_100.0)]).implied_volatility[0] == pytest.approx(before)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_row_is_either_valued_with_a_status_that_keeps_values_or_nothing(seed: int) -> None:
+    """Whatever comes in: no infinity, no zero for "unknown", no number without a right to it."""
+    rng = np.random.default_rng(seed)
+    desk = Desk()
+    rows = desk.options()
+    for _ in range(6):
+        some = rng.choice(rows, 60).tolist()
+        prices = rng.choice([np.nan, 0.05, 1e-9, 5.0, 900.0, 1e7], (3, 60))
+        desk.tick(
+            some,
+            bid_price=prices[0],
+            ask_price=prices[1],
+            ltp=prices[2],
+            last_trade_ts_ns=desk.now_ns - rng.choice([0, 90], 60) * SECOND_NS,
+        )
+        desk.now_ns += int(rng.choice([1, 20, 200, 90_000])) * SECOND_NS
+        priced = desk.columns(rows)
+        keeps = np.isin(
+            priced.iv_status, [PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE]
+        )
+        for name in VALUES:
+            column = getattr(priced, name)
+            assert np.isfinite(column[keeps]).all(), name
+            assert np.isnan(column[~keeps]).all(), name
+        assert (priced.implied_volatility[keeps] > 0.0).all()
