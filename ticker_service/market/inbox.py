@@ -1,7 +1,8 @@
 """What the feed has received and the path has not yet taken.
 
 Bounded in bytes, DROP_OLDEST: when the path stands still the newest frames win, and what was lost
-is told as one interval, so that a gap can be announced. Frames and events stay in order.
+is told as one interval, so that a gap can be announced. Texts of the broker go like frames, but
+are no gap; connection states stay, few as they are. Everything stays in order.
 """
 
 from __future__ import annotations
@@ -9,14 +10,19 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
-from ticker_service.ports import FeedEvent, Frame
+from ticker_service.ports import FeedEvent, FeedText, Frame
 
 if TYPE_CHECKING:
     from ticker_service.config import FlushConfig
     from ticker_service.runtime.clock import Clock
+
+FRAME_OVERHEAD_BYTES: Final = 160
+"""Memory of a waiting frame beyond its payload: without it, small frames would be a loophole."""
+TEXT_BYTES: Final = 4_096
+"""What a text is taken to hold; an order update as a parsed object is about so large."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,6 +50,7 @@ class Inbox:
         self._clock = clock
         self._items: deque[Frame | FeedEvent] = deque()
         self._bytes = 0
+        self._memory_bytes = 0
         self._taken_at_ns = clock.monotonic_ns() - config.interval_ms * NS_PER_MS
         self._overflow: Overflow | None = None
         self._arrived = asyncio.Event()
@@ -58,14 +65,14 @@ class Inbox:
         """Take a frame, dropping the oldest ones if it would not fit."""
         self._append(frame)
         self._bytes += len(frame.payload)
-        while self._bytes > self._config.backlog_bytes_max and self._drop_oldest():
-            pass
+        self._make_room()
         if self._bytes >= self._config.bytes_max:
             self._urgent.set()
 
     def put_event(self, event: FeedEvent) -> None:
         """Take an event; it never waits for a batch to fill."""
         self._append(event)
+        self._make_room()
         self._urgent.set()
 
     def hurry(self) -> None:
@@ -92,7 +99,7 @@ class Inbox:
         if self._items:
             self._taken_at_ns = self._clock.monotonic_ns()
         self._items.clear()
-        self._bytes = 0
+        self._bytes = self._memory_bytes = 0
         self._overflow = None
         self._arrived.clear()
         self._urgent.clear()
@@ -100,22 +107,32 @@ class Inbox:
 
     def _append(self, item: Frame | FeedEvent) -> None:
         self._items.append(item)
+        self._memory_bytes += _memory_bytes(item)
         self._arrived.set()
 
+    def _make_room(self) -> None:
+        while self._memory_bytes > self._config.backlog_bytes_max and self._drop_oldest():
+            pass
+
     def _drop_oldest(self) -> bool:
-        """Drop the oldest frame, keeping events; they are few and nothing replaces them."""
+        """Drop the oldest frame or text, keeping connection states: nothing replaces them."""
         for place, item in enumerate(self._items):
-            if isinstance(item, Frame):
+            if isinstance(item, Frame | FeedText):
                 del self._items[place]
-                self._bytes -= len(item.payload)
-                lost = self._overflow
-                self._overflow = Overflow(
-                    from_ns=lost.from_ns if lost else item.received_at_ns,
-                    to_ns=item.received_at_ns,
-                    frames=lost.frames + 1 if lost else 1,
-                )
+                self._memory_bytes -= _memory_bytes(item)
+                if isinstance(item, Frame):
+                    self._note_lost(item)
                 return True
         return False
+
+    def _note_lost(self, frame: Frame) -> None:
+        self._bytes -= len(frame.payload)
+        lost = self._overflow
+        self._overflow = Overflow(
+            from_ns=lost.from_ns if lost else frame.received_at_ns,
+            to_ns=frame.received_at_ns,
+            frames=lost.frames + 1 if lost else 1,
+        )
 
     async def _wait_for(self, event: asyncio.Event, until_ns: int) -> None:
         delay_s = (until_ns - self._clock.monotonic_ns()) / NS_PER_S
@@ -126,3 +143,10 @@ class Inbox:
                 await event.wait()
         except TimeoutError:
             return
+
+
+def _memory_bytes(item: Frame | FeedEvent) -> int:
+    """Return what an item counts against the backlog."""
+    if isinstance(item, Frame):
+        return len(item.payload) + FRAME_OVERHEAD_BYTES
+    return TEXT_BYTES if isinstance(item, FeedText) else 0
