@@ -270,6 +270,8 @@ class BrokerOrder:
     product: str
     variety: str
     quantity: int
+    price: Decimal
+    trigger_price: Decimal
     filled_quantity: int
     average_price: Decimal
     user_id: str

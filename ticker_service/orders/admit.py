@@ -1,0 +1,108 @@
+"""Refuse what cannot be right before it is journalled; the error names field, value and rule.
+
+Path: order -> [admit] -> journal -> execute -> settle -> report. Pure. Source of the rules:
+kite.md §2.3 and §3.2. What only the broker knows (margin, circuits, lots) is left to the broker.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Final
+
+from ticker_service.domain.order import OrderChange, OrderRequest, OrderType, Validity, Variety
+from ticker_service.errors import OrderRefused
+
+EXCHANGES: Final = frozenset({"NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO"})
+QUANTITY_MAX: Final = 10_000_000
+PRICE_MAX: Final = Decimal(10000000)
+PRICE_DECIMALS_MAX: Final = 4
+SYMBOL_CHARACTERS_MAX: Final = 64
+PROTECTION_PERCENT_MAX: Final = 100
+AUTOMATIC_PROTECTION: Final = -1
+_PROTECTED: Final = frozenset({OrderType.MARKET, OrderType.SL_M})
+_PRICED: Final = frozenset({OrderType.LIMIT, OrderType.SL})
+_TRIGGERED: Final = frozenset({OrderType.SL, OrderType.SL_M})
+
+
+def check_order(order: OrderRequest) -> None:
+    """Check a new order.
+
+    Raises:
+        OrderRefused: With the first rule it breaks.
+    """
+    if order.exchange not in EXCHANGES:
+        raise _refusal("exchange", order.exchange, f"one of {sorted(EXCHANGES)}")
+    symbol = order.tradingsymbol
+    if not (0 < len(symbol) <= SYMBOL_CHARACTERS_MAX and symbol.isprintable()):
+        raise _refusal("tradingsymbol", symbol, "a symbol of the instruments dump")
+    if order.variety is not Variety.REGULAR:
+        raise _refusal("variety", order.variety, "regular; the others are not supported yet")
+    _check_quantity(order.quantity)
+    _check_presence(order)
+    _check_price("price", order.price)
+    _check_price("trigger_price", order.trigger_price)
+    _check_protection(order.order_type, order.market_protection)
+    disclosed = order.disclosed_quantity
+    if disclosed is not None and not 0 <= disclosed <= order.quantity:
+        raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={order.quantity}")
+    if (order.validity is Validity.TTL) != (order.validity_ttl is not None):
+        raise _refusal("validity_ttl", order.validity_ttl, "given with validity TTL, in minutes")
+    if order.exchange == "MCX" and order.validity is Validity.IOC:
+        raise _refusal("validity", order.validity, "other than IOC on MCX (kite.md §3.2)")
+
+
+def check_change(change: OrderChange) -> None:
+    """Check a change of a live order.
+
+    Raises:
+        OrderRefused: With the first rule it breaks.
+    """
+    if change == OrderChange():
+        raise _refusal("change", {}, "at least one field to set")
+    if change.quantity is not None:
+        _check_quantity(change.quantity)
+    _check_price("price", change.price)
+    _check_price("trigger_price", change.trigger_price)
+    if change.order_type is not None:
+        _check_protection(change.order_type, change.market_protection)
+
+
+def _check_quantity(quantity: int) -> None:
+    if not 0 < quantity <= QUANTITY_MAX:
+        raise _refusal("quantity", quantity, f"1 to {QUANTITY_MAX}")
+
+
+def _check_presence(order: OrderRequest) -> None:
+    """A price belongs to LIMIT and SL, a trigger to SL and SL-M, and neither to the others."""
+    if (order.order_type in _PRICED) != (order.price is not None):
+        raise _refusal("price", order.price, "given for LIMIT and SL, and only for them")
+    if (order.order_type in _TRIGGERED) != (order.trigger_price is not None):
+        raise _refusal("trigger_price", order.trigger_price, "given for SL and SL-M, and only them")
+
+
+def _check_price(field: str, value: Decimal | None) -> None:
+    if value is None:
+        return
+    if not (value.is_finite() and 0 < value <= PRICE_MAX):
+        raise _refusal(field, value, f"above 0 and at most {PRICE_MAX}")
+    exponent = value.normalize().as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -PRICE_DECIMALS_MAX:
+        raise _refusal(field, value, f"exact to at most {PRICE_DECIMALS_MAX} decimals")
+
+
+def _check_protection(order_type: OrderType, protection: Decimal | None) -> None:
+    if order_type not in _PROTECTED:
+        if protection is not None:
+            raise _refusal("market_protection", protection, "given for MARKET and SL-M only")
+        return
+    is_automatic = protection == AUTOMATIC_PROTECTION
+    if protection is None or not (is_automatic or 0 < protection <= PROTECTION_PERCENT_MAX):
+        raise _refusal(
+            "market_protection",
+            protection,
+            "-1 or a percentage above 0 up to 100: Kite refuses MARKET and SL-M without it",
+        )
+
+
+def _refusal(field: str, value: object, rule: str) -> OrderRefused:
+    return OrderRefused("INVALID_FIELD", f"must be {rule}", field=field, value=value)
