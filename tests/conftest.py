@@ -1,0 +1,53 @@
+"""A real Redis-protocol server per worker, a simulated exchange, and a prefix per test."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Final
+
+import pytest
+import redis
+from running import Exchange, exchange
+
+from app.embedded import EmbeddedRedis, embedded_redis_process
+from ticker_service.simulator import SimulatorOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+LIVELY: Final = SimulatorOptions(seed=7, rate_per_s=2_000.0, enforce_rate_limits=False)
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The address of this worker's own server, shared by its tests."""
+    with embedded_redis_process() as server:
+        yield server.url
+
+
+@pytest.fixture
+def own_redis() -> Iterator[EmbeddedRedis]:
+    """A server for one test alone, to be stopped, filled or killed."""
+    with embedded_redis_process() as server:
+        yield server
+
+
+@pytest.fixture
+def redis_client(redis_url: str) -> Iterator[redis.Redis]:
+    """A blocking client of the shared server."""
+    client = redis.Redis.from_url(redis_url)
+    yield client
+    client.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """A channel prefix that no other test uses."""
+    return f"test-{uuid.uuid4().hex}:"
+
+
+@pytest.fixture
+def lively_exchange() -> Iterator[Exchange]:
+    """A simulator whose market moves, with a user logged in."""
+    with exchange(LIVELY) as running:
+        yield running
