@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import datetime as dt
 import io
 from typing import TYPE_CHECKING, Final
 
@@ -41,6 +42,7 @@ COLUMNS: Final = (
     "segment",
     "exchange",
 )
+_UINT32_MAX: Final = (1 << 32) - 1
 
 
 class KiteInstruments:
@@ -97,12 +99,10 @@ def parse_dump(text: str) -> InstrumentTable:
         CatalogError: A column is missing, a row has another number of fields, a number or date
             cannot be read, a token occurs twice, or there is no row at all.
     """
-    reader = csv.reader(io.StringIO(text))
-    header = next(reader, [])
+    header, rows = _lines(text)
     missing = [name for name in COLUMNS if name not in header]
     if missing:
         raise CatalogError(f"Condition failed: the instruments dump lacks columns {missing}")
-    rows = list(reader)
     if not rows:
         raise CatalogError("Condition failed: the instruments dump has no rows")
     for number, row in enumerate(rows, start=2):
@@ -112,21 +112,41 @@ def parse_dump(text: str) -> InstrumentTable:
                 f"the header has {len(header)}"
             )
     by_name = dict(zip(header, zip(*rows, strict=True), strict=True))
-    token = _numbers("instrument_token", by_name["instrument_token"]).astype(np.int64)
-    if len(np.unique(token)) != len(token) or token.min() < 0 or token.max() >= 1 << 32:
-        raise CatalogError("Condition failed: instrument_token must be unique and fit 32 bits")
     return InstrumentTable(
-        instrument_token=token.astype(np.uint32),
+        instrument_token=_tokens(by_name["instrument_token"]),
         tradingsymbol=_texts(by_name["tradingsymbol"]),
         name=_texts(by_name["name"]),
         expiry=_dates(by_name["expiry"]),
         strike=_numbers("strike", by_name["strike"]),
         price_step=_numbers("tick_size", by_name["tick_size"]),
-        lot_size=_numbers("lot_size", by_name["lot_size"]).astype(np.int64),
+        lot_size=_whole_numbers("lot_size", by_name["lot_size"], at_least=0),
         instrument_type=_texts(by_name["instrument_type"]),
         segment=_texts(by_name["segment"]),
         exchange=_texts(by_name["exchange"]),
     )
+
+
+def _lines(text: str) -> tuple[list[str], list[list[str]]]:
+    """Return the header and the rows."""
+    reader = csv.reader(io.StringIO(text))
+    try:
+        return next(reader, []), list(reader)
+    except csv.Error as error:
+        raise CatalogError(
+            f"Condition failed: instruments dump line {reader.line_num} is no CSV: {error}"
+        ) from error
+
+
+def _tokens(values: Sequence[str]) -> NDArray[np.uint32]:
+    tokens = _whole_numbers("instrument_token", values, at_least=1).astype(np.uint32)
+    distinct, counts = np.unique(tokens, return_counts=True)
+    if len(distinct) != len(tokens):
+        repeated = distinct[counts > 1].tolist()
+        raise CatalogError(
+            f"Condition failed: the instruments dump has {len(repeated)} tokens more than once, "
+            f"{repeated[0]} among them"
+        )
+    return tokens
 
 
 def _texts(values: Sequence[str]) -> NDArray[np.object_]:
@@ -149,15 +169,33 @@ def _numbers(name: str, values: Sequence[str]) -> NDArray[np.float64]:
     return column
 
 
+def _whole_numbers(name: str, values: Sequence[str], *, at_least: int) -> NDArray[np.int64]:
+    column = _numbers(name, values)
+    # Checked as floats, which hold 32 bits exactly: a cast would round and wrap in silence.
+    is_wrong = (column != np.floor(column)) | (column < at_least) | (column > _UINT32_MAX)
+    if is_wrong.any():
+        wrong = int(np.flatnonzero(is_wrong)[0])
+        rule = f"a whole number from {at_least} to {_UINT32_MAX}"
+        raise _unreadable(name, wrong, values[wrong], rule)
+    return column.astype(np.int64)
+
+
 def _dates(values: Sequence[str]) -> NDArray[np.datetime64]:
     distinct: dict[str, np.datetime64] = {"": np.datetime64("NaT", "D")}
     for place, value in enumerate(values):
         if value not in distinct:
-            try:
-                distinct[value] = np.datetime64(value, "D")
-            except ValueError:
-                raise _unreadable("expiry", place, value, "a date as YYYY-MM-DD") from None
+            # Not numpy's own reading, which takes "2026" for New Year and knows a "today".
+            if not _is_date(value):
+                raise _unreadable("expiry", place, value, "a date as YYYY-MM-DD")
+            distinct[value] = np.datetime64(value, "D")
     return np.array([distinct[value] for value in values], "datetime64[D]")
+
+
+def _is_date(value: str) -> bool:
+    try:
+        return dt.date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
 
 
 def _is_number(value: str) -> bool:
