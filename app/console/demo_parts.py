@@ -15,7 +15,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import orjson
 
-from app.embedded import Child, keep, redis_or_embedded
+from app.embedded import redis_or_embedded
+from app.kept import Child, keep
 from app.settings import PREFIX
 from ticker_service.errors import BrokerUnavailable, TickerServiceError
 

@@ -19,13 +19,9 @@ import redis
 import uvloop
 from kept_processes import DEADLINE_S, OWNER, Owned, owned_server, owner, watched
 
-from app import embedded
-from app.embedded import (
-    EmbeddedServerError,
-    embedded_redis,
-    embedded_redis_process,
-    redis_or_embedded,
-)
+from app import embedded, kept
+from app.embedded import embedded_redis, embedded_redis_process, redis_or_embedded
+from app.kept import EmbeddedServerError
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -153,7 +149,7 @@ def test_the_daemons_own_event_loop_serves_as_well() -> None:
 
 
 def test_a_given_address_is_used_and_nothing_is_started(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embedded, "_spawn", None)
+    monkeypatch.setattr(kept, "_spawn", None)
 
     async def use() -> str:
         async with redis_or_embedded("redis://elsewhere:6379/0") as url:

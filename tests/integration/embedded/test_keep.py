@@ -13,7 +13,7 @@ from typing import IO
 import pytest
 from kept_processes import DEADLINE_S, watched
 
-from app.embedded import Child, EmbeddedServerError, KeepOptions, keep
+from app.kept import Child, EmbeddedServerError, KeepOptions, keep
 from ticker_service.errors import ConfigurationError
 
 SLEEP = ("sleep", "1000")
