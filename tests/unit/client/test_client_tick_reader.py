@@ -1,0 +1,303 @@
+"""The reader's promise: what it yields is complete, or it says that it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ticker_service.client import Message, TickReader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+BOOK = "NIFTY"
+EPOCH = 1_000
+Seen = list[tuple[str, int]]
+
+
+class StandInRedis:
+    """The one call the reader makes of its client, and a count of it."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, bytes] = {}
+        self.asked = 0
+
+    async def get(self, key: str) -> bytes | None:
+        self.asked += 1
+        return self.values.get(key)
+
+
+class StandInChannel:
+    """A subscription that has received these messages and then ends."""
+
+    def __init__(self, bodies: Sequence[dict[str, Any]]) -> None:
+        self._bodies = bodies
+
+    async def listen(self) -> AsyncIterator[dict[str, Any]]:
+        for body in self._bodies:
+            yield {"data": json.dumps(body).encode()}
+
+
+class Reading:
+    """A reader whose Redis is a dictionary and whose time is a number."""
+
+    def __init__(self) -> None:
+        self.reader = TickReader("redis://127.0.0.1:1", [BOOK, "BANKNIFTY"])
+        self.redis = StandInRedis()
+        self.now_s = 1_000.0
+        self.reader._redis = self.redis  # type: ignore[assignment]
+        self.reader._monotonic_s = lambda: self.now_s  # type: ignore[assignment]
+
+    def snapshot(self, seq: int, *, epoch: int = EPOCH, book: str = BOOK) -> None:
+        body = {"v": 1, "kind": "snapshot", "book": book, "epoch": epoch, "seq": seq}
+        columns = {"instrument_token": [1], "ltp": [float(seq)]}
+        key = f"ticker:v1:snapshot:{book}"
+        self.redis.values[key] = json.dumps(body | {"columns": columns}).encode()
+
+    def receive(
+        self, kind: str, seq: int, *, epoch: int = EPOCH, book: str = BOOK, later_s: float = 1.0
+    ) -> Seen:
+        """Let a message come, and return what the caller gets to see of it."""
+        self.now_s += later_s
+        body = {"v": 1, "kind": kind, "book": book, "epoch": epoch, "seq": seq}
+        messages = asyncio.run(self.reader._accept(Message(kind, book, body)))
+        return [(message.kind, message.body["seq"]) for message in messages]
+
+    def join(self, seq: int = 10) -> None:
+        """Be in the middle of a book, at ``seq``."""
+        self.snapshot(seq)
+        assert self.receive("batch", seq) == [("snapshot", seq)]
+
+
+@pytest.fixture
+def reading() -> Reading:
+    return Reading()
+
+
+def test_a_book_begins_with_its_snapshot_and_then_what_the_snapshot_does_not_hold(
+    reading: Reading,
+) -> None:
+    reading.snapshot(9)
+    assert reading.receive("batch", 10) == [("snapshot", 9), ("batch", 10)]
+
+
+def test_a_message_the_snapshot_holds_already_is_not_repeated(reading: Reading) -> None:
+    reading.snapshot(10)
+    assert reading.receive("batch", 10) == [("snapshot", 10)]
+
+
+def test_what_follows_the_snapshot_is_passed_on_as_it_comes(reading: Reading) -> None:
+    reading.join(10)
+    seen = [
+        reading.receive(kind, seq) for kind, seq in [("batch", 11), ("gap", 12), ("status", 13)]
+    ]
+    assert seen == [[("batch", 11)], [("gap", 12)], [("status", 13)]]
+
+
+def test_nothing_is_shown_before_there_is_a_snapshot(reading: Reading) -> None:
+    assert reading.receive("batch", 10) == []
+
+
+def test_messages_that_came_before_the_snapshot_follow_it_in_order(reading: Reading) -> None:
+    reading.snapshot(8)  # set before the first message that waits: something lies between
+    reading.receive("batch", 10)
+    reading.receive("batch", 11)
+    reading.snapshot(10)
+    assert reading.receive("batch", 12) == [("snapshot", 10), ("batch", 11), ("batch", 12)]
+
+
+def test_a_snapshot_older_than_the_first_message_waits_for_the_next(reading: Reading) -> None:
+    reading.snapshot(8)
+    assert reading.receive("batch", 10) == []
+
+
+def test_a_snapshot_of_another_epoch_is_not_joined_to(reading: Reading) -> None:
+    reading.snapshot(10, epoch=EPOCH - 1)
+    assert reading.receive("batch", 10) == []
+
+
+def test_a_heartbeat_can_be_the_first_message(reading: Reading) -> None:
+    reading.snapshot(10)
+    assert reading.receive("heartbeat", 10) == [("snapshot", 10)]
+
+
+def test_a_heartbeat_first_needs_a_snapshot_that_reaches_up_to_it(reading: Reading) -> None:
+    reading.snapshot(9)
+    assert reading.receive("heartbeat", 10) == []
+
+
+def test_a_message_that_comes_twice_is_shown_once(reading: Reading) -> None:
+    reading.join(10)
+    seen = [
+        reading.receive("batch", 11),
+        reading.receive("batch", 11),
+        reading.receive("batch", 12),
+    ]
+    assert seen == [[("batch", 11)], [], [("batch", 12)]]
+
+
+def test_messages_the_snapshot_ran_ahead_of_are_not_shown(reading: Reading) -> None:
+    reading.snapshot(12)
+    reading.receive("batch", 10)
+    seen = [
+        reading.receive("batch", 11),
+        reading.receive("batch", 12),
+        reading.receive("batch", 13),
+    ]
+    assert seen == [[], [], [("batch", 13)]]
+
+
+def test_a_missing_number_is_told_and_the_book_begins_anew(reading: Reading) -> None:
+    reading.join(10)
+    reading.snapshot(13)
+    assert reading.receive("batch", 13) == [("missed", 13), ("snapshot", 13)]
+
+
+def test_missed_numbers_are_counted(reading: Reading) -> None:
+    reading.join(10)
+    reading.receive("batch", 14)
+    assert reading.reader.missed == 3
+
+
+def test_a_missed_message_says_which_numbers(reading: Reading) -> None:
+    reading.join(10)
+    body = {"epoch": EPOCH, "seq": 14}
+    missed = asyncio.run(reading.reader._accept(Message("batch", BOOK, body)))[0]
+    assert missed.body == {"expected_seq": 11, "seq": 14, "epoch": EPOCH}
+
+
+def test_after_a_loss_nothing_is_shown_until_a_snapshot_covers_it(reading: Reading) -> None:
+    reading.join(10)
+    assert reading.receive("batch", 13) == [("missed", 13)]
+    assert reading.receive("batch", 14) == []
+    reading.snapshot(13)
+    assert reading.receive("batch", 15) == [("snapshot", 13), ("batch", 14), ("batch", 15)]
+
+
+def test_a_heartbeat_ahead_of_us_reveals_a_loss_at_the_end(reading: Reading) -> None:
+    reading.join(10)
+    reading.snapshot(12)
+    assert reading.receive("heartbeat", 12) == [("missed", 12), ("snapshot", 12)]
+    assert reading.reader.missed == 2
+
+
+def test_a_heartbeat_with_our_number_is_passed_on(reading: Reading) -> None:
+    reading.join(10)
+    assert reading.receive("heartbeat", 10) == [("heartbeat", 10)]
+
+
+def test_a_heartbeat_that_crossed_the_snapshot_is_dropped(reading: Reading) -> None:
+    reading.join(10)
+    assert reading.receive("heartbeat", 9) == []
+
+
+def test_a_new_epoch_begins_anew_and_is_no_loss(reading: Reading) -> None:
+    reading.join(10)
+    reading.snapshot(1, epoch=EPOCH + 1)
+    assert reading.receive("batch", 1, epoch=EPOCH + 1) == [("snapshot", 1)]
+    assert reading.reader.missed == 0
+
+
+def test_a_publisher_of_the_past_is_ignored(reading: Reading) -> None:
+    reading.join(10)
+    assert reading.receive("batch", 11, epoch=EPOCH - 1) == []
+    assert reading.receive("batch", 11) == [("batch", 11)]
+
+
+def test_books_are_numbered_apart(reading: Reading) -> None:
+    reading.join(10)
+    reading.snapshot(500, book="BANKNIFTY")
+    seen = [reading.receive("batch", 501, book="BANKNIFTY"), reading.receive("batch", 11)]
+    assert seen == [[("snapshot", 500), ("batch", 501)], [("batch", 11)]]
+
+
+def test_a_busy_book_does_not_ask_for_its_snapshot_with_every_message(reading: Reading) -> None:
+    for seq in range(10, 60):
+        reading.receive("batch", seq, later_s=0.001)
+    assert reading.redis.asked == 1
+
+
+def test_what_waits_for_a_snapshot_that_never_comes_does_not_grow(reading: Reading) -> None:
+    for seq in range(10, 3_000):
+        reading.receive("batch", seq, later_s=0.0)
+    waiting = reading.reader._positions[BOOK].waiting
+    assert waiting is not None
+    assert len(waiting) <= 1_000
+
+
+def test_what_waits_for_a_snapshot_that_stands_still_does_not_grow(reading: Reading) -> None:
+    reading.snapshot(1)
+    for seq in range(10, 3_000):
+        reading.receive("batch", seq, later_s=0.0)
+    waiting = reading.reader._positions[BOOK].waiting
+    assert waiting is not None
+    assert len(waiting) <= 1_001
+
+
+def test_messages_of_a_version_we_do_not_know_are_passed_over(reading: Reading) -> None:
+    reading.snapshot(9)
+    known = {"v": 1, "kind": "batch", "book": BOOK, "epoch": EPOCH, "seq": 10}
+    reading.reader._pubsub = StandInChannel([known | {"v": 2}, known])  # type: ignore[assignment]
+
+    async def kinds() -> list[str]:
+        return [message.kind async for message in reading.reader]
+
+    assert asyncio.run(kinds()) == ["snapshot", "batch"]
+
+
+def test_columns_are_read_as_rows() -> None:
+    body = {"columns": {"instrument_token": [1, 2], "ltp": [5.0, None]}}
+    rows = Message("batch", BOOK, body).rows()
+    assert rows == [{"instrument_token": 1, "ltp": 5.0}, {"instrument_token": 2, "ltp": None}]
+
+
+def test_instruments_are_found_by_token(reading: Reading) -> None:
+    columns = {"instrument_token": [1, 2], "tradingsymbol": ["A", "B"]}
+    key = f"ticker:v1:instruments:{BOOK}"
+    reading.redis.values[key] = json.dumps({"columns": columns}).encode()
+    found = asyncio.run(reading.reader.instruments(BOOK))
+    assert {token: row["tradingsymbol"] for token, row in found.items()} == {1: "A", 2: "B"}
+
+
+def test_a_book_nobody_publishes_has_no_instruments(reading: Reading) -> None:
+    assert asyncio.run(reading.reader.instruments(BOOK)) == {}
+
+
+@st.composite
+def deliveries(draw: st.DrawFn) -> list[tuple[str, int, int]]:
+    """A publisher's messages with losses and repeats: (kind, seq, the snapshot's seq then)."""
+    sent: list[tuple[str, int, int]] = []
+    seq, snapshot_seq = 0, 0
+    for _ in range(draw(st.integers(1, 60))):
+        kind = draw(st.sampled_from(["batch", "batch", "gap", "status", "heartbeat"]))
+        seq += kind != "heartbeat"
+        if draw(st.booleans()):
+            snapshot_seq = seq
+        copies = draw(st.sampled_from([0, 1, 1, 1, 1, 2]))
+        sent += [(kind, seq, snapshot_seq)] * copies
+    return sent
+
+
+@given(deliveries())
+def test_whatever_is_lost_or_repeated_the_caller_misses_nothing_without_being_told(
+    sent: list[tuple[str, int, int]],
+) -> None:
+    reading = Reading()
+    has_state, at = False, 0
+    for kind, seq, snapshot_seq in sent:
+        reading.snapshot(snapshot_seq)
+        for seen_kind, seen_seq in reading.receive(kind, seq):
+            if seen_kind == "missed":
+                has_state = False
+            elif seen_kind == "snapshot":
+                assert seen_seq >= at
+                has_state, at = True, seen_seq
+            else:
+                assert has_state
+                assert seen_seq == (at if seen_kind == "heartbeat" else at + 1)
+                at = seen_seq
