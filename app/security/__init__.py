@@ -1,0 +1,1 @@
+"""Who may come in, and how much of us one caller may use: tokens, then limits."""
