@@ -1,0 +1,100 @@
+"""One line per event on standard error, and no secret in it."""
+
+from __future__ import annotations
+
+import json
+import logging
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from app.logging import SILENCED, configure
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+SECRET = "must-not-be-seen"
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_before() -> Iterator[None]:
+    root = logging.getLogger()
+    handlers, level = root.handlers[:], root.level
+    levels = {name: logging.getLogger(name).level for name in SILENCED}
+    yield
+    root.handlers[:], root.level = handlers, level
+    for name, before in levels.items():
+        logging.getLogger(name).setLevel(before)
+    structlog.reset_defaults()
+
+
+@pytest.fixture
+def logged(capsys: pytest.CaptureFixture[str]) -> Any:
+    def logged(event: str, **facts: object) -> dict[str, Any]:
+        configure("info", "json")
+        structlog.get_logger().info(event, **facts)
+        line: dict[str, Any] = json.loads(capsys.readouterr().err)
+        return line
+
+    return logged
+
+
+def test_an_event_is_one_line_of_json_with_its_facts(logged: Any) -> None:
+    line = logged("feed_up", connection=2)
+    del line["timestamp"]
+    assert line == {"event": "feed_up", "level": "info", "connection": 2}
+
+
+def test_an_event_says_when_it_was_in_utc(logged: Any) -> None:
+    assert logged("feed_up")["timestamp"].endswith("Z")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "access_token",
+        "request_token",
+        "enctoken",
+        "api_secret",
+        "password",
+        "Authorization",
+        "TOKEN",
+    ],
+)
+def test_a_value_whose_key_speaks_of_a_secret_is_hidden(logged: Any, key: str) -> None:
+    line = logged("logged_in", **{key: SECRET})
+    assert line[key] == "(hidden)"
+
+
+@pytest.mark.parametrize("key", ["instrument_token", "tokens", "symbol"])
+def test_a_value_that_only_sounds_secret_is_shown(logged: Any, key: str) -> None:
+    assert logged("subscribed", **{key: 256_265})[key] == 256_265
+
+
+def test_what_json_does_not_know_is_written_as_text(logged: Any) -> None:
+    assert logged("started", directory=PurePosixPath("/run/x"))["directory"] == "/run/x"
+
+
+def test_an_event_below_the_level_is_not_written(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("warning", "json")
+    structlog.get_logger().info("feed_up")
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("library", SILENCED)
+def test_a_library_that_logs_addresses_is_silenced(
+    library: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    configure("debug", "json")
+    logging.getLogger(library).warning("wss://ws.kite.trade?access_token=%s", SECRET)
+    assert SECRET not in capsys.readouterr().err
+
+
+def test_events_for_the_eye_hide_secrets_too(capsys: pytest.CaptureFixture[str]) -> None:
+    configure("info", "console")
+    structlog.get_logger().info("logged_in", access_token=SECRET)
+    text = capsys.readouterr().err
+    assert "logged_in" in text
+    assert SECRET not in text
