@@ -290,6 +290,7 @@ async def _postgres(port: int, *, durable: bool) -> AsyncIterator[EmbeddedPostgr
                     f"the embedded PostgreSQL did not become ready: {error!r}"
                     f" status={child.returncode} limit_s={START_S}\n{words}"
                 ) from error
+            postgres_programs.release_shared_memory(directory)
             yield EmbeddedPostgres(url=url, port=port, directory=directory, child=child)
 
 

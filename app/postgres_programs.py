@@ -11,6 +11,7 @@ few programs and files that a server needs, 23 MB, are copied beside its data, i
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 import pwd
@@ -36,6 +37,10 @@ PARTS: Final = (
     f"{PACKAGE}.libs",
     f"{PACKAGE}/.dylibs",
 )
+# The kernel's number; Python has no name for it.
+IPC_RMID: Final = 0
+# Of `postmaster.pid`, which holds a fact per line: key and identifier of the segment.
+SHARED_MEMORY_LINE: Final = 6
 PROBE_S: Final = 10.0
 SUPERUSER: Final = "postgres"
 # The order of bytes, the same everywhere; macOS has no C.UTF-8. Nothing is worth a wait for the
@@ -96,16 +101,40 @@ def command(
     if user is not None:
         os.chown(password_file, *user)
     data = directory / "data"
-    initdb = [programs / "initdb", "--pgdata", data, "--pwfile", password_file, *INITDB_OPTIONS]
+    initdb: list[str | Path] = [
+        programs / "initdb",
+        "--pgdata",
+        data,
+        "--pwfile",
+        password_file,
+        *INITDB_OPTIONS,
+    ]
     for name, value in _settings(directory, port, durable=durable).items():
         initdb += ["--set", f"{name}={value}"]
-    steps = [
+    steps: list[list[str | Path]] = [
+        # Where `sh` is bash, it would otherwise go on to the server after the stop signal.
+        ["trap", "exit 1", "INT"],
+        # Where we are may be closed to `user`.
         ["cd", directory],
         initdb,
         ["rm", password_file],
         ["exec", programs / "postgres", "-D", data],
     ]
     return ["/bin/sh", "-c", " && ".join(shlex.join(map(str, step)) for step in steps)]
+
+
+def release_shared_memory(directory: Path) -> None:
+    """Let the kernel free the running server's System V segment with the last process that has it.
+
+    PostgreSQL keeps one beside its real shared memory, to notice a second server on the same data,
+    and removes it when it stops; after kill -9 nobody would. No second server comes here.
+    """
+    lines = (directory / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()
+    segment = int(lines[SHARED_MEMORY_LINE].split()[1])
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.shmctl(segment, IPC_RMID, None) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, f"shmctl({segment}): {os.strerror(number)}")
 
 
 def _settings(directory: Path, port: int, *, durable: bool) -> dict[str, object]:
