@@ -9,10 +9,10 @@ cancellation as a failure, and 3. when excluded as a success, which closes a hal
 the place of ours. 7. Any success forgets all failures, so a broker that fails every other call
 never trips it; and its Redis storage blocks the event loop.
 
-So the call never runs inside pybreaker. A caller asks for a permit, makes its call, and settles the
-permit with what it learnt; only that verdict is fed to pybreaker, as a function that returns or
-raises at once. Time to wait, the single probe, and the window of failures are kept here. A verdict
-about a call admitted in an earlier state is dropped: it says nothing about the broker now.
+So the call never runs inside pybreaker. A caller asks for a permit, makes its call, and reports to
+the permit what it learnt; only that is fed to pybreaker, as a function that returns or raises at
+once. Time to wait, the single probe, and the window of failures are kept here. A report about a
+call admitted in an earlier state is dropped: it says nothing about the broker now.
 
 Source: reliability.md §1.13.
 """
@@ -50,7 +50,7 @@ class BreakerState(StrEnum):
     HALF_OPEN = "half-open"
 
 
-class Verdict(StrEnum):
+class Health(StrEnum):
     """What a call said about the broker's health, which is not whether it said yes."""
 
     SUCCESS = "success"
@@ -63,7 +63,7 @@ class Verdict(StrEnum):
     """Nothing was learnt: the caller was cancelled, or never got to ask."""
 
 
-_WEIGHT: Final = {Verdict.FAILURE: 1, Verdict.AMBIGUOUS: 2}
+_WEIGHT: Final = {Health.FAILURE: 1, Health.AMBIGUOUS: 2}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,23 +105,23 @@ class BreakerOpen(BrokerUnavailable):
 
 
 class Permit:
-    """Leave to make one call; settle it with what was learnt, or release it. The first one counts.
+    """Leave to make one call; report what was learnt, or release it. The first of them counts.
 
     Also a context manager that releases at the end, so that no path leaves it open.
     """
 
-    def __init__(self, settled: Callable[[Verdict], None]) -> None:
-        self._settled: Callable[[Verdict], None] | None = settled
+    def __init__(self, reported: Callable[[Health], None]) -> None:
+        self._reported: Callable[[Health], None] | None = reported
 
-    def settle(self, verdict: Verdict) -> None:
+    def report(self, health: Health) -> None:
         """Report what the call said about the broker."""
-        settled, self._settled = self._settled, None
-        if settled is not None:
-            settled(verdict)
+        reported, self._reported = self._reported, None
+        if reported is not None:
+            reported(health)
 
     def release(self) -> None:
         """Report that nothing was learnt, unless something was reported before."""
-        self.settle(Verdict.NEITHER)
+        self.report(Health.NEITHER)
 
     def __enter__(self) -> Self:
         return self
@@ -154,14 +154,14 @@ class Breaker:
             name=name,
         )
         self._opened_at_ns = 0
-        self._period = 0  # counts state changes, so that a late verdict is known to be late
+        self._period = 0  # counts state changes, so that a late report is known to be late
         self._probe_until_ns: int | None = None
         self._probe = 0  # number of the newest probe
         self.refused_count = 0
 
     @property
     def state(self) -> BreakerState:
-        """The state as of the last admission or verdict; OPEN turns HALF_OPEN when asked."""
+        """The state as of the last admission or report; OPEN turns HALF_OPEN when asked."""
         return BreakerState(self._machine.current_state)
 
     @property
@@ -193,20 +193,20 @@ class Breaker:
             self._machine.half_open()
         if self.state is BreakerState.CLOSED:
             period = self._period
-            return Permit(lambda verdict: self._settle(verdict, period))
+            return Permit(lambda health: self._settle(health, period))
         if self.state is BreakerState.OPEN or self._is_probing(now_ns):
             self.refused_count += 1
             return None
         self._probe += 1
         self._probe_until_ns = now_ns + round(self._rules.probe_s_max * NS_PER_S)
         period, probe = self._period, self._probe
-        return Permit(lambda verdict: self._settle_probe(verdict, period, probe))
+        return Permit(lambda health: self._settle_probe(health, period, probe))
 
     async def call(
         self,
         work: Callable[[], Awaitable[T]],
         *,
-        judge: Callable[[T], Verdict] | None = None,
+        judge: Callable[[T], Health] | None = None,
         bypass: bool = False,
     ) -> T:
         """Make one call if it is admitted, and learn from how it ends.
@@ -225,16 +225,16 @@ class Breaker:
         with permit:
             try:
                 result = await work()
-            except BrokerUnavailable:
-                permit.settle(Verdict.FAILURE)
+            except (BrokerUnavailable, TimeoutError):
+                permit.report(Health.FAILURE)
                 raise
             except OrderOutcomeUnknown:
-                permit.settle(Verdict.AMBIGUOUS)
+                permit.report(Health.AMBIGUOUS)
                 raise
             except LoginRequired:
-                permit.settle(Verdict.SUCCESS)
+                permit.report(Health.SUCCESS)
                 raise
-            permit.settle(Verdict.SUCCESS if judge is None else judge(result))
+            permit.report(Health.SUCCESS if judge is None else judge(result))
             return result
 
     def _half_opens_ns(self) -> int:
@@ -243,18 +243,18 @@ class Breaker:
     def _is_probing(self, now_ns: int) -> bool:
         return self._probe_until_ns is not None and now_ns < self._probe_until_ns
 
-    def _settle_probe(self, verdict: Verdict, period: int, probe: int) -> None:
+    def _settle_probe(self, health: Health, period: int, probe: int) -> None:
         if probe == self._probe:
             self._probe_until_ns = None
-            self._settle(verdict, period)
+            self._settle(health, period)
 
-    def _settle(self, verdict: Verdict, period: int) -> None:
-        if verdict is Verdict.NEITHER or period != self._period:
+    def _settle(self, health: Health, period: int) -> None:
+        if health is Health.NEITHER or period != self._period:
             return
-        if verdict is Verdict.SUCCESS:
+        if health is Health.SUCCESS:
             self._machine.call(_succeed)
             return
-        for _ in range(_WEIGHT[verdict]):
+        for _ in range(_WEIGHT[health]):
             if period == self._period:
                 self._count_failure()
 
@@ -297,7 +297,7 @@ def _fail() -> None:
     raise _Failure
 
 
-def _ignore(_: Verdict) -> None:
+def _ignore(_: Health) -> None:
     return
 
 
