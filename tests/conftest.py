@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import uuid
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import pytest
 import redis
-from running import Exchange, exchange
+from running import LIVELY, Exchange, exchange
 
 from app.embedded import EmbeddedRedis, embedded_redis_process
-from ticker_service.simulator import SimulatorOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-LIVELY: Final = SimulatorOptions(seed=7, rate_per_s=2_000.0, enforce_rate_limits=False)
 
 
 @pytest.fixture(scope="session")

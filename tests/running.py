@@ -21,6 +21,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import httpx
 import orjson
+import redis
 
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.simulator import Simulator, SimulatorOptions
@@ -33,6 +34,7 @@ T = TypeVar("T")
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 DEADLINE_S: Final = 20.0
+LIVELY: Final = SimulatorOptions(seed=7, rate_per_s=2_000.0, enforce_rate_limits=False)
 PACE_S: Final = 0.01
 """How often a condition is asked for where nothing can be waited on."""
 
@@ -171,10 +173,17 @@ class Daemon:
     def ready(self) -> httpx.Response:
         return self.get("/health/ready")
 
-    def becomes_ready(self) -> dict[str, Any]:
-        answer = eventually(lambda: (a := self.ready()).status_code == 200 and a)
-        assert answer, self.program.err.text()
-        body: dict[str, Any] = answer.json()
+    def becomes_ready(self, *, subscribed_min: int = 10) -> dict[str, Any]:
+        """Wait until ticks flow and the window of strikes is open; return what health says."""
+
+        def answer() -> dict[str, Any] | None:
+            answered = self.ready()
+            body: dict[str, Any] = answered.json()
+            is_open = answered.status_code == 200 and body["subscribed"] >= subscribed_min
+            return body if is_open else None
+
+        body = eventually(answer)
+        assert body, self.program.err.text()
         return body
 
     def metrics(self) -> dict[str, float]:
@@ -197,6 +206,68 @@ def daemon(settings: Mapping[str, object]) -> Iterator[Daemon]:
         httpx.Client(trust_env=False, timeout=DEADLINE_S) as http,
     ):
         yield Daemon(running, http)
+
+
+class Subscriber:
+    """What a subscriber of one book's channel gets, as it comes: no numbers are put right."""
+
+    def __init__(self, client: redis.Redis, channel: str) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self._pubsub = client.pubsub()
+        self._pubsub.subscribe(channel)
+        confirmed = self._pubsub.get_message(timeout=DEADLINE_S)
+        assert confirmed is not None
+
+    def until(
+        self, condition: Callable[[dict[str, Any]], object], *, within_s: float = DEADLINE_S
+    ) -> dict[str, Any]:
+        """Take messages until one meets the condition, and return it."""
+        deadline = time.monotonic() + within_s
+        while (left_s := deadline - time.monotonic()) > 0:
+            raw = self._pubsub.get_message(timeout=left_s)
+            if raw is None or raw["type"] != "message":
+                continue
+            message: dict[str, Any] = orjson.loads(raw["data"])
+            self.seen.append(message)
+            if condition(message):
+                return message
+        tail = [
+            {k: v for k, v in m.items() if k not in {"columns", "instruments"}}
+            for m in self.seen[-5:]
+        ]
+        raise AssertionError(f"no such message among {len(self.seen)}, the last are {tail}")
+
+    def close(self) -> None:
+        self._pubsub.close()
+
+
+@contextlib.contextmanager
+def subscriber(url: str, channel: str) -> Iterator[Subscriber]:
+    """Subscribe to a channel for the length of the block."""
+    with redis.Redis.from_url(url) as client:
+        subscribed = Subscriber(client, channel)
+        try:
+            yield subscribed
+        finally:
+            subscribed.close()
+
+
+def is_kind(kind: str, **facts: object) -> Callable[[dict[str, Any]], bool]:
+    """Return a condition on a message: its kind, and what it says."""
+    return lambda m: m["kind"] == kind and all(m[name] == value for name, value in facts.items())
+
+
+def assert_gap_free(messages: list[dict[str, Any]]) -> None:
+    """Check what the wire promises of every channel, repeats of a number aside."""
+    at = None
+    for message in messages:
+        seq = message["seq"]
+        if message["kind"] == "heartbeat":
+            assert at is None or seq == at, (at, seq)
+        else:
+            # The same bytes may come twice after a failure, never something new under an old number.
+            assert at is None or seq in {at, at + 1}, (at, seq, message["kind"])
+        at = seq
 
 
 class Beside:
@@ -242,15 +313,19 @@ class Beside:
 
 
 class CountingSimulator(Simulator):
-    """The simulator, counting the upgrades that were asked for."""
+    """The simulator, counting the upgrades that were asked for and refusing some on demand."""
 
     def __init__(self, options: SimulatorOptions) -> None:
         super().__init__(options, clock=SystemClock())
         self.upgrades = 0
+        self.refusals: list[int] = []
+        """Status codes that the next upgrades are refused with, whoever asks."""
         admit = self.feed._admit
 
         def counted(connection: Any, request: Any) -> Any:
             self.upgrades += 1
+            if self.refusals:
+                return connection.respond(self.refusals.pop(0), "refused by the test\n")
             return admit(connection, request)
 
         self.feed._admit = counted  # type: ignore[method-assign]

@@ -1,0 +1,235 @@
+"""A consumer of the real daemon's channels: complete, or told that it is not."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+from kite_stand_in import raw_server
+from redis.asyncio import Redis
+from running import Daemon, Exchange, daemon
+
+from ticker_service.client import Message, TickReader
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+DEADLINE_S = 15.0
+BOOK = "NIFTY"
+NO_RECONNECT = "a lost connection ends the iteration with redis' ConnectionError"
+
+
+@pytest.fixture
+def settings(lively_exchange: Exchange, redis_url: str, prefix: str) -> dict[str, object]:
+    return lively_exchange.settings(
+        redis_url=redis_url, channel_prefix=prefix, snapshot_ms=100, heartbeat_ms=500
+    )
+
+
+@pytest.fixture
+def published(settings: dict[str, object]) -> Iterator[Daemon]:
+    with daemon(settings) as running:
+        running.becomes_ready()
+        yield running
+
+
+class Read:
+    """Everything a reader has yielded, with a way to wait for more."""
+
+    def __init__(self, reader: TickReader) -> None:
+        self.reader = reader
+        self.messages: list[Message] = []
+        self._stream = aiter(reader)
+
+    async def until(self, condition: Callable[[Message], object]) -> Message:
+        async with asyncio.timeout(DEADLINE_S):
+            while True:
+                message = await anext(self._stream)
+                self.messages.append(message)
+                if condition(message):
+                    return message
+
+    def assert_complete(self) -> None:
+        """Check that every number follows on the one before, or a snapshot stands between."""
+        at: tuple[int, int] | None = None
+        for message in self.messages:
+            epoch = message.body["epoch"]
+            seq = message.body["seq"]
+            if message.kind == "missed":
+                at = None
+                continue
+            if message.kind != "snapshot":
+                assert at is not None, f"{message.kind} before a snapshot"
+                assert (epoch, seq) == (at[0], at[1] + (message.kind != "heartbeat"))
+            at = (epoch, seq)
+
+
+@contextlib.asynccontextmanager
+async def reading(url: str, prefix: str) -> AsyncIterator[Read]:
+    async with TickReader(url, [BOOK], channel_prefix=prefix) as reader:
+        yield Read(reader)
+
+
+def batches(count: int) -> Callable[[Message], bool]:
+    """Return a condition that holds at the so-manieth batch."""
+    left = itertools.count(count - 1, -1)
+    return lambda message: message.kind == "batch" and next(left) <= 0
+
+
+def test_it_starts_from_a_snapshot_and_goes_on_without_a_gap(
+    published: Daemon, redis_url: str, prefix: str
+) -> None:
+    async def scene() -> None:
+        async with reading(redis_url, prefix) as read:
+            await read.until(batches(30))
+            await read.until(lambda message: message.kind == "heartbeat")
+            assert read.messages[0].kind == "snapshot"
+            assert read.reader.missed == 0
+            read.assert_complete()
+            assert {message.body["epoch"] for message in read.messages} == {published.epoch}
+
+    asyncio.run(scene())
+
+
+def test_a_snapshot_and_what_follows_name_known_instruments(
+    published: Daemon, redis_url: str, prefix: str
+) -> None:
+    async def scene() -> None:
+        async with reading(redis_url, prefix) as read:
+            batch = await read.until(batches(1))
+            known = await read.reader.instruments(BOOK)
+            snapshot = read.messages[0]
+            rows = [*snapshot.rows(), *batch.rows()]
+            assert {row["instrument_token"] for row in rows} <= known.keys()
+            kinds = {known[row["instrument_token"]]["instrument_type"] for row in rows}
+            assert kinds <= {"EQ", "FUT", "CE", "PE"}
+            assert await read.reader.instruments("NOSUCH") == {}
+
+    del published
+    asyncio.run(scene())
+
+
+def test_a_book_joined_late_and_one_joined_early_agree_on_every_row(
+    published: Daemon, redis_url: str, prefix: str, lively_exchange: Exchange
+) -> None:
+    async def scene() -> None:
+        async with reading(redis_url, prefix) as early, reading(redis_url, prefix) as late:
+            await early.until(batches(20))
+            await late.until(lambda message: message.kind == "snapshot")
+            snapshot = late.messages[-1].body
+            rows = {}
+            await early.until(lambda message: message.body["seq"] >= snapshot["seq"])
+            for message in early.messages:
+                if message.kind in {"snapshot", "batch"} and message.body["seq"] <= snapshot["seq"]:
+                    rows |= {row["instrument_token"]: row for row in message.rows()}
+            for row in late.messages[-1].rows():
+                mine = rows[row["instrument_token"]]
+                for name in ("ltp", "bid", "ask", "volume", "exchange_ts_us", "received_at_us"):
+                    assert row[name] == mine[name]
+
+    del published, lively_exchange
+    asyncio.run(scene())
+
+
+@pytest.mark.xfail(strict=True, reason=NO_RECONNECT)
+def test_its_connection_killed_at_redis_is_no_reason_to_be_fooled(
+    published: Daemon, redis_url: str, prefix: str
+) -> None:
+    async def scene() -> None:
+        async with reading(redis_url, prefix) as read, Redis.from_url(redis_url) as admin:
+            for _ in range(3):
+                await read.until(batches(5))
+                assert await admin.client_kill_filter(_type="pubsub") >= 1
+            await read.until(batches(5))
+            read.assert_complete()
+            lost = [m for m in read.messages if m.kind == "missed"]
+            assert read.reader.missed == sum(m.body["seq"] - m.body["expected_seq"] for m in lost)
+
+    del published
+    asyncio.run(scene())
+
+
+class Gate:
+    """A way to Redis that can be shut: connections break, and new ones are turned away."""
+
+    def __init__(self, redis_url: str) -> None:
+        self.target_port = int(redis_url.rsplit(":", 1)[1].split("/", maxsplit=1)[0])
+        self.is_open = True
+        self._writers: list[asyncio.StreamWriter] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if not self.is_open:
+            return
+        their_reader, their_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
+        self._writers += [writer, their_writer]
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._carry(reader, their_writer))
+                tasks.create_task(self._carry(their_reader, writer))
+        finally:
+            their_writer.transport.abort()
+
+    def shut(self) -> None:
+        self.is_open = False
+        for writer in self._writers:
+            writer.transport.abort()
+        self._writers.clear()
+
+    @staticmethod
+    async def _carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+                await writer.drain()
+        writer.transport.abort()
+
+
+@pytest.mark.xfail(strict=True, reason=NO_RECONNECT)
+def test_messages_lost_on_the_way_are_told_and_made_good_by_a_snapshot(
+    published: Daemon, redis_url: str, prefix: str
+) -> None:
+    gate = Gate(redis_url)
+
+    async def scene() -> None:
+        async with raw_server(gate.serve) as port, reading(redis_url, prefix) as witness:
+            behind = redis_url.replace(f":{gate.target_port}/", f":{port}/")
+            async with reading(behind, prefix) as read:
+                await read.until(batches(5))
+                gate.shut()
+                # What comes now, only the witness sees.
+                await witness.until(batches(10))
+                gate.is_open = True
+                missed = await read.until(lambda message: message.kind == "missed")
+                assert read.reader.missed == missed.body["seq"] - missed.body["expected_seq"] > 0
+                snapshot = await read.until(lambda message: message.kind == "snapshot")
+                assert snapshot.body["seq"] >= missed.body["expected_seq"]
+                await read.until(batches(5))
+                read.assert_complete()
+
+    del published
+    asyncio.run(scene())
+
+
+def test_a_new_run_of_the_daemon_is_a_new_epoch_and_a_new_snapshot(
+    settings: dict[str, object], redis_url: str, prefix: str
+) -> None:
+    async def scene() -> None:
+        async with reading(redis_url, prefix) as read:
+            with daemon(settings) as first:
+                await asyncio.to_thread(first.becomes_ready)
+                await read.until(batches(5))
+                first.program.signal(15)
+                await read.until(lambda m: m.kind == "status" and m.body["state"] == "stopped")
+                assert await asyncio.to_thread(first.program.wait) == 0
+            with daemon(settings) as second:
+                news = await read.until(lambda m: m.body["epoch"] == second.epoch)
+                await read.until(batches(5))
+            assert second.epoch > first.epoch
+            assert news.kind == "snapshot"
+            assert read.reader.missed == 0
+            read.assert_complete()
+
+    asyncio.run(scene())
