@@ -1,0 +1,372 @@
+"""The order journal on PostgreSQL. Port ``OrderJournal``.
+
+Path: admit -> [journal] -> execute -> settle -> report. Each write is one statement, so one round
+trip and one transaction: the task moves, its event is numbered and appended, an attempt begins or
+ends, or nothing of it happens. Who may move what is in the statement's ``WHERE`` and in the
+database's triggers (``adapters/migrations``), not here.
+
+Times are kept to the microsecond; see :mod:`ticker_service.adapters.postgres_rows`.
+"""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Final, Self
+
+import orjson
+from psycopg.types.json import Jsonb
+from psycopg.types.numeric import Int8
+
+from ticker_service.adapters import postgres_events as events
+from ticker_service.adapters.postgres_migrate import check_current
+from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool, Unconfirmed
+from ticker_service.adapters.postgres_rows import event_of, task_of, time_of
+from ticker_service.adapters.postgres_statements import Statements
+from ticker_service.adapters.postgres_writer import AccountLocks
+from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order_state import TaskState
+from ticker_service.errors import (
+    IdempotencyConflict,
+    InvariantViolatedError,
+    OrderRefused,
+    TaskMoved,
+)
+from ticker_service.ports import Admitted
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+    from ticker_service.adapters.postgres_rows import Row
+    from ticker_service.domain.order import Account, NewTask, OrderEvent, OrderTask, TaskUpdate
+
+# An index row holds a third of a page; a name longer than this is no name.
+NAME_LENGTH_MAX: Final = 200
+
+
+class PostgresJournal:
+    """The durable record of orders in one database.
+
+    Use as ``async with PostgresJournal(url) as journal``, or call :meth:`open` and :meth:`close`.
+    The URL may hold a password and is never shown.
+
+    Thread/Task: belongs to the event loop it was opened in; any number of its tasks may call.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        options: JournalOptions | None = None,
+        *,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
+        options = options or JournalOptions()
+        self._new_id = new_id
+        self._options = options
+        self._sql = Statements.load()
+        self._database = Database(url, options, self._sql.configure_session)
+        self._orders = Pool(self._database, "orders", options.orders)
+        self._queries = Pool(self._database, "queries", options.queries)
+        self._locks = AccountLocks(self._database, self._sql)
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the database was there when it was last needed."""
+        return self._database.is_available
+
+    async def open(self) -> None:
+        """Look at what the journal's promises rest on, then begin to connect.
+
+        Raises:
+            JournalUnavailable: The database is not there; trying again is safe.
+            ConfigurationError: It may lose what it confirms, or lacks a migration.
+        """
+        connection = await self._database.connect(self._options.orders)
+        try:
+            await check_current(self._database, connection)
+        finally:
+            await connection.close()
+        await self._orders.open()
+        await self._queries.open()
+
+    async def close(self) -> None:
+        """Give the account locks and the connections back."""
+        await self._locks.close()
+        await self._orders.close()
+        await self._queries.close()
+
+    async def __aenter__(self) -> Self:
+        await self.open()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def acquire(self, account: Account) -> int:
+        """Become the account's one writer; return the new ``writer_epoch``.
+
+        Raises:
+            AccountTaken: Another process writes this account.
+        """
+        return await self._locks.acquire(account)
+
+    async def release(self, account: Account) -> None:
+        """Stop being the account's writer."""
+        await self._locks.release(account)
+
+    def is_writer(self, account: Account) -> bool:
+        """Return whether we are the account's writer as far as is known; ask before each send."""
+        return self._locks.is_writer(account)
+
+    async def heartbeat(self) -> frozenset[Account]:
+        """Return the accounts whose lock was lost since the last call; stop sending for them."""
+        return await self._locks.heartbeat()
+
+    async def watch_writers(self, on_lost: Callable[[frozenset[Account]], None]) -> None:
+        """Call :meth:`heartbeat` until cancelled; tell which accounts were lost."""
+        await self._locks.watch(on_lost)
+
+    async def admit(self, new: NewTask) -> Admitted:
+        """Journal an instruction in state RECEIVED, or return the one its key already names.
+
+        Raises:
+            IdempotencyConflict: The key is known with another body, or its ``client_order_id``
+                names another order.
+            OrderRefused: A name is empty, too long, or holds what PostgreSQL cannot.
+        """
+        _refuse_unstorable(new)
+        parameters = {
+            "task_id": new.task_id,
+            "kind": new.kind.value,
+            "account": new.account,
+            "principal": new.principal,
+            "request_id": new.request_id,
+            "client_order_id": new.client_order_id,
+            "body": _json(dict(new.body)),
+            "body_sha256": new.body_sha256,
+            "deadline": time_of(new.deadline_ns),
+            "received_at": time_of(new.received_at_ns),
+            "target_task_id": new.target_task_id,
+            **self._event(events.RECEIVED, events.received(new)),
+        }
+        try:
+            admitted = await self._orders.run(self._sql.admit_task, parameters)
+        except Unconfirmed:
+            # The key says whether it was committed; if not even that can be read, or it is not
+            # there yet, nobody knows, and the caller sends the same key again.
+            known = await self._known(new)
+            if known is None:
+                raise
+            return Admitted(task=known, is_new=known.task_id == new.task_id)
+        if admitted:
+            return Admitted(task=task_of(admitted[0]), is_new=True)
+        return Admitted(task=await self._earlier(new), is_new=False)
+
+    async def claim(
+        self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
+    ) -> OrderTask:
+        """Commit the intent: READY to SENDING, attempt + 1, one attempt row with its unique tag.
+
+        Raises:
+            TaskMoved: The task is no longer what ``task`` says, or the epoch is not the newest.
+        """
+        if not self.is_writer(task.account):
+            raise TaskMoved(f"the lock of the account is not ours, account={task.account}")
+        parameters = {
+            "task_id": task.task_id,
+            "account": task.account,
+            "version": Int8(task.version),
+            "writer_epoch": Int8(writer_epoch),
+            "tag": tag,
+            "now": time_of(now_ns),
+            "send_not_after": time_of(send_not_after_ns),
+            **self._event(events.INTENT_RECORDED, events.intent_recorded(task, tag)),
+        }
+        return await self._move(self._sql.claim_task, task, parameters)
+
+    async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
+        """Append one event and move the task, if it is still at ``task.version``.
+
+        A step out of SENDING is the newest writer's to make, and back to READY only the sender's.
+
+        Raises:
+            TaskMoved: It has moved on; read it again and merge again.
+        """
+        parameters = {
+            "task_id": task.task_id,
+            "account": task.account,
+            "version": Int8(task.version),
+            "from_state": task.state.value,
+            "state": update.state.value,
+            "writer_epoch": self._fence(task),
+            "broker_order_id": events.text(update.broker_order_id),
+            "broker_status": events.text(update.broker_status),
+            "filled_quantity": _integer(update.filled_quantity),
+            "average_price": update.average_price,
+            "reason_code": events.text(update.reason_code),
+            "reason": events.text(update.reason),
+            "outcome": update.outcome,
+            "http_status": _integer(update.http_status),
+            "now": time_of(now_ns),
+            **self._event(update.event, events.step(task, update)),
+        }
+        return await self._move(self._sql.record_step, task, parameters)
+
+    async def task(self, task_id: uuid.UUID) -> OrderTask | None:
+        """Return one task."""
+        return _first(await self._orders.run(self._sql.task_by_id, {"task_id": task_id}))
+
+    async def task_of_order(self, principal: str, client_order_id: str) -> OrderTask | None:
+        """Return the PLACE task a caller named so."""
+        named = {"principal": principal, "client_order_id": client_order_id}
+        return _first(await self._queries.run(self._sql.task_by_client_order, named))
+
+    async def tasks_in(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
+        """Return an account's tasks in the given states, oldest first."""
+        wanted = {"account": account, "states": sorted(state.value for state in states)}
+        # Planned anew each time: which partial index serves depends on the states asked for.
+        rows = await self._orders.run(self._sql.tasks_in, wanted, prepare=False)
+        return [task_of(row) for row in rows]
+
+    async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
+        """Return the task one of whose attempts carries this tag."""
+        return _first(
+            await self._orders.run(self._sql.task_by_tag, {"account": account, "tag": tag})
+        )
+
+    async def tasks_of(
+        self, principal: str, accounts: Collection[Account], *, limit: int
+    ) -> list[OrderTask]:
+        """Return a caller's newest tasks on some accounts, newest first."""
+        wanted = {"principal": principal, "accounts": list(accounts), "limit": Int8(limit)}
+        return [task_of(row) for row in await self._queries.run(self._sql.tasks_of, wanted)]
+
+    async def events_after(
+        self, account: Account, account_seq: int, *, limit: int
+    ) -> list[OrderEvent]:
+        """Return an account's events with a greater number, in order."""
+        wanted = {"account": account, "account_seq": Int8(account_seq), "limit": Int8(limit)}
+        return [event_of(row) for row in await self._queries.run(self._sql.events_after, wanted)]
+
+    async def last_seq(self, account: Account) -> int:
+        """Return the number of an account's newest event, 0 before the first."""
+        rows = await self._queries.run(self._sql.last_seq, {"account": account})
+        return int(rows[0]["last_seq"]) if rows else 0
+
+    async def delivered_seq(self, account: Account, sink: str) -> int:
+        """Return up to which number a sink has had an account's events."""
+        named = {"account": account, "sink": sink}
+        rows = await self._queries.run(self._sql.delivered_seq, named)
+        return int(rows[0]["account_seq"]) if rows else 0
+
+    async def set_delivered(self, account: Account, sink: str, account_seq: int) -> None:
+        """Remember up to which number a sink has had an account's events; it never falls."""
+        reached = {"account": account, "sink": sink, "account_seq": Int8(account_seq)}
+        await self._queries.run(self._sql.set_delivered, reached)
+
+    async def _move(
+        self, statement: bytes, task: OrderTask, parameters: Mapping[str, object]
+    ) -> OrderTask:
+        try:
+            moved = await self._orders.run(statement, parameters)
+        except Unconfirmed:
+            # The event's id says whether it was committed. Its absence says nothing: the server
+            # may still be at it, so the caller has to read again before it decides.
+            moved = await self._orders.run(
+                self._sql.task_of_event, {"event_id": parameters["event_id"]}
+            )
+            if not moved:
+                raise
+        if not moved:
+            raise TaskMoved(await self._why_not(task))
+        return task_of(moved[0])
+
+    async def _why_not(self, task: OrderTask) -> str:
+        known = await self.task(task.task_id)
+        now = "it does not exist" if known is None else f"version={known.version} {known.state}"
+        return (
+            f"the task moved or its writer is superseded, task_id={task.task_id}"
+            f" expected: version={task.version} {task.state} found: {now}"
+            f" our_epoch={self._locks.epoch(task.account)}"
+        )
+
+    async def _known(self, new: NewTask) -> OrderTask | None:
+        """Return the task of the key, if it says the same."""
+        key = {"principal": new.principal, "request_id": new.request_id}
+        known = _first(await self._orders.run(self._sql.task_by_request, key))
+        if known is not None and not _says_the_same(known, new):
+            raise IdempotencyConflict(
+                "IDEMPOTENCY_CONFLICT",
+                "this key was used before for another request; nothing was done",
+                field="request_id",
+                value=new.request_id,
+            )
+        return known
+
+    async def _earlier(self, new: NewTask) -> OrderTask:
+        known = await self._known(new)
+        if known is not None:
+            return known
+        if new.kind is TaskKind.PLACE:
+            named = {"principal": new.principal, "client_order_id": new.client_order_id}
+            if await self._orders.run(self._sql.task_by_client_order, named):
+                raise IdempotencyConflict(
+                    "IDEMPOTENCY_CONFLICT",
+                    "this client_order_id names an order of another request; nothing was done",
+                    field="client_order_id",
+                    value=new.client_order_id,
+                )
+        raise InvariantViolatedError(f"Invariant: a task_id is new, task_id={new.task_id}")
+
+    def _event(self, event: str, data: events.Data) -> dict[str, object]:
+        return {
+            "event_id": self._new_id(),
+            "event": event,
+            "event_version": Int8(events.version_of(event)),
+            "data": _json(data),
+        }
+
+    def _fence(self, task: OrderTask) -> Int8 | None:
+        """Return the epoch that must be the newest for this step, None when any may make it."""
+        if task.state is not TaskState.SENDING:
+            return None
+        ours = self._locks.epoch(task.account)
+        return _integer(task.writer_epoch if ours is None else ours)
+
+
+def _says_the_same(known: OrderTask, new: NewTask) -> bool:
+    return (
+        known.body_sha256 == new.body_sha256
+        and known.kind is new.kind
+        and known.account == new.account
+        and known.client_order_id == new.client_order_id
+        and known.target_task_id == new.target_task_id
+    )
+
+
+def _refuse_unstorable(new: NewTask) -> None:
+    names = {
+        "account": new.account,
+        "principal": new.principal,
+        "request_id": new.request_id,
+        "client_order_id": new.client_order_id,
+    }
+    for field, name in names.items():
+        if not 1 <= len(name) <= NAME_LENGTH_MAX:
+            rule = f"must have 1 to {NAME_LENGTH_MAX} characters"
+            raise OrderRefused("INVALID_FIELD", rule, field=field, value=name[:NAME_LENGTH_MAX])
+    for field, value in [*names.items(), *new.body.items()]:
+        if events.text(field) != field or events.text(value) != value:
+            rule = "must be text without NUL and unpaired surrogates"
+            raise OrderRefused("INVALID_FIELD", rule, field=field, value=value)
+
+
+def _json(data: Mapping[str, object]) -> Jsonb:
+    return Jsonb(data, dumps=orjson.dumps)
+
+
+def _integer(value: int | None) -> Int8 | None:
+    return None if value is None else Int8(value)
+
+
+def _first(rows: list[Row]) -> OrderTask | None:
+    return task_of(rows[0]) if rows else None

@@ -1,0 +1,87 @@
+"""Rows of the journal's tables as values of the domain, and times both ways.
+
+PostgreSQL keeps microseconds: the ns we give are cut down to the microsecond before them, so a
+deadline is never later than it was asked for. Pure.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from typing import TYPE_CHECKING, Any, Final
+
+from ticker_service.adapters.postgres_events import upcast
+from ticker_service.domain.order import OrderEvent, OrderTask, TaskKind
+from ticker_service.domain.order_state import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+NS_PER_US: Final = 1_000
+EPOCH: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+MICROSECOND: Final = dt.timedelta(microseconds=1)
+
+Row = dict[str, Any]
+
+
+def time_of(at_ns: int) -> dt.datetime:
+    """Return ns since the Unix epoch as a time with its zone, cut to the microsecond."""
+    return EPOCH + dt.timedelta(microseconds=at_ns // NS_PER_US)
+
+
+def ns_of(at: dt.datetime) -> int:
+    """Return a time as ns since the Unix epoch."""
+    return (at - EPOCH) // MICROSECOND * NS_PER_US
+
+
+def task_of(row: Mapping[str, Any]) -> OrderTask:
+    """Return the task of a row of ``order_task``."""
+    return OrderTask(
+        task_id=row["task_id"],
+        kind=TaskKind(row["kind"]),
+        account=row["account"],
+        principal=row["principal"],
+        request_id=row["request_id"],
+        client_order_id=row["client_order_id"],
+        body=row["body"],
+        body_sha256=row["body_sha256"],
+        state=TaskState(row["state"]),
+        version=row["version"],
+        attempt=row["attempt"],
+        tag=row["tag"],
+        writer_epoch=row["writer_epoch"],
+        deadline_ns=ns_of(row["deadline"]),
+        send_not_after_ns=_ns_or_none(row["send_not_after"]),
+        intent_at_ns=_ns_or_none(row["intent_at"]),
+        broker_order_id=row["broker_order_id"],
+        broker_status=row["broker_status"],
+        filled_quantity=row["filled_quantity"],
+        average_price=row["average_price"],
+        reason_code=row["reason_code"],
+        reason=row["reason"],
+        target_task_id=row["target_task_id"],
+        created_at_ns=ns_of(row["created_at"]),
+        updated_at_ns=ns_of(row["updated_at"]),
+    )
+
+
+def event_of(row: Mapping[str, Any]) -> OrderEvent:
+    """Return the event of a row of ``order_event``, in the version written today."""
+    version, data = upcast(row["event"], row["event_version"], row["data"])
+    return OrderEvent(
+        event_id=row["event_id"],
+        account=row["account"],
+        account_seq=row["account_seq"],
+        task_id=row["task_id"],
+        version=row["version"],
+        event=row["event"],
+        event_version=version,
+        at_ns=ns_of(row["at"]),
+        principal=row["principal"],
+        client_order_id=row["client_order_id"],
+        state=TaskState(row["state"]),
+        data=data,
+    )
+
+
+def _ns_or_none(at: dt.datetime | None) -> int | None:
+    return None if at is None else ns_of(at)

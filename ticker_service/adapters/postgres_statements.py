@@ -1,0 +1,42 @@
+"""The journal's SQL, each statement from its own file in ``adapters/sql``.
+
+Read once, when the journal is made; an installed wheel has the files too.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from importlib import resources
+from typing import Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Statements:
+    """Every statement the journal sends; a field is the file of its name."""
+
+    admit_task: bytes
+    claim_task: bytes
+    record_step: bytes
+    task_of_event: bytes
+    task_by_id: bytes
+    task_by_request: bytes
+    task_by_client_order: bytes
+    task_by_tag: bytes
+    tasks_in: bytes
+    tasks_of: bytes
+    events_after: bytes
+    last_seq: bytes
+    delivered_seq: bytes
+    set_delivered: bytes
+    lock_account: bytes
+    unlock_account: bytes
+    next_epoch: bytes
+    configure_session: bytes
+
+    @classmethod
+    def load(cls) -> Self:
+        """Read the files."""
+        folder = resources.files("ticker_service.adapters") / "sql"
+        return cls(
+            **{field.name: (folder / f"{field.name}.sql").read_bytes() for field in fields(cls)}
+        )
