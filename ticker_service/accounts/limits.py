@@ -3,8 +3,8 @@
 Goal: never more than the broker allows in any of *its* calendar seconds or minutes, which we cannot
 see. A window that slides over our own monotonic clock holds for every calendar window, whatever its
 phase; what the network adds (sends that leave in one second and arrive in the next) is covered by
-``jitter_ms`` on the bound that counts. Place and modify share a lane that is capped below the
-total, so a cancel finds room however busy that lane is.
+making each window ``jitter_ms`` longer than its name says. Place and modify share a lane that is
+capped below the total, so a cancel finds room however busy that lane is.
 
 Ask last, right before the write: a place in a window is taken when it is given, not when the bytes
 leave. What was taken stays taken, even if the caller is cancelled afterwards.
@@ -41,7 +41,8 @@ class PaceRules:
     """How many sends are allowed in how long.
 
     ``place_*`` bound the place lane, ``total_*`` both lanes together; their difference is the room
-    that only cancels can use. ``cooldown_s`` is how long :meth:`Pacer.cool_down` holds everything
+    that only cancels can use. Windows are ``jitter_ms`` longer than a second and a minute.
+    ``cooldown_s`` is how long :meth:`Pacer.cool_down` holds everything
     back, ``waiting_max`` how many may wait in one lane.
 
     Raises:
@@ -52,7 +53,7 @@ class PaceRules:
     total_per_s: int = BROKER_PER_SECOND
     place_per_minute: int = 360
     total_per_minute: int = BROKER_PER_MINUTE
-    jitter_ms: int = 100
+    jitter_ms: int = 50
     cooldown_s: float = 10.0
     waiting_max: int = 200
 
@@ -76,17 +77,19 @@ class Pacer:
     """One account's order rate; belongs to one event loop."""
 
     def __init__(self, rules: PaceRules, clock: Clock) -> None:
-        jitter_ns = rules.jitter_ms * NS_PER_MS
+        # Both lanes' windows have the same length: were the place lane's shorter, two of its bursts
+        # could meet in one of the total's and leave a cancel no room.
+        second_ns = NS_PER_S + rules.jitter_ms * NS_PER_MS
+        minute_ns = MINUTE_NS + rules.jitter_ms * NS_PER_MS
         self._rules = rules
         self._clock = clock
-        # Closed windows: an instant exactly one window ago still counts.
-        total = (
-            _Window(rules.total_per_s, NS_PER_S + jitter_ns),
-            _Window(rules.total_per_minute, MINUTE_NS + jitter_ns),
-        )
         place = (
-            _Window(rules.place_per_s, NS_PER_S),
-            _Window(rules.place_per_minute, MINUTE_NS),
+            _Window(rules.place_per_s, second_ns),
+            _Window(rules.place_per_minute, minute_ns),
+        )
+        total = (
+            _Window(rules.total_per_s, second_ns),
+            _Window(rules.total_per_minute, minute_ns),
         )
         self._windows: dict[Lane, tuple[_Window, ...]] = {
             "place": (*place, *total),
