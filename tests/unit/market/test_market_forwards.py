@@ -65,12 +65,11 @@ class Quoted:
         discount = math.exp(-self.config.rate * years_to_expiry(self.now_ns, chain.instant_ns))
         for place in np.flatnonzero(np.isin(chain.strike, list(strikes))).tolist():
             call, put = chain.call_row[place], chain.put_row[place]
-            if ABSENT in (call, put):
-                continue
             gap = discount * (forward - chain.strike[place])
-            self.mid[call], self.mid[put] = 500.0 + gap, 500.0
-            self.half_spread[[call, put]] = half_spread
-            self.latest.received_at_ns[[call, put]] = self.now_ns - age_ns
+            for row, price in ((call, 500.0 + gap), (put, 500.0)):
+                if row != ABSENT:
+                    self.mid[row], self.half_spread[row] = price, half_spread
+                    self.latest.received_at_ns[row] = self.now_ns - age_ns
 
     def tick(self, row: int, *, age_ns: int = 0, **columns: float) -> None:
         self.latest.received_at_ns[row] = self.now_ns - age_ns
