@@ -29,6 +29,21 @@ class KiteError(Exception):
         return cls(status_code=400, error_type="InputException", message=message)
 
     @classmethod
+    def margin(cls, message: str) -> Self:
+        """Return the error for an order that the funds do not cover."""
+        return cls(status_code=400, error_type="MarginException", message=message)
+
+    @classmethod
+    def holding(cls, message: str) -> Self:
+        """Return the error for selling what is not owned."""
+        return cls(status_code=400, error_type="HoldingException", message=message)
+
+    @classmethod
+    def cap(cls, message: str) -> Self:
+        """Return the error beyond a daily or per-order maximum: permanent, despite its type."""
+        return cls(status_code=400, error_type="NetworkException", message=message)
+
+    @classmethod
     def token(cls, message: str) -> Self:
         """Return the error for a session that does not exist or has ended."""
         return cls(status_code=403, error_type="TokenException", message=message)

@@ -36,6 +36,8 @@ DEFAULT_USERS: Final = (
     SimulatedUser(user_id="EF9012", user_name="Esha Fernandes", email="esha@example.com"),
 )
 
+DEFAULT_FREEZE_QUANTITIES: Final = (("NIFTY", 1_800), ("BANKNIFTY", 600), ("SENSEX", 1_000))
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorOptions:
@@ -58,6 +60,13 @@ class SimulatorOptions:
         redirect_url: Where a login sends the browser; a page of the simulator's own when empty.
         enforce_rate_limits: Answer 429 beyond Kite's request rates.
         truth_history_s: How long the true forwards and volatilities are kept, seconds.
+        order_state_ms: How long an order stays in each interim state; 0 passes through them all
+            before the request is answered.
+        cash_inr: What each user may trade with when the day begins.
+        orders_per_day_max: Placements a user may ask for in a day, refused ones included; only
+            with ``enforce_rate_limits``, as are the ten order requests a second and 400 a minute.
+        order_cooldown_s: After a 429 on orders, further ones are refused for so long.
+        freeze_quantities: Largest quantity of one order in an underlying's derivatives.
     """
 
     seed: int = 1
@@ -74,6 +83,11 @@ class SimulatorOptions:
     redirect_url: str = ""
     enforce_rate_limits: bool = True
     truth_history_s: int = 600
+    order_state_ms: float = 3.0
+    cash_inr: int = 10_000_000
+    orders_per_day_max: int = 5_000
+    order_cooldown_s: float = 0.0
+    freeze_quantities: tuple[tuple[str, int], ...] = DEFAULT_FREEZE_QUANTITIES
 
     def __post_init__(self) -> None:
         faults = [text for wrong, text in self._checks() if wrong]
@@ -109,6 +123,19 @@ class SimulatorOptions:
             (
                 self.nearest_expiry_days_min < 0,
                 f"nearest_expiry_days_min={self.nearest_expiry_days_min} must not be negative",
+            ),
+            (
+                not 0 <= self.order_state_ms < math.inf,
+                f"order_state_ms={self.order_state_ms} must be a number, not negative",
+            ),
+            (self.cash_inr < 0, f"cash_inr={self.cash_inr} must not be negative"),
+            (
+                self.orders_per_day_max < 1,
+                f"orders_per_day_max={self.orders_per_day_max} must be positive",
+            ),
+            (
+                not 0 <= self.order_cooldown_s < math.inf,
+                f"order_cooldown_s={self.order_cooldown_s} must be a number, not negative",
             ),
             (self.truth_history_s < 1, f"truth_history_s={self.truth_history_s} must be positive"),
             (not ids or len(set(ids)) != len(ids), f"users={ids} must be named, each once"),

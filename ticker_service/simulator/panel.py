@@ -1,4 +1,4 @@
-"""The panel under ``/sim``: faults on demand, broker messages, and the truth. Loopback only.
+"""The panel under ``/sim``: faults on demand, messages, the truth and the ledger. Loopback only.
 
 None of this exists at Kite; it is how a test or a demo makes the broker misbehave on purpose.
 """
@@ -15,6 +15,7 @@ from starlette.routing import Route
 from ticker_service.constants import NS_PER_S, NS_PER_US
 from ticker_service.simulator import requests
 from ticker_service.simulator.envelope import KiteError, success
+from ticker_service.simulator.order_faults import OrderFaultKind
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
     from ticker_service.runtime.clock import Clock
     from ticker_service.simulator.connection import Connection
     from ticker_service.simulator.feed import Feed
+    from ticker_service.simulator.ledger import Ledger
     from ticker_service.simulator.sessions import Sessions
     from ticker_service.simulator.truth import TruthHistory
+    from ticker_service.simulator.updates import OrderUpdates
 
+CLEAR: Final = "clear"
 MUTE_S_MAX: Final = 86_400.0
 MESSAGE_CHARACTERS_MAX: Final = 10_000
 
@@ -60,11 +64,21 @@ class Fault:
 class PanelRoutes:
     """Faults, messages and truth."""
 
-    def __init__(self, feed: Feed, sessions: Sessions, history: TruthHistory, clock: Clock) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        sessions: Sessions,
+        history: TruthHistory,
+        clock: Clock,
+        updates: OrderUpdates,
+        ledger: Ledger,
+    ) -> None:
         self._feed = feed
         self._sessions = sessions
         self._history = history
         self._clock = clock
+        self._updates = updates
+        self._ledger = ledger
 
     def routes(self) -> list[Route]:
         """Return the routes to mount at the REST root."""
@@ -72,6 +86,8 @@ class PanelRoutes:
             Route("/sim/truth", self._truth),
             Route("/sim/faults", self._active_faults, methods=["GET"]),
             Route("/sim/faults", self._inject_fault, methods=["POST"]),
+            Route("/sim/faults", self._clear_faults, methods=["DELETE"]),
+            Route("/sim/ledger", self._entries, methods=["GET"]),
             Route("/sim/message", self._message, methods=["POST"]),
         ]
 
@@ -80,8 +96,8 @@ class PanelRoutes:
         return success(
             self._history.window(
                 now_us=self._clock.now_ns() // NS_PER_US,
-                from_us=_microseconds(request, "from_us"),
-                to_us=_microseconds(request, "to_us"),
+                from_us=_whole(request, "from_us", "µs since 1970"),
+                to_us=_whole(request, "to_us", "µs since 1970"),
             )
         )
 
@@ -100,7 +116,8 @@ class PanelRoutes:
                     }
                     for each in connections
                     if each.is_muted(now_ns)
-                ],
+                ]
+                + self._updates.faults.active(),
                 "connections": [
                     {
                         "connection": each.number,
@@ -114,8 +131,36 @@ class PanelRoutes:
 
     async def _inject_fault(self, request: Request) -> Response:
         _check_loopback(request)
-        fault = self._checked(await requests.json_object(request))
+        fields = await requests.json_object(request)
+        name = fields.get("fault")
+        if name == CLEAR:
+            return self._cleared()
+        if isinstance(name, str) and name in frozenset(OrderFaultKind):
+            user_id = self._checked_user(fields.get("user_id"))
+            armed = self._updates.faults.arm(fields, user_id)
+            return success(armed.describe(self._clock.monotonic_ns()))
+        fault = self._checked(fields)
         return success({"fault": fault.kind.value, **self._inject(fault)})
+
+    async def _clear_faults(self, request: Request) -> Response:
+        _check_loopback(request)
+        return self._cleared()
+
+    def _cleared(self) -> Response:
+        muted = [
+            each for each in self._feed.connections() if each.is_muted(self._clock.monotonic_ns())
+        ]
+        for connection in muted:
+            connection.mute_until(0)
+        lifted = self._updates.faults.lift_all()
+        self._updates.release()
+        return success({"fault": CLEAR, "lifted": lifted + len(muted)})
+
+    async def _entries(self, request: Request) -> Response:
+        _check_loopback(request)
+        after = _whole(request, "after", "the number of an entry") or 0
+        entries = self._ledger.after(after)
+        return success({"last": self._ledger.last_number, "entries": entries})
 
     async def _message(self, request: Request) -> Response:
         _check_loopback(request)
@@ -159,7 +204,7 @@ class PanelRoutes:
         try:
             kind = FaultKind(str(fields.get("fault")))
         except ValueError:
-            names = ", ".join(FaultKind)
+            names = ", ".join([*FaultKind, *OrderFaultKind, CLEAR])
             raise KiteError.input(f"`fault` must be one of: {names}.") from None
         unknown = sorted(fields.keys() - _FIELDS[kind])
         if unknown:
@@ -196,12 +241,12 @@ def _checked_seconds(value: object) -> float | None:
     return float(value)
 
 
-def _microseconds(request: Request, name: str) -> int | None:
+def _whole(request: Request, name: str, meaning: str) -> int | None:
     text = request.query_params.get(name)
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal()) or len(text) > len(str(2**62)):
-        raise KiteError.input(f"`{name}` must be µs since 1970, a whole number.")
+        raise KiteError.input(f"`{name}` must be {meaning}, a whole number.")
     return int(text)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from ticker_service.simulator.market import Market
 
-CIRCUIT_RATIO: Final = 0.1
+CIRCUIT_RATIO: Final = 0.2
 OPTION_CIRCUIT_RATIO: Final = 20.0
 OPTION_CIRCUIT_STEPS: Final = 1_000
 DECIMALS_MAX: Final = 7
@@ -59,11 +59,11 @@ def full(market: Market, row: int) -> dict[str, object]:
         "buy_quantity": int(board.buy_quantity[row]),
         "sell_quantity": int(board.sell_quantity[row]),
         "volume": int(board.volume[row]),
-        "average_price": _scaled(market, row, int(board.average_raw(np.array([row]))[0])),
+        "average_price": scaled(market, row, int(board.average_raw(np.array([row]))[0])),
         "oi": int(board.oi[row]),
         "oi_day_high": int(board.oi_day_high[row]),
         "oi_day_low": int(board.oi_day_low[row]),
-        "net_change": _scaled(market, row, int(board.ltp_raw[row] - board.close_raw[row])),
+        "net_change": scaled(market, row, int(board.ltp_raw[row] - board.close_raw[row])),
         "lower_circuit_limit": lower,
         "upper_circuit_limit": upper,
         "ohlc": ohlc(market, row)["ohlc"],
@@ -72,6 +72,22 @@ def full(market: Market, row: int) -> dict[str, object]:
             "sell": _depth(market, row, board.ask_raw, board.ask_quantity, board.ask_orders),
         },
     }
+
+
+def circuit_raw(market: Market, row: int) -> tuple[int, int]:
+    """Return the day's lowest and highest order price in wire units; zeros for an index."""
+    if row < market.catalogue.index_count:
+        return 0, 0
+    step, close = int(market.catalogue.price_step_raw[row]), int(market.board.close_raw[row])
+    lower, upper = close * (1.0 - CIRCUIT_RATIO), close * (1.0 + CIRCUIT_RATIO)
+    if market.catalogue.is_option[row]:
+        lower, upper = float(step), close * OPTION_CIRCUIT_RATIO + OPTION_CIRCUIT_STEPS * step
+    return max(round(lower / step), 1) * step, round(upper / step) * step
+
+
+def scaled(market: Market, row: int, raw: int) -> float:
+    """Return a price of the row's wire units in rupees."""
+    return round(raw / float(market.catalogue.price_scale[row]), DECIMALS_MAX)
 
 
 def ist_text(at_s: int) -> str | None:
@@ -90,7 +106,7 @@ def _depth(
 ) -> list[dict[str, object]]:
     return [
         {
-            "price": _scaled(market, row, int(price_raw[row, level])),
+            "price": scaled(market, row, int(price_raw[row, level])),
             "quantity": int(quantity[row, level]),
             "orders": int(orders[row, level]),
         }
@@ -99,21 +115,9 @@ def _depth(
 
 
 def _circuit_inr(market: Market, row: int) -> tuple[float, float]:
-    if row < market.catalogue.index_count:
-        return 0.0, 0.0
-    step, close = int(market.catalogue.price_step_raw[row]), int(market.board.close_raw[row])
-    lower, upper = close * (1.0 - CIRCUIT_RATIO), close * (1.0 + CIRCUIT_RATIO)
-    if market.catalogue.is_option[row]:
-        lower, upper = float(step), close * OPTION_CIRCUIT_RATIO + OPTION_CIRCUIT_STEPS * step
-    return (
-        _scaled(market, row, max(round(lower / step), 1) * step),
-        _scaled(market, row, round(upper / step) * step),
-    )
+    lower, upper = circuit_raw(market, row)
+    return scaled(market, row, lower), scaled(market, row, upper)
 
 
 def _inr(market: Market, row: int, column: NDArray[np.int64]) -> float:
-    return _scaled(market, row, int(column[row]))
-
-
-def _scaled(market: Market, row: int, raw: int) -> float:
-    return round(raw / float(market.catalogue.price_scale[row]), DECIMALS_MAX)
+    return scaled(market, row, int(column[row]))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import socket
+import struct
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -13,6 +15,7 @@ from starlette.exceptions import HTTPException
 from ticker_service.simulator.envelope import KiteError
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator, Sequence
 
     from starlette.requests import Request
@@ -26,6 +29,8 @@ KEEP_ALIVE_S: Final = 75
 """Longer than clients pause between requests, so that a pooled connection is not cut under them."""
 REQUEST_HEAD_BYTES_MAX: Final = 128 * 1024
 """Room for 1,000 instruments in a query, which h11's own default of 64 kB does not give."""
+LINGER_NOT: Final = struct.pack("ii", 1, 0)
+"""Closes with a reset instead of a farewell."""
 _MESSAGES: Final = {404: "Route not found", 405: "Method not allowed"}
 
 
@@ -63,6 +68,16 @@ class RestServer(uvicorn.Server):
                 h11_max_incomplete_event_size=REQUEST_HEAD_BYTES_MAX,
             )
         )
+
+    def cut(self, request: Request) -> None:
+        """Reset the TCP connection that a request came over, without another byte."""
+        client = request.client
+        for connection in tuple(self.server_state.connections):
+            transport: asyncio.Transport | None = getattr(connection, "transport", None)
+            if transport is not None and getattr(connection, "client", None) == client:
+                raw = transport.get_extra_info("socket")
+                raw.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, LINGER_NOT)
+                transport.abort()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:

@@ -9,25 +9,37 @@ from typing import TYPE_CHECKING, Final, Self
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.runtime.clock import SystemClock
+from ticker_service.simulator.exchange import Exchange
 from ticker_service.simulator.feed import Feed
+from ticker_service.simulator.ledger import Ledger
 from ticker_service.simulator.login import LOGIN_PATH, LoginRoutes
 from ticker_service.simulator.market import Market
 from ticker_service.simulator.market_data import MarketDataRoutes
 from ticker_service.simulator.options import SimulatorOptions
+from ticker_service.simulator.order_answers import OrderAnswers
+from ticker_service.simulator.order_desk import OrderDesk
+from ticker_service.simulator.order_faults import OrderFaults
+from ticker_service.simulator.order_rates import OrderRates
+from ticker_service.simulator.order_rules import OrderRules
+from ticker_service.simulator.orders import OrderRoutes
 from ticker_service.simulator.panel import PanelRoutes
+from ticker_service.simulator.portfolio import PortfolioRoutes
 from ticker_service.simulator.request_rates import RequestRates
 from ticker_service.simulator.rest import RestServer, application
 from ticker_service.simulator.sessions import Sessions
 from ticker_service.simulator.truth import TruthHistory
+from ticker_service.simulator.updates import OrderUpdates
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
+    from starlette.requests import Request
     from starlette.routing import Route
 
     from ticker_service.runtime.clock import Clock
 
 BACKLOG: Final = 512
+PAUSE_S_MIN: Final = 0.001
 
 
 class Simulator:
@@ -38,6 +50,13 @@ class Simulator:
     Args:
         options: What to simulate.
         clock: Wall time for tokens, expiries and packets; a manual one makes a run repeatable.
+
+    Attributes:
+        market: Instruments and quotes.
+        feed: The sockets.
+        exchange: Every account's orders.
+        ledger: What reached the order routes and what came of it.
+        faults: What is armed against orders.
     """
 
     def __init__(
@@ -55,6 +74,12 @@ class Simulator:
         self._history.record(now_ns, self.market.underlyings)
         self._sessions = Sessions(self.options, self._clock)
         self.feed = Feed(self.market, self._sessions, self._clock)
+        self.faults = OrderFaults(self._clock)
+        self.ledger = Ledger(self._clock)
+        self._updates = OrderUpdates(self.feed, self.faults)
+        self.exchange = Exchange(
+            self.market, self._clock, self.ledger, self.options, self._updates.publish
+        )
         self._rest_root = ""
         self._ws_root = ""
 
@@ -85,6 +110,7 @@ class Simulator:
         at_ns = self._clock.now_ns()
         changes = self.market.step(at_ns)
         self._history.record(at_ns, self.market.underlyings)
+        self.exchange.note(changes)
         self.feed.publish(changes)
 
     async def serve_forever(self) -> None:
@@ -97,24 +123,45 @@ class Simulator:
         with _listen(host, options.rest_port) as rest, _listen(host, options.ws_port) as ws:
             self._rest_root = f"http://{_authority(rest)}"
             self._ws_root = f"ws://{_authority(ws)}"
-            server = RestServer(application(self._routes()))
+
+            def cut(request: Request) -> None:
+                server.cut(request)
+
+            server = RestServer(application(self._routes(cut)))
             async with self.feed.listen(ws), asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.serve([rest]))
-                moving = tasks.create_task(self._move())
+                moving = [tasks.create_task(self._move()), tasks.create_task(self._advance())]
                 try:
                     yield
                 finally:
-                    moving.cancel()
+                    for task in moving:
+                        task.cancel()
+                    self.faults.lift_all()
                     server.should_exit = True
                     self.feed.abort()
 
-    def _routes(self) -> list[Route]:
+    def _routes(self, cut: Callable[[Request], None]) -> list[Route]:
         rates = RequestRates(self._clock, enforced=self.options.enforce_rate_limits)
         login = LoginRoutes(self.options, self._sessions, rates, rest_root=self._rest_root)
+        desk = OrderDesk(
+            sessions=self._sessions,
+            rates=rates,
+            order_rates=OrderRates(self._clock, self.options),
+            ledger=self.ledger,
+            faults=self.faults,
+            answers=OrderAnswers(cut),
+        )
+        rules = OrderRules(self.market, self.options)
+        orders = OrderRoutes(self.market, self.exchange, rules, desk, self._clock)
+        panel = PanelRoutes(
+            self.feed, self._sessions, self._history, self._clock, self._updates, self.ledger
+        )
         return [
             *login.routes(),
             *MarketDataRoutes(self.market, self._sessions, rates).routes(),
-            *PanelRoutes(self.feed, self._sessions, self._history, self._clock).routes(),
+            *orders.routes(),
+            *PortfolioRoutes(self.market, self.exchange, desk).routes(),
+            *panel.routes(),
         ]
 
     async def _move(self) -> None:
@@ -127,6 +174,22 @@ class Simulator:
             due_ns = max(due_ns + period_ns, self._clock.monotonic_ns())
             await asyncio.sleep((due_ns - self._clock.monotonic_ns()) / NS_PER_S)
             self.step()
+
+    async def _advance(self) -> None:
+        """Let orders pass from state to state while nobody asks about them."""
+        exchange = self.exchange
+        while True:
+            exchange.woken.clear()
+            due_ns = exchange.next_due_ns()
+            if due_ns is None:
+                await exchange.woken.wait()
+                continue
+            # A clock that stands still is asked again after the shortest pause.
+            pause_s = max((due_ns - self._clock.monotonic_ns()) / NS_PER_S, PAUSE_S_MIN)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await exchange.woken.wait()
+            exchange.advance()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -235,7 +235,11 @@ def test_the_dump_is_exactly_text_csv_and_packed_on_request(http: httpx.Client) 
     [
         ("GET", "/", (404, "GeneralException")),
         ("GET", "/quote/", (404, "GeneralException")),
-        ("GET", "/orders", (404, "GeneralException")),
+        ("GET", "/gtt/triggers", (404, "GeneralException")),
+        ("GET", "/orders", (403, "TokenException")),
+        ("PATCH", "/orders", (405, "GeneralException")),
+        ("PUT", "/orders/regular", (405, "GeneralException")),
+        ("GET", "/sim/ledger?after=x", (400, "InputException")),
         ("POST", "/quote", (405, "GeneralException")),
         ("DELETE", "/user/profile", (405, "GeneralException")),
         ("GET", "/session/token", (405, "GeneralException")),

@@ -9,10 +9,13 @@ import httpx
 import pytest
 
 from ticker_service.simulator.feed import Feed
+from ticker_service.simulator.ledger import Ledger
+from ticker_service.simulator.order_faults import OrderFaults
 from ticker_service.simulator.panel import PanelRoutes
 from ticker_service.simulator.rest import application
 from ticker_service.simulator.sessions import Sessions
 from ticker_service.simulator.truth import TruthHistory
+from ticker_service.simulator.updates import OrderUpdates
 
 if TYPE_CHECKING:
     from ticker_service.runtime.clock import ManualClock
@@ -29,7 +32,9 @@ def test_the_panel_answers_loopback_callers_only(
 ) -> None:
     sessions = Sessions(options, clock)
     history = TruthHistory(market.catalogue, steps_max=1)
-    panel = PanelRoutes(Feed(market, sessions, clock), sessions, history, clock)
+    feed = Feed(market, sessions, clock)
+    updates = OrderUpdates(feed, OrderFaults(clock))
+    panel = PanelRoutes(feed, sessions, history, clock, updates, Ledger(clock))
     transport = httpx.ASGITransport(application(panel.routes()), client=(host, 5_000))
 
     async def ask() -> list[int]:
@@ -37,9 +42,11 @@ def test_the_panel_answers_loopback_callers_only(
             answers = [
                 await http.get("/sim/truth"),
                 await http.get("/sim/faults"),
+                await http.get("/sim/ledger"),
+                await http.delete("/sim/faults"),
                 await http.post("/sim/faults", json={"fault": "kill_sockets"}),
                 await http.post("/sim/message", json={"message": "hello"}),
             ]
         return [answer.status_code for answer in answers]
 
-    assert asyncio.run(ask()) == [status] * 4
+    assert asyncio.run(ask()) == [status] * 6

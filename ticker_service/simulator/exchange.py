@@ -1,0 +1,412 @@
+"""The exchange: orders pass through Kite's states, rest, trade against the quotes and end.
+
+Path: rules → margins → [exchange] → ledger, books and order updates. Deterministic: what happens
+follows from the market, the clock and the sequence of calls. Every change of state is an entry in a
+queue by due time; ``advance`` works off what is due, so a clock that stands still holds every order
+where it is.
+
+Resting orders of different users do not meet each other: everything trades against the quotes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import heapq
+import itertools
+from typing import TYPE_CHECKING, Final
+
+from ticker_service.constants import NS_PER_MS
+from ticker_service.domain import session
+from ticker_service.simulator import margins, matching, order_rows
+from ticker_service.simulator.accounts import Account
+from ticker_service.simulator.envelope import KiteError
+from ticker_service.simulator.ledger import EntryKind
+from ticker_service.simulator.options import derived_secret
+from ticker_service.simulator.order import (
+    MODIFICATIONS_MAX,
+    Cancel,
+    Modify,
+    Order,
+    OrderTerms,
+    OrderType,
+    Side,
+    Status,
+    Trade,
+    Validity,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ticker_service.runtime.clock import Clock
+    from ticker_service.simulator.ledger import Ledger
+    from ticker_service.simulator.market import Changes, Market
+    from ticker_service.simulator.options import SimulatorOptions
+
+    Step = Callable[[Order, int], None]
+    Publish = Callable[[str, dict[str, object]], None]
+
+GUID_CHARACTERS: Final = 15
+EXCHANGE_ORDER_ID_FIRST: Final = 1_100_000_000_000_000
+TRADE_ID_FIRST: Final = 200_000
+
+BEING_PROCESSED: Final = "Order cannot be {} as it is being processed. Try later."
+TOO_MANY_MODIFICATIONS: Final = "Maximum allowed order modifications exceeded."
+NO_ORDER: Final = "Couldn't find that `order_id`."
+OUTSIDE_RANGE: Final = "16283 : The order price is out of the current execution range"
+
+
+class Exchange:
+    """Every account's orders against the one market.
+
+    Args:
+        market: What is quoted.
+        clock: Wall time for stamps, monotonic time for what is due.
+        ledger: Where states and trades are written down.
+        options: Seed, cash and the time spent in each interim state.
+        publish: Called with a user_id and the data of an order update.
+
+    Attributes:
+        woken: Set when something new has a time at which it is due.
+    """
+
+    def __init__(
+        self,
+        market: Market,
+        clock: Clock,
+        ledger: Ledger,
+        options: SimulatorOptions,
+        publish: Publish,
+    ) -> None:
+        self._market = market
+        self._clock = clock
+        self._ledger = ledger
+        self._options = options
+        self._publish = publish
+        self.woken = asyncio.Event()
+        self._state_ns = int(options.order_state_ms * NS_PER_MS)
+        self._accounts: dict[str, Account] = {}
+        self._day = session.ist_date(clock.now_ns())
+        self._due: list[tuple[int, int, Order, Step]] = []
+        self._numbers = itertools.count(1)
+        self._order_numbers = itertools.count(100_001)
+        self._exchange_numbers = itertools.count(EXCHANGE_ORDER_ID_FIRST)
+        self._trade_numbers = itertools.count(TRADE_ID_FIRST)
+        self._taken = matching.DepthTaken()
+        self._resting: dict[int, dict[str, Order]] = {}
+
+    def account(self, user_id: str) -> Account:
+        """Return a user's account as of now."""
+        self.advance()
+        if user_id not in self._accounts:
+            cash_inr = self._options.cash_inr
+            self._accounts[user_id] = Account(user_id, self._market, cash_inr=cash_inr)
+        return self._accounts[user_id]
+
+    def order(self, user_id: str, order_id: str) -> Order:
+        """Return an order that the user's broker has.
+
+        Raises:
+            KiteError: There is none of that id.
+        """
+        found = self.account(user_id).orders.get(order_id)
+        if found is None or found.status is None:
+            raise KiteError.general(404, NO_ORDER)
+        return found
+
+    def place(
+        self,
+        user_id: str,
+        terms: OrderTerms,
+        *,
+        start_after_ns: int = 0,
+        visible_after_ns: int = 0,
+        refusal: str | None = None,
+    ) -> Order:
+        """Accept an order.
+
+        Args:
+            user_id: Whose order it is.
+            terms: Checked by the rules.
+            start_after_ns: The order exists only after so long.
+            visible_after_ns: The order book shows it only after so long.
+            refusal: The exchange will reject it with this message.
+
+        Raises:
+            KiteError: Funds or holdings do not suffice.
+        """
+        account = self.account(user_id)
+        margins.check(self._market, account, terms)
+        now_ns, number = self._clock.monotonic_ns(), next(self._order_numbers)
+        order = Order(
+            user_id=user_id,
+            order_id=f"{self._day:%y%m%d}{number:09d}",
+            guid=derived_secret(self._options.seed, f"guid {number}")[:GUID_CHARACTERS],
+            terms=terms,
+            asked=terms,
+            placed_ns=self._clock.now_ns(),
+            visible_at_ns=now_ns + max(start_after_ns, visible_after_ns),
+            refusal=refusal,
+        )
+        account.orders[order.order_id] = order
+        account.working[order.order_id] = order
+        self._note(EntryKind.ACCEPTED, order, method="place")
+        self._schedule(now_ns + start_after_ns, order, self._receive)
+        self.advance()
+        return order
+
+    def modify(self, order: Order, terms: OrderTerms) -> None:
+        """Accept a change of an order; it takes effect after the states before it.
+
+        Raises:
+            KiteError: It can no longer be changed, or the account cannot bear the new terms.
+        """
+        if order.is_terminal:
+            raise KiteError.input(BEING_PROCESSED.format("modified"))
+        if order.modifications >= MODIFICATIONS_MAX:
+            raise KiteError.cap(TOO_MANY_MODIFICATIONS)
+        if terms.quantity <= order.filled_quantity:
+            raise KiteError.input("Quantity cannot be less than or equal to what is filled.")
+        account = self.account(order.user_id)
+        margins.check(self._market, account, terms, without=order.order_id)
+        order.modifications += 1
+        order.asked = terms
+        self._note(EntryKind.ACCEPTED, order, method="modify")
+        self._wait(order, Modify(terms=terms))
+
+    def cancel(self, order: Order) -> None:
+        """Accept a cancellation; it takes effect after the states before it.
+
+        Raises:
+            KiteError: The order has ended.
+        """
+        if order.is_terminal:
+            raise KiteError.input(BEING_PROCESSED.format("cancelled"))
+        self._note(EntryKind.ACCEPTED, order, method="cancel")
+        self._wait(order, Cancel())
+
+    def advance(self) -> None:
+        """Let happen what is due by now."""
+        now_ns = self._clock.monotonic_ns()
+        self._start_day()
+        while self._due and self._due[0][0] <= now_ns:
+            due_ns, _, order, step = heapq.heappop(self._due)
+            if not order.is_terminal:
+                step(order, due_ns)
+
+    def next_due_ns(self) -> int | None:
+        """Return the monotonic instant of the next change of state, or None."""
+        return self._due[0][0] if self._due else None
+
+    def note(self, changes: Changes) -> None:
+        """Take over a step of the market: new quotes trigger stops and reach resting orders."""
+        self.advance()
+        for row in changes.rows.tolist():
+            self._taken.forget(row)
+            resting = self._resting.get(row)
+            if resting:
+                for order in sorted(resting.values(), key=_priority):
+                    self._react(order)
+
+    def _start_day(self) -> None:
+        today = session.ist_date(self._clock.now_ns())
+        if today != self._day:
+            # Kite's books are of one day; a new one begins with new books and the same cash.
+            self._day = today
+            self._accounts.clear()
+            self._resting.clear()
+            self._due.clear()
+
+    def _schedule(self, due_ns: int, order: Order, step: Step) -> None:
+        heapq.heappush(self._due, (due_ns, next(self._numbers), order, step))
+        self.woken.set()
+
+    def _wait(self, order: Order, request: Modify | Cancel) -> None:
+        order.waiting.append(request)
+        if not order.is_busy:
+            self._next_request(order, self._clock.monotonic_ns())
+        self.advance()
+
+    def _next_request(self, order: Order, due_ns: int) -> None:
+        """Begin the oldest waiting request, unless the order has ended meanwhile."""
+        order.is_busy = bool(order.waiting) and not order.is_terminal
+        if order.is_busy:
+            cancels = isinstance(order.waiting[0], Cancel)
+            self._schedule(due_ns, order, self._cancel_pending if cancels else self._modify_asked)
+
+    # Placing.
+
+    def _receive(self, order: Order, due_ns: int) -> None:
+        self._enter(order, Status.RECEIVED)
+        self._schedule(due_ns + self._state_ns, order, self._validate)
+
+    def _validate(self, order: Order, due_ns: int) -> None:
+        self._enter(order, Status.VALIDATION_PENDING)
+        self._schedule(due_ns + self._state_ns, order, self._send)
+
+    def _send(self, order: Order, due_ns: int) -> None:
+        self._enter(order, Status.OPEN_PENDING)
+        self._schedule(due_ns + self._state_ns, order, self._arrive)
+
+    def _arrive(self, order: Order, due_ns: int) -> None:
+        order.status_message = order.refusal or self._out_of_range(order.terms)
+        if order.status_message:
+            self._end(order, Status.REJECTED)
+            return
+        order.exchange_order_id = str(next(self._exchange_numbers))
+        order.exchange_ns = self._clock.now_ns()
+        self._rest(order, due_ns)
+
+    # Changing.
+
+    def _modify_asked(self, order: Order, due_ns: int) -> None:
+        self._enter(order, Status.MODIFY_VALIDATION_PENDING)
+        self._schedule(due_ns + self._state_ns, order, self._modify_sent)
+
+    def _modify_sent(self, order: Order, due_ns: int) -> None:
+        self._enter(order, Status.MODIFY_PENDING)
+        self._schedule(due_ns + self._state_ns, order, self._modify_done)
+
+    def _modify_done(self, order: Order, due_ns: int) -> None:
+        request = order.waiting.popleft()
+        if isinstance(request, Modify) and request.terms.quantity > order.filled_quantity:
+            order.terms = request.terms
+            order.is_modified = True
+            self._enter(order, Status.MODIFIED)
+        # Else fills have overtaken a smaller quantity, and the exchange leaves the order as it was.
+        self._rest(order, due_ns)
+        if order.is_modified and not order.is_terminal:
+            self._send_update(order, Status.UPDATE)
+
+    def _cancel_pending(self, order: Order, due_ns: int) -> None:
+        self._enter(order, Status.CANCEL_PENDING)
+        self._schedule(due_ns + self._state_ns, order, self._cancelled)
+
+    def _cancelled(self, order: Order, _: int) -> None:
+        order.cancelled_quantity = order.open_quantity
+        self._end(order, Status.CANCELLED)
+
+    # Trading.
+
+    def _rest(self, order: Order, due_ns: int) -> None:
+        """Put an order into the exchange's book, or back into it, and let it trade."""
+        self._resting.setdefault(order.terms.row, {})[order.order_id] = order
+        self._enter(order, Status.TRIGGER_PENDING if order.awaits_trigger else Status.OPEN)
+        if order.awaits_trigger:
+            self._try_trigger(order)
+        else:
+            self._take(order)
+        if order.terms.validity is Validity.IOC and not (order.is_terminal or order.awaits_trigger):
+            self._cancelled(order, due_ns)
+        self._next_request(order, due_ns)
+
+    def _react(self, order: Order) -> None:
+        """Let a resting order meet new quotes; what reaches it trades at its own price."""
+        if order.awaits_trigger:
+            self._try_trigger(order)
+            return
+        for fill in self._reached(order):
+            self._fill(order, order.terms.price_raw, fill.quantity)
+
+    def _try_trigger(self, order: Order) -> None:
+        terms, market = order.terms, self._market
+        ltp_raw = int(market.board.ltp_raw[terms.row])
+        if not matching.is_triggered(terms.side, ltp_raw=ltp_raw, trigger_raw=terms.trigger_raw):
+            return
+        order.is_triggered = True
+        if terms.order_type is OrderType.SL_M and terms.protection_percent is not None:
+            step_raw = int(market.catalogue.price_step_raw[terms.row])
+            band_raw = matching.band_raw(
+                terms.side, ltp_raw=ltp_raw, percent=terms.protection_percent, step_raw=step_raw
+            )
+            order.terms = dataclasses.replace(terms, price_raw=band_raw)
+        self._enter(order, Status.OPEN)
+        self._send_update(order, Status.UPDATE)
+        self._take(order)
+        if order.terms.validity is Validity.IOC and not order.is_terminal:
+            self._cancelled(order, 0)
+
+    def _take(self, order: Order) -> None:
+        """Trade at the quotes' own prices, as an order that comes to them does."""
+        for fill in self._reached(order):
+            self._fill(order, fill.price_raw, fill.quantity)
+
+    def _reached(self, order: Order) -> list[matching.Fill]:
+        return matching.sweep(
+            self._market.board,
+            self._taken,
+            row=order.terms.row,
+            side=order.terms.side,
+            limit_raw=order.terms.price_raw,
+            quantity=order.open_quantity,
+        )
+
+    def _fill(self, order: Order, price_raw: int, quantity: int) -> None:
+        trade = Trade(
+            trade_id=str(next(self._trade_numbers)),
+            order_id=order.order_id,
+            exchange_order_id=order.exchange_order_id or "",
+            row=order.terms.row,
+            side=order.terms.side,
+            product=order.terms.product,
+            price_raw=price_raw,
+            quantity=quantity,
+            at_ns=self._clock.now_ns(),
+        )
+        order.trades.append(trade)
+        order.filled_quantity += quantity
+        order.filled_value_raw += quantity * price_raw
+        self._accounts[order.user_id].book(trade)
+        row = order_rows.trade_row(self._market, trade)
+        facts = {name: row[name] for name in ("trade_id", "average_price", "quantity")}
+        self._note(EntryKind.TRADE, order, **facts)
+        if order.filled_quantity == order.terms.quantity:
+            self._end(order, Status.COMPLETE)
+        else:
+            # A fill changes no state: the history shows the state with the new quantities.
+            self._enter(order, order.status or Status.OPEN)
+            self._send_update(order, Status.UPDATE)
+
+    def _out_of_range(self, terms: OrderTerms) -> str | None:
+        market, row = self._market, terms.row
+        if not market.catalogue.is_option[row] or terms.order_type is OrderType.SL_M:
+            return None
+        in_range = matching.in_execution_range(
+            terms.price_raw,
+            ltp_raw=int(market.board.ltp_raw[row]),
+            price_scale=int(market.catalogue.price_scale[row]),
+        )
+        return None if in_range else OUTSIDE_RANGE
+
+    # Books.
+
+    def _enter(self, order: Order, status: Status) -> None:
+        order.status = status
+        if order.exchange_order_id is not None:
+            order.exchange_update_ns = self._clock.now_ns()
+        row = order_rows.order_row(self._market, order, self._clock.now_ns())
+        order.history.append(row)
+        facts = {name: row[name] for name in ("status", "filled_quantity", "pending_quantity")}
+        self._note(EntryKind.STATUS, order, **facts)
+
+    def _end(self, order: Order, status: Status) -> None:
+        order.waiting.clear()
+        self._resting.get(order.terms.row, {}).pop(order.order_id, None)
+        self._accounts[order.user_id].working.pop(order.order_id, None)
+        self._enter(order, status)
+        self._send_update(order, status)
+
+    def _send_update(self, order: Order, status: Status) -> None:
+        self._publish(order.user_id, order_rows.update(order.history[-1], status))
+
+    def _note(self, kind: EntryKind, order: Order, **facts: object) -> None:
+        self._ledger.append(
+            kind, user_id=order.user_id, order_id=order.order_id, tag=order.terms.tag, **facts
+        )
+
+
+def _priority(order: Order) -> tuple[int, str]:
+    """Better prices trade first, then older orders."""
+    price_raw = order.terms.price_raw
+    return (-price_raw if order.terms.side is Side.BUY else price_raw), order.order_id

@@ -1,0 +1,103 @@
+"""Which fills an order gets from the quoted depth, and when a stop is triggered. Pure."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from typing import TYPE_CHECKING, Final
+
+from ticker_service.domain.tick import DEPTH_LEVELS
+from ticker_service.simulator.order import Side
+
+if TYPE_CHECKING:
+    from ticker_service.simulator.board import Board
+
+AUTOMATIC: Final = Decimal(-1)
+"""The value of market_protection that leaves the band to the broker."""
+PERCENT: Final = 100
+# The exchange refuses option prices this far from the last one (limit price protection).
+EXECUTION_RANGE_RATIO: Final = 0.4
+EXECUTION_RANGE_INR: Final = 20
+
+# The automatic band: up to each price, rupees, so many percent (kite.md §2.3: "auto").
+_BANDS: Final = ((100, "2"), (500, "1"), (None, "0.5"))
+_OPTION_BANDS: Final = ((10, "5"), (100, "3"), (500, "2"), (None, "1"))
+
+
+@dataclass(frozen=True, slots=True)
+class Fill:
+    """A quantity at a price."""
+
+    price_raw: int
+    quantity: int
+
+
+class DepthTaken:
+    """What orders have taken of the quotes that still stand, per row and level."""
+
+    def __init__(self) -> None:
+        self._taken: dict[tuple[int, Side], list[int]] = {}
+
+    def of(self, row: int, side: Side) -> list[int]:
+        """Return the quantity taken per level from those that ``side`` trades against."""
+        return self._taken.setdefault((row, side), [0] * DEPTH_LEVELS)
+
+    def forget(self, row: int) -> None:
+        """The row has been quoted anew."""
+        for side in Side:
+            self._taken.pop((row, side), None)
+
+
+def sweep(
+    board: Board, taken: DepthTaken, *, row: int, side: Side, limit_raw: int, quantity: int
+) -> list[Fill]:
+    """Take what the quotes offer at the limit or better, best level first, and note it as taken."""
+    if side is Side.BUY:
+        prices, offered = board.ask_raw[row], board.ask_quantity[row]
+    else:
+        prices, offered = board.bid_raw[row], board.bid_quantity[row]
+    used = taken.of(row, side)
+    fills: list[Fill] = []
+    for level in range(DEPTH_LEVELS):
+        price_raw, left = int(prices[level]), int(offered[level]) - used[level]
+        if quantity == 0 or price_raw <= 0 or not _reaches(side, price_raw, limit_raw):
+            break
+        size = min(quantity, left)
+        if size > 0:
+            used[level] += size
+            quantity -= size
+            fills.append(Fill(price_raw, size))
+    return fills
+
+
+def is_triggered(side: Side, *, ltp_raw: int, trigger_raw: int) -> bool:
+    """Return whether the last price has reached a stop's trigger."""
+    return ltp_raw >= trigger_raw if side is Side.BUY else ltp_raw <= trigger_raw
+
+
+def automatic_protection(price_inr: Decimal, *, is_option: bool) -> Decimal:
+    """Return the broker's own band for a price, percent."""
+    for below_inr, percent in _OPTION_BANDS if is_option else _BANDS:
+        if below_inr is None or price_inr < below_inr:
+            return Decimal(percent)
+    raise AssertionError("Invariant: the last band has no upper end")
+
+
+def band_raw(side: Side, *, ltp_raw: int, percent: Decimal, step_raw: int) -> int:
+    """Return the limit price at the end of the band, on the price step, inside the band."""
+    share = percent / PERCENT
+    if side is Side.BUY:
+        steps = (ltp_raw * (1 + share) / step_raw).to_integral_value(ROUND_FLOOR)
+    else:
+        steps = (ltp_raw * (1 - share) / step_raw).to_integral_value(ROUND_CEILING)
+    return max(int(steps), 1) * step_raw
+
+
+def in_execution_range(price_raw: int, *, ltp_raw: int, price_scale: int) -> bool:
+    """Return whether the exchange takes an option's limit price, however good or bad it is."""
+    reach_raw = max(ltp_raw * EXECUTION_RANGE_RATIO, EXECUTION_RANGE_INR * price_scale)
+    return abs(price_raw - ltp_raw) <= reach_raw
+
+
+def _reaches(side: Side, price_raw: int, limit_raw: int) -> bool:
+    return price_raw <= limit_raw if side is Side.BUY else price_raw >= limit_raw

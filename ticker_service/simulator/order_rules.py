@@ -1,0 +1,309 @@
+"""What Kite refuses before an order exists: a form becomes ``OrderTerms`` or a ``KiteError``.
+
+Path: [rules] → margins → exchange. Pure apart from reading the board's prices. All of these answer
+HTTP 400 and leave no row in the book (kite.md §5.2). Source: kite.md §2.3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal, InvalidOperation
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from ticker_service.domain.instrument import INDEX_SEGMENT
+from ticker_service.simulator import matching, quotes, requests
+from ticker_service.simulator.envelope import KiteError
+from ticker_service.simulator.order import (
+    STOP_TYPES,
+    OrderTerms,
+    OrderType,
+    Product,
+    Side,
+    Validity,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ticker_service.simulator.market import Market
+    from ticker_service.simulator.options import SimulatorOptions
+
+Choice = TypeVar("Choice", bound=StrEnum)
+
+VARIETIES: Final = frozenset({"regular", "amo", "co", "iceberg", "auction"})
+TAG_CHARACTERS_MAX: Final = 20
+QUANTITY_MAX: Final = 2**31 - 1
+EQUITY_QUANTITY_MAX: Final = 100_000
+PROTECTION_PERCENT_MAX: Final = 100
+DECIMAL_CHARACTERS_MAX: Final = 24
+NO_IOC_EXCHANGES: Final = frozenset({"MCX"})
+
+NO_INSTRUMENT: Final = (
+    "The instrument you are placing an order for has either expired or does not exist."
+)
+NO_PROTECTION: Final = (
+    "Market orders without market protection are not allowed via API. "
+    "Please set market protection or use a Limit order."
+)
+OUTSIDE_CIRCUIT: Final = (
+    "Price exceeds circuit limits for the instrument. Place an order within the daily range."
+)
+TRIGGER_PASSED: Final = {
+    Side.BUY: "Trigger price for stoploss buy orders should be higher than the last traded price.",
+    Side.SELL: "Trigger price for stoploss sell orders should be lower than the last traded price.",
+}
+
+
+class OrderRules:
+    """The broker's checks on what a client sends."""
+
+    def __init__(self, market: Market, options: SimulatorOptions) -> None:
+        self._market = market
+        self._freeze = dict(options.freeze_quantities)
+
+    def placed(self, variety: str, fields: Mapping[str, str]) -> OrderTerms:
+        """Return the terms of a new order.
+
+        Raises:
+            KiteError: Something about it is missing, wrong or not allowed.
+        """
+        check_variety(variety)
+        exchange = requests.required(fields, "exchange")
+        tradingsymbol = requests.required(fields, "tradingsymbol")
+        side = _choice(Side, fields, "transaction_type")
+        order_type = _choice(OrderType, fields, "order_type")
+        product = _choice(Product, fields, "product")
+        validity = _validity(fields, exchange)
+        quantity = _whole(requests.required(fields, "quantity"), "quantity")
+        tag = _tag(fields)
+        if _is_true(fields.get("autoslice", "")):
+            raise KiteError.input("`autoslice` is not offered here.")
+        row = self._row(exchange, tradingsymbol)
+        self._check_product(row, product)
+        terms = OrderTerms(
+            row=row,
+            side=side,
+            order_type=order_type,
+            product=product,
+            validity=validity,
+            quantity=quantity,
+            disclosed_quantity=self._disclosed(fields, quantity),
+            price_raw=0,
+            tag=tag,
+            tags=(tag,) if tag else (),
+        )
+        return self._priced(terms, fields)
+
+    def modified(self, asked: OrderTerms, fields: Mapping[str, str]) -> OrderTerms:
+        """Return an order's terms after a change; fields that are not sent stay as they are.
+
+        Raises:
+            KiteError: The result would be wrong or not allowed.
+        """
+        catalogue = self._market.catalogue
+        exchange = catalogue.instruments[asked.row].exchange
+        order_type = asked.order_type
+        if fields.get("order_type"):
+            order_type = _choice(OrderType, fields, "order_type")
+        validity = asked.validity
+        if fields.get("validity"):
+            validity = _validity(fields, exchange)
+        quantity = asked.quantity
+        if fields.get("quantity"):
+            quantity = _whole(fields["quantity"], "quantity")
+        merged = dict(fields)
+        for name, raw in (("price", asked.price_raw), ("trigger_price", asked.trigger_raw)):
+            if not merged.get(name):
+                merged[name] = str(Decimal(raw) / int(catalogue.price_scale[asked.row]))
+        if not merged.get("market_protection") and asked.protection_percent is not None:
+            merged["market_protection"] = str(asked.protection_percent)
+        disclosed = asked.disclosed_quantity
+        if fields.get("disclosed_quantity"):
+            disclosed = self._disclosed(fields, quantity)
+        terms = dataclasses.replace(
+            asked,
+            order_type=order_type,
+            validity=validity,
+            quantity=quantity,
+            disclosed_quantity=disclosed,
+            price_raw=0,
+            trigger_raw=0,
+            protection_percent=None,
+        )
+        return self._priced(terms, merged)
+
+    def _priced(self, terms: OrderTerms, fields: Mapping[str, str]) -> OrderTerms:
+        """Check quantity and prices, and turn a protected market order into its limit."""
+        self._check_quantity(terms)
+        market, row = self._market, terms.row
+        ltp_raw = int(market.board.ltp_raw[row])
+        if terms.order_type in STOP_TYPES:
+            trigger_raw = self._price_raw(row, fields, "trigger_price")
+            if matching.is_triggered(terms.side, ltp_raw=ltp_raw, trigger_raw=trigger_raw):
+                raise KiteError.input(TRIGGER_PASSED[terms.side])
+            terms = dataclasses.replace(terms, trigger_raw=trigger_raw)
+        if terms.order_type in {OrderType.LIMIT, OrderType.SL}:
+            price_raw = self._price_raw(row, fields, "price")
+            _check_stop_price(terms, price_raw)
+            return dataclasses.replace(terms, price_raw=price_raw)
+        percent = self._protection(terms, fields, ltp_raw)
+        if terms.order_type is OrderType.SL_M:
+            return dataclasses.replace(terms, protection_percent=percent)
+        step_raw = int(market.catalogue.price_step_raw[row])
+        band_raw = matching.band_raw(
+            terms.side, ltp_raw=ltp_raw, percent=percent, step_raw=step_raw
+        )
+        note = f"mktp:{percent:.2f}"
+        own_tags = tuple(each for each in terms.tags if not each.startswith("mktp:"))
+        return dataclasses.replace(
+            terms, order_type=OrderType.LIMIT, price_raw=band_raw, tags=(*own_tags, note)
+        )
+
+    def _row(self, exchange: str, tradingsymbol: str) -> int:
+        catalogue = self._market.catalogue
+        if exchange not in catalogue.exchanges | NO_IOC_EXCHANGES | {"BSE", "BCD"}:
+            raise KiteError.input("Invalid `exchange`.")
+        row = catalogue.row_by_key.get(f"{exchange}:{tradingsymbol}")
+        if row is None or catalogue.instruments[row].segment == INDEX_SEGMENT:
+            raise KiteError.input(NO_INSTRUMENT)
+        return row
+
+    def _check_product(self, row: int, product: Product) -> None:
+        is_derivative = bool(self._market.catalogue.is_derivative[row])
+        unfit = {Product.CNC, Product.MTF} if is_derivative else {Product.NRML}
+        if product in unfit:
+            kind = "derivatives" if is_derivative else "equity"
+            raise KiteError.input(f"Invalid `product`: {product} is not allowed for {kind}.")
+
+    def _check_quantity(self, terms: OrderTerms) -> None:
+        catalogue = self._market.catalogue
+        instrument = catalogue.instruments[terms.row]
+        lot_size = int(catalogue.lot_size[terms.row])
+        if not 0 < terms.quantity <= QUANTITY_MAX:
+            raise KiteError.input("Invalid `quantity`.")
+        if terms.quantity % lot_size:
+            raise KiteError.input(f"Quantity should be in multiples of lot size {lot_size}.")
+        largest = EQUITY_QUANTITY_MAX
+        if catalogue.is_derivative[terms.row]:
+            largest = self._freeze.get(instrument.name, QUANTITY_MAX)
+        if terms.quantity > largest:
+            raise KiteError.input(
+                f"Quantity {terms.quantity} exceeds the freeze quantity of {largest}."
+            )
+
+    def _price_raw(self, row: int, fields: Mapping[str, str], name: str) -> int:
+        market = self._market
+        price = _decimal(requests.required(fields, name), name)
+        if price <= 0:
+            raise KiteError.input(f"Invalid `{name}`.")
+        raw = price * int(market.catalogue.price_scale[row])
+        step_raw = int(market.catalogue.price_step_raw[row])
+        if raw % step_raw:
+            raise KiteError.input(_wrong_step(market, row, name))
+        lower, upper = quotes.circuit_raw(market, row)
+        if not lower <= raw <= upper:
+            raise KiteError.input(OUTSIDE_CIRCUIT)
+        return int(raw)
+
+    def _protection(self, terms: OrderTerms, fields: Mapping[str, str], ltp_raw: int) -> Decimal:
+        text = fields.get("market_protection", "")
+        percent = _decimal(text, "market_protection") if text else Decimal(0)
+        if percent == 0:
+            raise KiteError.input(NO_PROTECTION)
+        if percent == matching.AUTOMATIC:
+            catalogue = self._market.catalogue
+            price_inr = Decimal(ltp_raw) / int(catalogue.price_scale[terms.row])
+            is_option = bool(catalogue.is_option[terms.row])
+            return matching.automatic_protection(price_inr, is_option=is_option)
+        if not 0 < percent <= PROTECTION_PERCENT_MAX:
+            raise KiteError.input("Invalid `market_protection`.")
+        return percent
+
+    def _disclosed(self, fields: Mapping[str, str], quantity: int) -> int:
+        text = fields.get("disclosed_quantity", "")
+        disclosed = _whole(text, "disclosed_quantity") if text else 0
+        if not 0 <= disclosed <= quantity:
+            raise KiteError.input("Invalid `disclosed_quantity`.")
+        return disclosed
+
+
+def check_variety(variety: str) -> None:
+    """Raise Kite's error for a variety that does not exist, or that only Kite has."""
+    if variety not in VARIETIES:
+        raise KiteError.input("Invalid `variety`.")
+    if variety != "regular":
+        raise KiteError.input(f"Orders of variety `{variety}` are not offered here.")
+
+
+def _check_stop_price(terms: OrderTerms, price_raw: int) -> None:
+    if terms.order_type is not OrderType.SL:
+        return
+    if terms.side is Side.BUY and price_raw < terms.trigger_raw:
+        raise KiteError.input("Trigger price cannot be above the limit price of a buy order.")
+    if terms.side is Side.SELL and price_raw > terms.trigger_raw:
+        raise KiteError.input("Trigger price cannot be below the limit price of a sell order.")
+
+
+def _wrong_step(market: Market, row: int, name: str) -> str:
+    step = Decimal(int(market.catalogue.price_step_raw[row])) / int(
+        market.catalogue.price_scale[row]
+    )
+    written = f"{step:.2f}" if step == round(step, 2) else f"{step.normalize():f}"
+    words = name.replace("_", " ")
+    return (
+        f"Tick size for this script is {written}. "
+        f"Kindly enter {words} in the multiple of tick size for this script"
+    )
+
+
+def _choice(kind: type[Choice], fields: Mapping[str, str], name: str) -> Choice:
+    try:
+        return kind(requests.required(fields, name))
+    except ValueError:
+        raise KiteError.input(f"Invalid `{name}`.") from None
+
+
+def _validity(fields: Mapping[str, str], exchange: str) -> Validity:
+    text = fields.get("validity") or Validity.DAY.value
+    if text == "TTL":
+        raise KiteError.input("Orders of validity `TTL` are not offered here.")
+    try:
+        validity = Validity(text)
+    except ValueError:
+        raise KiteError.input("Invalid `validity`.") from None
+    if validity is Validity.IOC and exchange in NO_IOC_EXCHANGES:
+        raise KiteError.input(f"IOC orders are not allowed on {exchange} via API.")
+    return validity
+
+
+def _tag(fields: Mapping[str, str]) -> str | None:
+    tag = fields.get("tag", "")
+    if len(tag) > TAG_CHARACTERS_MAX:
+        raise KiteError.input(
+            f"Invalid `tag`. It should be at most {TAG_CHARACTERS_MAX} characters long."
+        )
+    return tag or None
+
+
+def _is_true(text: str) -> bool:
+    return text.lower() in {"true", "1"}
+
+
+def _whole(text: str, name: str) -> int:
+    if not (text.isascii() and text.isdecimal()) or len(text) > DECIMAL_CHARACTERS_MAX:
+        raise KiteError.input(f"Invalid request (failed to decode {name}, expected integer)")
+    return int(text)
+
+
+def _decimal(text: str, name: str) -> Decimal:
+    refused = KiteError.input(f"Invalid request (failed to decode {name}, expected decimal)")
+    if len(text) > DECIMAL_CHARACTERS_MAX:
+        raise refused
+    try:
+        value = Decimal(text)
+    except InvalidOperation:
+        raise refused from None
+    if not value.is_finite() or abs(value) >= QUANTITY_MAX:
+        raise refused
+    return value

@@ -1,0 +1,137 @@
+"""Order routes: place, modify, cancel, and the order and trade books (kite.md §2.2-2.5)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.routing import Route
+
+from ticker_service.simulator import order_faults, order_rows
+from ticker_service.simulator.order_faults import PLACE_KINDS, Method, OrderFaultKind
+from ticker_service.simulator.order_rules import check_variety
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from ticker_service.runtime.clock import Clock
+    from ticker_service.simulator.exchange import Exchange
+    from ticker_service.simulator.market import Market
+    from ticker_service.simulator.order import Order
+    from ticker_service.simulator.order_desk import OrderDesk
+    from ticker_service.simulator.order_faults import OrderFault
+    from ticker_service.simulator.order_rules import OrderRules
+
+REJECTED_AT_EXCHANGE: Final = "16387 : Security is not allowed to trade in this market"
+_TRUNCATED: Final = frozenset({OrderFaultKind.TRUNCATED_BOOK})
+_NULL_TAGS: Final = frozenset({OrderFaultKind.NULL_TAGS})
+
+
+class OrderRoutes:
+    """Kite's order API over the exchange."""
+
+    def __init__(
+        self, market: Market, exchange: Exchange, rules: OrderRules, desk: OrderDesk, clock: Clock
+    ) -> None:
+        self._market = market
+        self._exchange = exchange
+        self._rules = rules
+        self._desk = desk
+        self._clock = clock
+
+    def routes(self) -> list[Route]:
+        """Return the routes to mount at the REST root."""
+        return [
+            Route("/orders", self._orders, methods=["GET"]),
+            Route("/trades", self._trades, methods=["GET"]),
+            Route("/orders/{order_id}/trades", self._order_trades, methods=["GET"]),
+            Route("/orders/{order_id}", self._history, methods=["GET"]),
+            Route("/orders/{variety}", self._place, methods=["POST"]),
+            Route("/orders/{variety}/{order_id}", self._modify, methods=["PUT"]),
+            Route("/orders/{variety}/{order_id}", self._cancel, methods=["DELETE"]),
+        ]
+
+    async def _place(self, request: Request) -> Response:
+        def act(user_id: str, fields: Mapping[str, str], answer: OrderFault | None) -> Order:
+            terms = self._rules.placed(request.path_params["variety"], fields)
+            fault = self._desk.faults.find(PLACE_KINDS, user_id)
+            delay_ns = {fault.kind: fault.delay_ns} if fault else {}
+            start_after_ns = delay_ns.get(OrderFaultKind.SLOW_START, 0)
+            if answer is not None and answer.kind is OrderFaultKind.ACCEPT_THEN_400_TIMEOUT:
+                start_after_ns = answer.delay_ns
+            refusal = None
+            if fault is not None and fault.kind is OrderFaultKind.REJECT_AT_EXCHANGE:
+                refusal = fault.message or REJECTED_AT_EXCHANGE
+            order = self._exchange.place(
+                user_id,
+                terms,
+                start_after_ns=start_after_ns,
+                visible_after_ns=delay_ns.get(OrderFaultKind.LATE_IN_BOOK, 0),
+                refusal=refusal,
+            )
+            if fault is not None:
+                order_faults.use(fault)
+            return order
+
+        return await self._desk.change(request, Method.PLACE, act)
+
+    async def _modify(self, request: Request) -> Response:
+        def act(user_id: str, fields: Mapping[str, str], _: OrderFault | None) -> Order:
+            order = self._named(request, user_id)
+            # A terminal order is refused as such, whatever was asked of it.
+            terms = order.asked if order.is_terminal else self._rules.modified(order.asked, fields)
+            self._exchange.modify(order, terms)
+            return order
+
+        return await self._desk.change(request, Method.MODIFY, act)
+
+    async def _cancel(self, request: Request) -> Response:
+        def act(user_id: str, _: Mapping[str, str], __: OrderFault | None) -> Order:
+            order = self._named(request, user_id)
+            self._exchange.cancel(order)
+            return order
+
+        return await self._desk.change(request, Method.CANCEL, act)
+
+    async def _orders(self, request: Request) -> Response:
+        return await self._desk.look(request, self._book)
+
+    async def _history(self, request: Request) -> Response:
+        order_id = request.path_params["order_id"]
+        return await self._desk.look(
+            request, lambda user_id: self._exchange.order(user_id, order_id).history
+        )
+
+    async def _trades(self, request: Request) -> Response:
+        def look(user_id: str) -> object:
+            trades = self._exchange.account(user_id).trades
+            return [order_rows.trade_row(self._market, each) for each in trades]
+
+        return await self._desk.look(request, look)
+
+    async def _order_trades(self, request: Request) -> Response:
+        def look(user_id: str) -> object:
+            trades = self._exchange.order(user_id, request.path_params["order_id"]).trades
+            return [order_rows.trade_row(self._market, each) for each in trades]
+
+        return await self._desk.look(request, look)
+
+    def _named(self, request: Request, user_id: str) -> Order:
+        check_variety(request.path_params["variety"])
+        return self._exchange.order(user_id, request.path_params["order_id"])
+
+    def _book(self, user_id: str) -> list[dict[str, object]]:
+        """Return the order book, latest state per order, as armed faults let it be seen."""
+        orders = self._exchange.account(user_id).orders.values()
+        now_ns = self._clock.monotonic_ns()
+        rows = [
+            each.history[-1] for each in orders if each.history and now_ns >= each.visible_at_ns
+        ]
+        truncated = self._desk.faults.take(_TRUNCATED, user_id)
+        if truncated is not None:
+            rows = rows[: truncated.keep]
+        if self._desk.faults.take(_NULL_TAGS, user_id):
+            rows = [{**row, "tag": None, "tags": []} for row in rows]
+        return rows
