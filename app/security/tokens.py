@@ -161,7 +161,12 @@ class TokenIssuer:
                 f"Condition failed: lifetime_s={lifetime_s} must be 1 to "
                 f"{self._rules.lifetime_s_max}"
             )
+        # Text is a sequence of letters too, and a scope with a space in it would be read as two.
+        if isinstance(scopes, str) or (isinstance(accounts, str) and accounts != ALL_ACCOUNTS):
+            raise ConfigurationError("Condition failed: scopes and accounts are lists of words")
         scope = sorted(set(scopes))
+        if not all(_SCOPE.fullmatch(word) for word in scope):
+            raise ConfigurationError(f"Condition failed: scopes={scope} holds what is no scope")
         names = ALL_ACCOUNTS if accounts == ALL_ACCOUNTS else sorted(set(accounts))
         now_s = now_ns // NS_PER_S
         claims = {
