@@ -281,12 +281,15 @@ def _read(directory: int, name: str, path: Path) -> bytes | None:
         raise ConfigurationError(
             f"Condition failed: {path} cannot be read as a plain file: {error.strerror}"
         ) from None
-    with open(file, "rb") as opened:  # noqa: PTH123 - a descriptor, so that path and check agree
+    try:
         state = os.fstat(file)
         if not stat.S_ISREG(state.st_mode):
             raise ConfigurationError(f"Condition failed: {path} is not a plain file")
         _check_ours(state, path, mode="0600")
-        content = opened.read(FILE_BYTES_MAX + 1)
+        with open(file, "rb", closefd=False) as opened:  # noqa: PTH123 - the file that was checked
+            content = opened.read(FILE_BYTES_MAX + 1)
+    finally:
+        os.close(file)
     if len(content) > FILE_BYTES_MAX:
         raise ConfigurationError(
             f"Condition failed: {path} has more than {FILE_BYTES_MAX} bytes; it is no token file"
