@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import sys
 from typing import TYPE_CHECKING, Final, Literal
 
@@ -15,8 +16,11 @@ if TYPE_CHECKING:
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
 # Libraries that log requests with their addresses, in which Kite wants the access token.
 SILENCED: Final = ("httpx", "httpcore", "websockets", "uvicorn", "redis", "asyncio")
-SECRET_WORDS: Final = ("token", "secret", "password", "authorization")
-_HARMLESS: Final = frozenset({"instrument_token", "tokens"})
+SECRET_WORDS: Final = ("token", "secret", "password", "passphrase", "authorization", "api_key")
+SECRET_KEYS: Final = frozenset({"redis_url", "database_url"})
+HARMLESS_KEYS: Final = frozenset({"instrument_token", "tokens"})
+_IN_AN_ADDRESS: Final = re.compile(r"(access_token=|api_key=|://[^\s/:@]*:)[^\s&@\"']+")
+"""What follows is a credential: in the query of Kite's WebSocket, or before a host's name."""
 
 
 def configure(level: str, style: Literal["json", "console"]) -> None:
@@ -45,12 +49,20 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
 
 
 def _hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:
-    """Replace values whose key speaks of a secret: the last wall, not the first."""
-    for key in event:
-        is_secret = any(word in key.lower() for word in SECRET_WORDS)
-        if is_secret and key not in _HARMLESS:
-            event[key] = "(hidden)"
-    return event
+    """Hide what speaks of a secret, however deep: the last wall, not the first."""
+    return {key: _hidden(key, value) for key, value in event.items()}
+
+
+def _hidden(key: str, value: object) -> object:
+    name = key.lower()
+    is_secret = name in SECRET_KEYS or any(word in name for word in SECRET_WORDS)
+    if is_secret and name not in HARMLESS_KEYS:
+        return "(hidden)"
+    if isinstance(value, dict):
+        return {inner: _hidden(str(inner), each) for inner, each in value.items()}
+    if isinstance(value, str):
+        return _IN_AN_ADDRESS.sub(r"\1(hidden)", value)
+    return value
 
 
 def _to_json(event: EventDict, **_: object) -> str:

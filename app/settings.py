@@ -67,7 +67,7 @@ class Settings(BaseSettings):
     kite_api_key: str = Field(min_length=1, description="api_key of your Kite Connect app")
     kite_access_token: SecretStr = Field(description="Today's access token; it ends at 06:00 IST")
     redis_url: SecretStr = Field(
-        validation_alias=AliasChoices("redis_url", f"{PREFIX}REDIS_URL", "REDIS_URL"),
+        validation_alias=AliasChoices(f"{PREFIX}redis_url", "redis_url"),
         description="redis://, rediss:// or unix:// address of the server to publish to",
     )
     channel_prefix: str = Field("ticker:v1:", min_length=1, description="Prefix of all channels")
@@ -223,8 +223,10 @@ def _unknown_variables() -> list[str]:
     faults = []
     for variable in sorted(os.environ):
         if variable.startswith(PREFIX) and variable.upper() not in known:
-            close = difflib.get_close_matches(variable, known, n=1)
-            hint = f"; did you mean {close[0]}?" if close else ""
+            # Compared without the prefix, which would make everything look alike.
+            name = variable.removeprefix(PREFIX).lower()
+            close = difflib.get_close_matches(name, Settings.model_fields, n=1)
+            hint = f"; did you mean {PREFIX}{close[0].upper()}?" if close else ""
             faults.append(f"{variable}: is not a setting{hint}")
     return faults
 

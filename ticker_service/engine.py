@@ -139,7 +139,7 @@ class Engine:
         age_ms = None
         if self._last_frame_ns:
             age_ms = (self._clock.now_ns() - self._last_frame_ns) / NS_PER_MS
-        feed = self._worst(self._connections)
+        feed = self._worst(self._carrying())
         return Health(
             is_ready=feed is FeedState.UP
             and age_ms is not None
@@ -301,6 +301,12 @@ class Engine:
             self._feed.connection_of(token)
             for token in self.universe.instrument_token[rows].tolist()
         }
+        return {n: c for n, c in self._connections.items() if n in numbers}
+
+    def _carrying(self) -> dict[int, _Connection]:
+        """Return the connections that something wanted depends on; others may be as they are."""
+        tokens = self.universe.instrument_token[self._window.wanted].tolist()
+        numbers = {self._feed.connection_of(token) for token in tokens}
         return {n: c for n, c in self._connections.items() if n in numbers}
 
     @staticmethod

@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedUp:
-    """A connection is open and has asked for its instruments."""
+    """A connection is open and about to ask for its instruments; no tick of it came before."""
 
     connection: int
     at_ns: int

@@ -111,7 +111,7 @@ class ChainView:
         spot = self.underlying()
         text = Text(f"{self.book} ", style="bold")
         if spot is not None:
-            text.append(f"{spot['ltp']:,.2f} ({spot['change_pct'] or 0.0:+.2f} %)  ")
+            text.append(f"{_number(spot['ltp'], 2)} ({spot['change_pct'] or 0.0:+.2f} %)  ")
         if forward is not None:
             source = next((r["forward_source"] for r in legs.values() if r["forward"]), "")
             text.append(f"forward {forward:,.2f} by {source}  ", style="cyan")

@@ -198,6 +198,11 @@ class _Connection:
         while True:
             self._changed.clear()
             desired = dict(self._desired)
+            if is_first:
+                # Before the first request, so that no tick can overtake it: the gap that this
+                # announces comes before what follows the gap (M6).
+                sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
+                is_first = False
             try:
                 for message in _difference(actual, desired):
                     async with asyncio.timeout(SEND_S_MAX):
@@ -206,9 +211,6 @@ class _Connection:
                 # The reader sees the same socket and says what became of it.
                 return
             actual = desired
-            if is_first:
-                sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
-                is_first = False
             await self._changed.wait()
 
     def _text(self, message: str) -> FeedText:

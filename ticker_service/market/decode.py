@@ -184,10 +184,14 @@ def _fill_side(
     levels: NDArray[Any],
     scale: NDArray[np.float64],
 ) -> None:
-    """Write one side of the depth; Kite fills absent levels with zeros, which is not a price."""
+    """Write one side of the depth.
+
+    Kite fills absent levels with zeros. A level with a quantity and no price holds market orders
+    before the opening: it has no price either.
+    """
     levels = levels.T  # (n, 5) as packed -> (5, n) as columns
     is_empty = (levels["quantity"] == 0) & (levels["price"] == 0)
-    price[:, rows] = np.where(is_empty, np.nan, levels["price"] / scale)
+    price[:, rows] = _rupees(levels["price"], scale)
     # Signed first: among unsigned numbers -1 would silently become 4,294,967,295.
     quantity[:, rows] = np.where(is_empty, NOT_CARRIED, levels["quantity"].astype(np.int64))
     orders[:, rows] = np.where(is_empty, NOT_CARRIED, levels["orders"].astype(np.int64))

@@ -28,5 +28,5 @@ class Backoff:
             chance: Source of the jitter.
         """
         # The exponent is capped before it is used: a month of failures must not overflow a float.
-        ceiling = min(self.delay_s_max, self.delay_s_min * 2.0 ** min(attempt, 32))
+        ceiling = min(self.delay_s_max, self.delay_s_min * 2.0 ** min(attempt + 1, 32))
         return self.delay_s_min + chance.random() * max(ceiling - self.delay_s_min, 0.0)

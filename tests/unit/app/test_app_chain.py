@@ -146,7 +146,6 @@ def test_large_open_interest_is_short(view: ChainView) -> None:
     assert "1.2Cr" in shown(view)
 
 
-@pytest.mark.xfail(reason="the title formats a last price that is not there", raises=TypeError)
 def test_an_underlying_that_never_traded_is_no_obstacle(view: ChainView) -> None:
     view.take(batch({"instrument_token": SPOT}, option(CALL)))
     assert BOOK in shown(view)

@@ -244,7 +244,6 @@ def test_the_redis_address_is_read_as_hosting_platforms_set_it(load: Load) -> No
     assert loaded.redis_url.get_secret_value() == "rediss://elsewhere:6380/1"
 
 
-@pytest.mark.xfail(reason="the alias redis_url also matches REDIS_URL and is tried first")
 def test_our_own_redis_address_beats_the_platform_s(load: Load) -> None:
     loaded = load(GOOD | {"REDIS_URL": "rediss://elsewhere:6380/1"})
     assert loaded.redis_url.get_secret_value() == REDIS_URL
