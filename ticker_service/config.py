@@ -82,6 +82,32 @@ class PricingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class OrdersConfig:
+    """How orders are sent and settled; seconds, settable so that tests can scale them.
+
+    ``installation`` tells daemons of one account apart in their tags. ``send_window_s`` is how long
+    after its intent was recorded an order may still leave; ``settle_after_s`` counts from the end
+    of that window: orders have surfaced in Kite's book 90 s late (kite.md §5.2).
+    """
+
+    installation: str = "T0"
+    deadline_s: float = 30.0
+    send_window_s: float = 5.0
+    request_s_max: float = 7.0
+    sends_parallel: int = 4
+    waiting_max: int = 1_000
+    attempts_max: int = 3
+    retry_s_min: float = 0.2
+    retry_s_max: float = 3.0
+    settle_after_s: float = 90.0
+    settle_spacing_s: float = 2.0
+    settle_reads_min: int = 3
+    settle_poll_s: float = 1.0
+    book_poll_live_s: float = 5.0
+    book_poll_idle_s: float = 30.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """Everything the engine needs to know before it starts.
 

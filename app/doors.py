@@ -1,0 +1,98 @@
+"""The two doors for orders, REST and WebSocket, on one listener with one set of rules."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from fastapi import FastAPI, WebSocket
+
+from app.http import orders as rest
+from app.security.limits import ConnectionCaps, ConnectionRegister, RequestLimiter, RequestRate
+from app.ws import orders as sockets
+from ticker_service.errors import OrderRefused
+from ticker_service.orders.front import Caller, FrontDesk
+
+if TYPE_CHECKING:
+    from app.security.tokens import Principal, Scope, TokenVerifier
+    from ticker_service.runtime.clock import Clock
+    from ticker_service.runtime.crash_points import Reach
+
+DESCRIPTION: Final = (
+    "Orders, journalled before they are sent and sent at most once. The WebSocket /v1/orders/ws "
+    "speaks the same words as JSON frames; see docs/orders.md."
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KnownCaller(Caller):
+    """A caller with what their token allows and until when (ns since the Unix epoch)."""
+
+    scopes: frozenset[str]
+    expires_at_ns: int
+
+
+@dataclass(slots=True, kw_only=True)
+class Doors:
+    """What both doors share: who may enter, how often, and whom they talk to."""
+
+    front: FrontDesk
+    verifier: TokenVerifier
+    clock: Clock
+    reach: Reach
+    rate: RequestLimiter = field(init=False)
+    connections: ConnectionRegister = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.rate = RequestLimiter(RequestRate(), self.clock)
+        self.connections = ConnectionRegister(ConnectionCaps())
+
+    def caller_of_token(self, token: str) -> KnownCaller:
+        """Return whom a token speaks for.
+
+        Raises:
+            TokenRefused: It opens nothing.
+        """
+        principal: Principal = self.verifier.verify(token, self.clock.now_ns())
+        return KnownCaller(
+            principal=principal.subject,
+            accounts=principal.accounts,
+            scopes=principal.scopes,
+            expires_at_ns=principal.expires_at_ns,
+        )
+
+    def caller_of(self, authorization: str) -> KnownCaller:
+        """Return whom an ``Authorization`` header speaks for, counting the request."""
+        caller = self.caller_of_token(rest.bearer_token(authorization))
+        self.count(caller)
+        return caller
+
+    def count(self, caller: Caller) -> None:
+        """Take one request from the caller's allowance.
+
+        Raises:
+            OrderRefused: It is used up.
+        """
+        wait_s = self.rate.take(caller.principal)
+        if wait_s > 0.0:
+            raise OrderRefused("TOO_MANY_REQUESTS", f"try again in {wait_s:.2f} s")
+
+    @staticmethod
+    def demand(caller: Caller, scope: Scope) -> None:
+        """Refuse a caller whose token lacks a scope."""
+        if not isinstance(caller, KnownCaller) or scope not in caller.scopes:
+            raise rest.forbidden(scope)
+
+
+def application(doors: Doors) -> FastAPI:
+    """Return the listener's application, its OpenAPI under ``/openapi.json``."""
+    app = FastAPI(title="ticker-service orders", version="1", description=DESCRIPTION)
+    rest.install_faults(app)
+    app.state.doors = doors
+    app.include_router(rest.router)
+
+    @app.websocket("/v1/orders/ws")
+    async def orders_socket(websocket: WebSocket) -> None:
+        await sockets.serve(websocket, doors)
+
+    return app

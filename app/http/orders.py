@@ -1,0 +1,196 @@
+"""REST door for orders: ``/v1/orders``. Nothing works without a bearer token."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse, Response
+
+from app.http.faults import EXPECTED, answer_of, invalid
+from app.http.schemas import (
+    KEY_CHARACTERS_MAX,
+    KEY_PATTERN,
+    ErrorAnswer,
+    ModifyRequest,
+    PlaceRequest,
+    TaskAnswer,
+    event_answer,
+    task_answer,
+)
+from app.security.tokens import Scope, TokenFault, TokenRefused
+from ticker_service.errors import OrderRefused
+from ticker_service.orders.front import Answer, Caller
+
+if TYPE_CHECKING:
+    from app.doors import Doors
+else:
+    Doors = Any
+
+HEADERS: Final = {
+    "Cache-Control": "no-store",
+    "X-Content-Type-Options": "nosniff",
+    "Content-Security-Policy": "default-src 'none'; frame-ancestors 'none'",
+    "Referrer-Policy": "no-referrer",
+}
+BODY_BYTES_MAX: Final = 16_384
+PAGE_MAX: Final = 500
+_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
+    code: {"model": ErrorAnswer} for code in (401, 403, 404, 409, 413, 422, 429, 503)
+}
+_OrderKey = Annotated[str, Path(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
+_Key = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
+_Page = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+
+
+def _doors(connection: Request) -> Doors:
+    doors: Doors = connection.app.state.doors
+    return doors
+
+
+def _caller(
+    doors: Annotated[Doors, Depends(_doors)], authorization: Annotated[str, Header()] = ""
+) -> Caller:
+    return doors.caller_of(authorization)
+
+
+def _reader(
+    doors: Annotated[Doors, Depends(_doors)], who: Annotated[Caller, Depends(_caller)]
+) -> Caller:
+    doors.demand(who, Scope.ORDERS_READ)
+    return who
+
+
+def _writer(
+    doors: Annotated[Doors, Depends(_doors)], who: Annotated[Caller, Depends(_caller)]
+) -> Caller:
+    doors.demand(who, Scope.ORDERS_WRITE)
+    return who
+
+
+_Doors = Annotated[Any, Depends(_doors)]
+_Reads = Annotated[Any, Depends(_reader)]
+_Writes = Annotated[Any, Depends(_writer)]
+
+router = APIRouter(prefix="/v1/orders", tags=["orders"], responses=_ERRORS)
+
+
+@router.post("", status_code=202, response_model=TaskAnswer)
+async def place(request: PlaceRequest, who: _Writes, doors: _Doors) -> Response:
+    """Journal a new order; 202 when new, 200 with the same task when its key is known."""
+    answer = await doors.front.place(
+        who,
+        account=request.account,
+        client_order_id=request.client_order_id,
+        request_id=request.request_id or request.client_order_id,
+        order=request.order.to_domain(),
+    )
+    return _answer(answer)
+
+
+@router.get("")
+async def list_orders(
+    who: _Reads, doors: _Doors, account: _Key | None = None, limit: _Page = 100
+) -> dict[str, list[TaskAnswer]]:
+    """List your newest instructions, newest first."""
+    tasks = await doors.front.orders(who, account, limit=limit)
+    return {"orders": [TaskAnswer(**task_answer(task)) for task in tasks]}
+
+
+@router.get("/events")
+async def events(
+    who: _Reads,
+    doors: _Doors,
+    account: _Key,
+    after: Annotated[int, Query(ge=0)] = 0,
+    limit: _Page = 100,
+) -> dict[str, list[dict[str, Any]]]:
+    """List an account's events after a number, in order, without a hole."""
+    found = await doors.front.events(who, account, after=after, limit=limit)
+    return {"events": [event_answer(event) for event in found]}
+
+
+@router.get("/{client_order_id}", response_model=TaskAnswer)
+async def status(client_order_id: _OrderKey, who: _Reads, doors: _Doors) -> dict[str, Any]:
+    """Return an order as the journal has it."""
+    return task_answer(await doors.front.order(who, client_order_id))
+
+
+@router.put("/{client_order_id}", status_code=202, response_model=TaskAnswer)
+async def modify(
+    client_order_id: _OrderKey, request: ModifyRequest, who: _Writes, doors: _Doors
+) -> Response:
+    """Journal a change of a live order."""
+    answer = await doors.front.modify(
+        who,
+        client_order_id=client_order_id,
+        request_id=request.request_id,
+        change=request.order.to_domain(),
+    )
+    return _answer(answer)
+
+
+@router.delete("/{client_order_id}", status_code=202, response_model=TaskAnswer)
+async def cancel(
+    client_order_id: _OrderKey, request_id: _Key, who: _Writes, doors: _Doors
+) -> Response:
+    """Journal the cancel of an order."""
+    answer = await doors.front.cancel(who, client_order_id=client_order_id, request_id=request_id)
+    return _answer(answer)
+
+
+def install_faults(app: FastAPI) -> None:
+    """Answer every expected fault in one shape, and hold bodies to a size."""
+
+    async def refuse(_: Request, error: Exception) -> JSONResponse:
+        status, body = answer_of(error)
+        return JSONResponse(body, status_code=status, headers=HEADERS)
+
+    async def refuse_shape(_: Request, error: Exception) -> JSONResponse:
+        details = error.errors() if isinstance(error, RequestValidationError) else []
+        return JSONResponse(invalid(details).model_dump(), status_code=422, headers=HEADERS)
+
+    for kind in EXPECTED:
+        app.add_exception_handler(kind, refuse)
+    app.add_exception_handler(RequestValidationError, refuse_shape)
+
+    @app.middleware("http")
+    async def guard(
+        request: Request, call_next: Callable[[Request], Awaitable[Response]]
+    ) -> Response:
+        length = request.headers.get("content-length", "0")
+        is_chunked = "transfer-encoding" in request.headers
+        if is_chunked or not length.isdecimal() or int(length) > BODY_BYTES_MAX:
+            fault = ErrorAnswer(
+                code="BODY_TOO_LARGE",
+                message=f"a body is at most {BODY_BYTES_MAX} bytes and states its length",
+            )
+            return JSONResponse(fault.model_dump(), status_code=413, headers=HEADERS)
+        response = await call_next(request)
+        response.headers.update(HEADERS)
+        return response
+
+
+def bearer_token(authorization: str) -> str:
+    """Return the token of an ``Authorization`` header.
+
+    Raises:
+        TokenRefused: There is none.
+    """
+    scheme, _, token = authorization.partition(" ")
+    if scheme.lower() != "bearer" or not token.strip():
+        raise TokenRefused(TokenFault.INVALID, "an Authorization: Bearer header is needed")
+    return token.strip()
+
+
+def forbidden(scope: str) -> OrderRefused:
+    """Return the refusal of a token that lacks a scope."""
+    return OrderRefused("FORBIDDEN", f"needs a token with scope {scope}")
+
+
+def _answer(answer: Answer) -> JSONResponse:
+    return JSONResponse(
+        task_answer(answer.task), status_code=202 if answer.is_new else 200, headers=HEADERS
+    )

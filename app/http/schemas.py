@@ -1,0 +1,169 @@
+"""The shapes of order requests and answers, for REST and WebSocket alike (DESIGN §5).
+
+pydantic lives here and turns into domain values in one function; unknown fields are refused, floats
+are refused where money is meant unless they are written exactly.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from ticker_service.constants import NS_PER_US
+from ticker_service.domain.order import (
+    OrderChange,
+    OrderRequest,
+    OrderType,
+    Product,
+    Side,
+    Validity,
+    Variety,
+)
+
+if TYPE_CHECKING:
+    from ticker_service.domain.order import OrderEvent, OrderTask
+
+KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
+KEY_CHARACTERS_MAX: Final = 64
+
+
+def _exact(value: object) -> object:
+    """Read a JSON number by its digits: 100.05 means 100.05 and not the double next to it."""
+    return str(value) if isinstance(value, float) else value
+
+
+Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
+Money = Annotated[Decimal, BeforeValidator(_exact), Field(max_digits=20, allow_inf_nan=False)]
+Units = Annotated[int, Field(strict=True)]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=256)
+
+
+class OrderBody(_Strict):
+    """A new order in Kite's field names; prices in rupees, as numbers or strings."""
+
+    exchange: str
+    tradingsymbol: str
+    transaction_type: Side
+    order_type: OrderType
+    product: Product
+    quantity: Units
+    variety: Variety = Variety.REGULAR
+    validity: Validity = Validity.DAY
+    price: Money | None = None
+    trigger_price: Money | None = None
+    disclosed_quantity: Units | None = None
+    validity_ttl: Units | None = None
+    market_protection: Money | None = None
+
+    def to_domain(self) -> OrderRequest:
+        """Return the order as a value."""
+        return OrderRequest(**dict(self))
+
+
+class ChangeBody(_Strict):
+    """The fields of a live order to set; values are absolute."""
+
+    order_type: OrderType | None = None
+    quantity: Units | None = None
+    price: Money | None = None
+    trigger_price: Money | None = None
+    validity: Validity | None = None
+    disclosed_quantity: Units | None = None
+    market_protection: Money | None = None
+
+    def to_domain(self) -> OrderChange:
+        """Return the change as a value."""
+        return OrderChange(**dict(self))
+
+
+class PlaceRequest(_Strict):
+    """``request_id`` is the idempotency key; it is the ``client_order_id`` unless given."""
+
+    client_order_id: Key
+    account: Key
+    order: OrderBody
+    request_id: Key | None = None
+
+
+class ModifyRequest(_Strict):
+    """A change of the order that ``client_order_id`` names; ``request_id`` is its own key."""
+
+    request_id: Key
+    order: ChangeBody
+
+
+class TaskAnswer(BaseModel):
+    """An instruction as the journal has it; times in µs since 1970 UTC, prices as strings."""
+
+    task_id: str
+    kind: str
+    account: str
+    client_order_id: str
+    request_id: str
+    state: str
+    version: int
+    attempt: int
+    order_id: str | None
+    broker_status: str | None
+    filled_quantity: int
+    average_price: str | None
+    code: str | None
+    reason: str | None
+    order: dict[str, str]
+    created_at_us: int
+    updated_at_us: int
+
+
+class ErrorAnswer(BaseModel):
+    """Why not: a stable ``code``, and the field, its value and the rule where one was broken."""
+
+    code: str
+    message: str
+    field: str | None = None
+    value: Any = None
+    rule: str | None = None
+    request_id: str | None = None
+
+
+def task_answer(task: OrderTask) -> dict[str, Any]:
+    """Return a task as callers see it."""
+    return TaskAnswer(
+        task_id=str(task.task_id),
+        kind=task.kind,
+        account=task.account,
+        client_order_id=task.client_order_id,
+        request_id=task.request_id,
+        state=task.state,
+        version=task.version,
+        attempt=task.attempt,
+        order_id=task.broker_order_id,
+        broker_status=task.broker_status,
+        filled_quantity=task.filled_quantity,
+        average_price=None if task.average_price is None else f"{task.average_price:f}",
+        code=task.reason_code,
+        reason=task.reason,
+        order=dict(task.body),
+        created_at_us=task.created_at_ns // NS_PER_US,
+        updated_at_us=task.updated_at_ns // NS_PER_US,
+    ).model_dump()
+
+
+def event_answer(event: OrderEvent) -> dict[str, Any]:
+    """Return an event as callers and subscribers see it."""
+    return {
+        "event_id": str(event.event_id),
+        "account": event.account,
+        "account_seq": event.account_seq,
+        "task_id": str(event.task_id),
+        "version": event.version,
+        "event": event.event,
+        "at_us": event.at_ns // NS_PER_US,
+        "client_order_id": event.client_order_id,
+        "state": event.state,
+        "data": dict(event.data),
+    }

@@ -1,0 +1,302 @@
+"""WebSocket door for orders: ``/v1/orders/ws``, one JSON object per frame (DESIGN §5).
+
+A socket has one task that answers requests in their order and, once it has subscribed, one per
+account that reads the account's events from where the caller left off. Nothing is queued for a
+slow caller: its cursor waits in the journal (I9, I15).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+import structlog
+from pydantic import BaseModel, ValidationError
+from starlette.websockets import WebSocketDisconnect, WebSocketState
+
+from app.http.faults import EXPECTED, answer_of
+from app.http.schemas import (
+    KEY_CHARACTERS_MAX,
+    ModifyRequest,
+    PlaceRequest,
+    event_answer,
+    task_answer,
+)
+from app.security.tokens import Scope, TokenFault, TokenRefused
+from ticker_service.constants import NS_PER_S
+from ticker_service.errors import JournalUnavailable, OrderRefused
+from ticker_service.orders.front import Answer
+from ticker_service.orders.report import wait_for_news
+
+if TYPE_CHECKING:
+    from fastapi import WebSocket
+
+    from app.doors import Doors, KnownCaller
+    from app.security.limits import ConnectionSlot
+
+log = structlog.get_logger()
+
+FRAME_BYTES_MAX: Final = 8_192
+AUTH_S_MAX: Final = 5.0
+SEND_S_MAX: Final = 30.0
+"""A caller that takes nothing for so long is gone."""
+EVENTS_PER_READ_MAX: Final = 100
+FAULTS_MAX: Final = 50
+"""A socket whose frames are so often unreadable is not speaking our language."""
+
+UNAUTHENTICATED: Final = 4401
+POLICY: Final = 1008
+TOO_BIG: Final = 1009
+TRY_LATER: Final = 1013
+
+
+class _Target(BaseModel):
+    """What `modify`, `cancel` and `status` name."""
+
+    client_order_id: str
+    request_id: str
+
+
+async def serve(websocket: WebSocket, doors: Doors) -> None:
+    """Serve one socket until it closes, its token ends, or it breaks the rules."""
+    slot = doors.connections.enter()
+    if slot is None:
+        await websocket.close(TRY_LATER, "too many connections")
+        return
+    try:
+        await _Session(websocket, doors, slot).run()
+    except WebSocketDisconnect:
+        pass
+    finally:
+        slot.release()
+
+
+@dataclass(frozen=True, slots=True)
+class _End:
+    """Why a session ends, as its close frame says."""
+
+    code: int
+    reason: str
+
+
+class _Session:
+    def __init__(self, websocket: WebSocket, doors: Doors, slot: ConnectionSlot) -> None:
+        self._websocket = websocket
+        self._doors = doors
+        self._slot = slot
+        self._sending = asyncio.Lock()
+        self._faults = 0
+
+    async def run(self) -> None:
+        await self._websocket.accept()
+        caller = await self._authenticate()
+        if isinstance(caller, _End):
+            await self._close(caller)
+            return
+        lifetime_s = (caller.expires_at_ns - self._doors.clock.now_ns()) / NS_PER_S
+        end = _End(UNAUTHENTICATED, "token expired")
+        async with asyncio.TaskGroup() as followers:
+            following: dict[str, asyncio.Task[None]] = {}
+            try:
+                async with asyncio.timeout(max(lifetime_s, 0.0)):
+                    end = await self._converse(caller, followers, following)
+            except TimeoutError:
+                pass
+            finally:
+                for task in following.values():
+                    task.cancel()
+        await self._close(end)
+
+    async def _authenticate(self) -> KnownCaller | _End:
+        """Take the token from the header, else from the first frame within its time."""
+        try:
+            header = self._websocket.headers.get("authorization", "")
+            if header:
+                caller = self._doors.caller_of(header)
+            else:
+                async with asyncio.timeout(AUTH_S_MAX):
+                    raw = await self._websocket.receive_text()
+                caller = self._doors.caller_of_token(_token_of(raw))
+        except TimeoutError:
+            return _End(UNAUTHENTICATED, "no auth frame in time")
+        except KeyError:
+            return _End(POLICY, "text frames only")
+        except (TokenRefused, OrderRefused) as error:
+            await self._refuse(error, None)
+            return _End(UNAUTHENTICATED, error.code)
+        if not self._slot.name(caller.principal):
+            return _End(TRY_LATER, "too many connections of yours")
+        await self._send({"op": "ack", "request_id": None, "authenticated": caller.principal})
+        return caller
+
+    async def _converse(
+        self,
+        caller: KnownCaller,
+        followers: asyncio.TaskGroup,
+        following: dict[str, asyncio.Task[None]],
+    ) -> _End:
+        """Answer frames in their order until the caller breaks the rules."""
+        while True:
+            try:
+                raw = await self._websocket.receive_text()
+            except KeyError:
+                return _End(POLICY, "text frames only")
+            if len(raw) > FRAME_BYTES_MAX:
+                return _End(TOO_BIG, f"a frame is at most {FRAME_BYTES_MAX} characters")
+            self._doors.reach("C0")
+            request_id: str | None = None
+            try:
+                frame = _frame_of(raw)
+                request_id = _request_id_of(frame)
+                self._doors.count(caller)
+                if frame.get("op") == "subscribe":
+                    await self._subscribe(frame, caller, followers, following)
+                else:
+                    await self._answer(frame, caller)
+            except EXPECTED as error:
+                await self._refuse(error, request_id)
+                self._faults += isinstance(error, ValidationError) or request_id is None
+                if self._faults > FAULTS_MAX:
+                    return _End(POLICY, "too many unreadable frames")
+
+    async def _answer(self, frame: dict[str, Any], caller: KnownCaller) -> None:
+        op = frame.pop("op", None)
+        front, demand = self._doors.front, self._doors.demand
+        answer: Answer
+        match op:
+            case "ping":
+                await self._send({"op": "pong", "request_id": frame.get("request_id")})
+                return
+            case "place":
+                demand(caller, Scope.ORDERS_WRITE)
+                place = PlaceRequest.model_validate(frame)
+                answer = await front.place(
+                    caller,
+                    account=place.account,
+                    client_order_id=place.client_order_id,
+                    request_id=place.request_id or place.client_order_id,
+                    order=place.order.to_domain(),
+                )
+            case "modify":
+                demand(caller, Scope.ORDERS_WRITE)
+                target = _Target.model_validate(frame)
+                change = ModifyRequest.model_validate(
+                    {name: frame[name] for name in ("request_id", "order") if name in frame}
+                )
+                answer = await front.modify(
+                    caller,
+                    client_order_id=target.client_order_id,
+                    request_id=change.request_id,
+                    change=change.order.to_domain(),
+                )
+            case "cancel":
+                demand(caller, Scope.ORDERS_WRITE)
+                target = _Target.model_validate(frame)
+                answer = await front.cancel(
+                    caller, client_order_id=target.client_order_id, request_id=target.request_id
+                )
+            case "status":
+                demand(caller, Scope.ORDERS_READ)
+                target = _Target.model_validate(frame)
+                task = await front.order(caller, target.client_order_id)
+                answer = Answer(task, is_new=False)
+                await self._send(_ack(answer, target.request_id))
+                return
+            case _:
+                raise OrderRefused(
+                    "UNKNOWN_OP",
+                    "must be auth, place, modify, cancel, status, subscribe or ping",
+                    field="op",
+                    value=op,
+                )
+        await self._send(_ack(answer, answer.task.request_id))
+
+    async def _subscribe(
+        self,
+        frame: dict[str, Any],
+        caller: KnownCaller,
+        followers: asyncio.TaskGroup,
+        following: dict[str, asyncio.Task[None]],
+    ) -> None:
+        """Follow accounts after the numbers given; without one, from the newest on."""
+        self._doors.demand(caller, Scope.ORDERS_READ)
+        after = _Subscribe.model_validate(frame).after
+        for account, number in after.items():
+            newest = await self._doors.front.last_seq(caller, account)
+            start = newest if number is None else number
+            if account in following:
+                following.pop(account).cancel()
+            following[account] = followers.create_task(self._follow(caller, account, start))
+        ack = {"op": "ack", "request_id": frame.get("request_id"), "following": sorted(following)}
+        await self._send(ack)
+
+    async def _follow(self, caller: KnownCaller, account: str, after: int) -> None:
+        """Send an account's events in order; the cursor moves when one is on its way."""
+        while True:
+            news = self._doors.front.news_of(caller, account)
+            try:
+                events = await self._doors.front.events(
+                    caller, account, after=after, limit=EVENTS_PER_READ_MAX
+                )
+                for event in events:
+                    await self._send({"op": "event", **event_answer(event)})
+                    after = event.account_seq
+            except JournalUnavailable:
+                events = ()
+            except (WebSocketDisconnect, RuntimeError, TimeoutError):
+                return  # the socket is gone; its reader says so
+            if not events:
+                await wait_for_news(news)
+
+    async def _refuse(self, error: Exception, request_id: str | None) -> None:
+        _, body = answer_of(error, request_id)
+        await self._send({"op": "error", **body})
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        async with self._sending, asyncio.timeout(SEND_S_MAX):
+            await self._websocket.send_text(orjson.dumps(message).decode())
+
+    async def _close(self, end: _End) -> None:
+        if self._websocket.client_state is WebSocketState.CONNECTED:
+            await self._websocket.close(end.code, end.reason)
+
+
+class _Subscribe(BaseModel):
+    """Accounts to follow, each after a number or from now on."""
+
+    after: dict[str, int | None]
+    op: str = "subscribe"
+    request_id: str | None = None
+
+
+def _ack(answer: Answer, request_id: str) -> dict[str, Any]:
+    return {"op": "ack", **task_answer(answer.task), "request_id": request_id}
+
+
+def _frame_of(raw: str) -> dict[str, Any]:
+    try:
+        frame = orjson.loads(raw)
+    except orjson.JSONDecodeError as error:
+        raise OrderRefused("INVALID_JSON", f"a frame is one JSON object: {error}") from None
+    if not isinstance(frame, dict):
+        raise OrderRefused("INVALID_JSON", "a frame is one JSON object")
+    return frame
+
+
+def _request_id_of(frame: dict[str, Any]) -> str | None:
+    """Return what a reply is to be matched by, if the frame says it readably."""
+    for name in ("request_id", "client_order_id"):
+        value = frame.get(name)
+        if isinstance(value, str):
+            return value[:KEY_CHARACTERS_MAX]
+    return None
+
+
+def _token_of(raw: str) -> str:
+    frame = _frame_of(raw) if len(raw) <= FRAME_BYTES_MAX else {}
+    token = frame.get("token")
+    if frame.get("op") != "auth" or not isinstance(token, str):
+        raise TokenRefused(TokenFault.INVALID, 'the first frame is {"op": "auth", "token": …}')
+    return token

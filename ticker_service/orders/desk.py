@@ -1,0 +1,302 @@
+"""One account's orders: who works on what, and when.
+
+``AccountDesk.run`` keeps the loops: finding work, reading the broker's book, merging its updates,
+delivering events. What happens to one instruction is in `orders.pipeline`. One process writes an
+account: it holds the account's lock and stamps every intent with its ``writer_epoch`` (D11).
+Admission opens only after every SENDING of an earlier run has become UNKNOWN and one whole order
+book has been merged (I11).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from ticker_service.domain.order import TaskKind, TaskUpdate
+from ticker_service.domain.order_state import LIVE, UNSENT, TaskState, is_terminal
+from ticker_service.errors import (
+    BrokerUnavailable,
+    JournalUnavailable,
+    LoginRequired,
+    OrderRefused,
+    TaskMoved,
+)
+from ticker_service.orders import pipeline
+from ticker_service.orders.reconcile import Reconciler
+from ticker_service.orders.report import deliver
+from ticker_service.orders.settle import Evidence
+from ticker_service.runtime.bell import Bell
+from ticker_service.runtime.pacing import Backoff
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Mapping, Sequence
+
+    from ticker_service.config import OrdersConfig
+    from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
+    from ticker_service.orders.execute import Executor
+    from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
+    from ticker_service.runtime.crash_points import Reach
+    from ticker_service.runtime.surroundings import Surroundings
+
+log = structlog.get_logger()
+
+SCAN_S: Final = 1.0
+"""Work that nobody rang for, such as that of an earlier run, is found within this."""
+START_RETRY: Final = Backoff(delay_s_min=0.5, delay_s_max=10.0)
+
+
+class DeskState(StrEnum):
+    """Whether an account takes orders."""
+
+    STARTING = "starting"
+    OPEN = "open"
+    LOGIN_REQUIRED = "login_required"
+    STANDBY = "standby"
+    STOPPING = "stopping"
+
+
+class AccountDesk:
+    """One account's orders: its lanes, its book, its events."""
+
+    def __init__(  # noqa: PLR0913 - the parts of one account
+        self,
+        account: Account,
+        *,
+        journal: OrderJournal,
+        gateway: BrokerGateway,
+        executor: Executor,
+        sinks: Mapping[str, OrderEventSink],
+        config: OrdersConfig,
+        surroundings: Surroundings,
+        reach: Reach,
+    ) -> None:
+        self.account = account
+        self.state = DeskState.STARTING
+        self.news = Bell()
+        self._journal = journal
+        self._gateway = gateway
+        self._executor = executor
+        self._sinks = sinks
+        self._config = config
+        self._surroundings = surroundings
+        self._clock = surroundings.clock
+        self._reach = reach
+        self._reconciler = Reconciler(
+            account, journal, surroundings.clock, installation=config.installation
+        )
+        self._evidence = Evidence(config)
+        self._work = Bell()
+        self._book_wanted = Bell()
+        self._in_flight: set[uuid.UUID] = set()
+        self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
+        self._slots = asyncio.Semaphore(config.sends_parallel)
+        self._cancel_slots = asyncio.Semaphore(config.sends_parallel)
+
+    # --- what the doors ask -------------------------------------------------------------------
+
+    async def submit(self, new: NewTask) -> tuple[OrderTask, bool]:
+        """Journal an instruction and return it once it is durable; it is carried out behind this.
+
+        Raises:
+            OrderRefused: The account takes no orders now, or the key was used for something else.
+            JournalUnavailable: Not durable; the caller must be told no.
+        """
+        if self.state is not DeskState.OPEN:
+            raise OrderRefused("ACCOUNT_NOT_OPEN", f"account {self.account} is {self.state}")
+        if len(self._in_flight) >= self._config.waiting_max:
+            raise OrderRefused("TOO_MANY_WAITING", f"{len(self._in_flight)} orders are waiting")
+        admitted = await self._journal.admit(new)
+        self._reach("C1")
+        self._work.ring()
+        self.news.ring()
+        return admitted.task, admitted.is_new
+
+    def take_update(self, row: BrokerOrder) -> None:
+        """Take an order update of the feed; when too many wait, the next book tells the same."""
+        try:
+            self._updates.put_nowait(row)
+        except asyncio.QueueFull:
+            self._book_wanted.ring()
+
+    def want_book(self) -> None:
+        """Read the order book soon; after a reconnect of the feed updates may be missing."""
+        self._book_wanted.ring()
+
+    def has_new_token(self) -> None:
+        """Try again with a new access token."""
+        self._executor.is_auth_refused = False
+        self._work.ring()
+        self._book_wanted.ring()
+
+    # --- the loops ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Take the account, settle what an earlier run left, then work until cancelled."""
+        self._executor.writer_epoch = await self._journal.acquire(self.account)
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, sink in self._sinks.items():
+                    tasks.create_task(self._deliver(name, sink))
+                tasks.create_task(self._merge_updates())
+                await self._open()
+                tasks.create_task(self._keep_book())
+                tasks.create_task(self._find_work(tasks))
+        finally:
+            self.state = DeskState.STOPPING
+            await self._journal.release(self.account)
+
+    async def _open(self) -> None:
+        """Open admission: no SENDING is left and one whole book is merged (I11)."""
+        attempt = 0
+        while True:
+            try:
+                await self._doubt_what_was_being_sent()
+                await self._read_book()
+            except LoginRequired:
+                self.state = DeskState.LOGIN_REQUIRED
+            except (JournalUnavailable, BrokerUnavailable) as error:
+                log.warning("account_not_open", account=self.account, error=str(error))
+            else:
+                break
+            await asyncio.sleep(START_RETRY.delay_s(attempt, self._surroundings.chance))
+            attempt += 1
+        self.state = DeskState.OPEN
+        log.info("account_open", account=self.account, writer_epoch=self._executor.writer_epoch)
+
+    async def _doubt_what_was_being_sent(self) -> None:
+        """Turn every SENDING into UNKNOWN: nobody is left who knows whether bytes left."""
+        for task in await self._journal.tasks_in(self.account, {TaskState.SENDING}):
+            update = TaskUpdate(
+                state=TaskState.UNKNOWN,
+                event="found_sending",
+                reason_code="RESTARTED",
+                reason="the process that was sending it ended",
+            )
+            await self._record(task, update)
+
+    async def _find_work(self, tasks: asyncio.TaskGroup) -> None:
+        """Start carrying every instruction that nobody carries yet, oldest first."""
+        while True:
+            ring = self._work.listen()
+            try:
+                waiting = await self._journal.tasks_in(self.account, UNSENT)
+            except JournalUnavailable as error:
+                log.warning("work_not_read", account=self.account, error=str(error))
+                waiting = []
+            for task in waiting:
+                if task.task_id not in self._in_flight:
+                    self._in_flight.add(task.task_id)
+                    tasks.create_task(self._carry_until_done(task), name=f"task-{task.task_id}")
+            await _sleep_or_ring(SCAN_S, ring)
+
+    async def _carry_until_done(self, task: OrderTask) -> None:
+        """Carry one instruction until it is sent, ended, or handed to the book."""
+        slots = self._cancel_slots if task.kind is TaskKind.CANCEL else self._slots
+        try:
+            async with slots:
+                while task.state in UNSENT:
+                    try:
+                        task = await pipeline.carry(
+                            task, self._journal, self._executor, now_ns=self._clock.now_ns
+                        )
+                    except TaskMoved:
+                        task = await self._journal.task(task.task_id) or task
+                    if task.state in UNSENT:
+                        await asyncio.sleep(self._executor.retry_delay_s(task.attempt))
+        except JournalUnavailable as error:
+            # It is still READY in the journal; the next scan finds it again.
+            log.warning("task_waits_for_journal", task_id=str(task.task_id), error=str(error))
+        finally:
+            self._in_flight.discard(task.task_id)
+            self.news.ring()
+            if task.state is TaskState.UNKNOWN:
+                self._book_wanted.ring()
+
+    async def _keep_book(self) -> None:
+        """Read the broker's book: often while something is live or unknown, now and then if not."""
+        while True:
+            ring = self._book_wanted.listen()
+            period_s = self._config.book_poll_idle_s
+            try:
+                period_s = await self._read_book()
+            except LoginRequired as error:
+                self.state = DeskState.LOGIN_REQUIRED
+                log.warning("login_required", account=self.account, error=str(error))
+            except (BrokerUnavailable, JournalUnavailable) as error:
+                log.warning("book_not_read", account=self.account, error=str(error))
+            else:
+                self.state = DeskState.OPEN
+            await _sleep_or_ring(period_s, ring)
+
+    async def _read_book(self) -> float:
+        """Merge one book, settle what it proves, and return when to read the next, seconds."""
+        began_ns = self._clock.now_ns()
+        rows = await self._gateway.orders()
+        is_whole = self._reconciler.memory.is_whole(rows)
+        if await self._reconciler.merge_book(rows):
+            self.news.ring()
+        for task in await self._journal.tasks_in(self.account, {TaskState.UNKNOWN}):
+            update = await self._judge(task, rows, began_ns=began_ns, is_whole=is_whole)
+            if update is not None:
+                await self._record(task, update)
+                self._evidence.forget(task)
+        if await self._journal.tasks_in(self.account, {TaskState.UNKNOWN}):
+            return self._config.settle_poll_s
+        is_live = any(
+            not is_terminal(task.kind, task.state)
+            for task in await self._journal.tasks_in(self.account, LIVE)
+        )
+        return self._config.book_poll_live_s if is_live else self._config.book_poll_idle_s
+
+    async def _judge(
+        self, task: OrderTask, rows: Sequence[BrokerOrder], *, began_ns: int, is_whole: bool
+    ) -> TaskUpdate | None:
+        if task.kind is TaskKind.PLACE:
+            return self._evidence.judge_place(task, rows, began_ns=began_ns, is_whole=is_whole)
+        target = await self._journal.task(task.target_task_id) if task.target_task_id else None
+        order_id = target.broker_order_id if target else None
+        row = next((row for row in rows if row.order_id == order_id), None)
+        return self._evidence.judge_target(task, row, began_ns=began_ns)
+
+    async def _merge_updates(self) -> None:
+        """Merge the feed's order updates as they come; one that fails is in the next book."""
+        while True:
+            row = await self._updates.get()
+            try:
+                if await self._reconciler.merge_row(row):
+                    self.news.ring()
+            except JournalUnavailable as error:
+                log.warning("update_not_merged", account=self.account, error=str(error))
+                self._book_wanted.ring()
+
+    async def _deliver(self, name: str, sink: OrderEventSink) -> None:
+        await deliver(
+            self.account,
+            sink,
+            name,
+            journal=self._journal,
+            bell=self.news,
+            surroundings=self._surroundings,
+            reach=self._reach,
+        )
+
+    async def _record(self, task: OrderTask, update: TaskUpdate) -> OrderTask | None:
+        """Record a step of our own; when the task moved meanwhile, what moved it stands."""
+        try:
+            moved = await self._journal.record(task, update, now_ns=self._clock.now_ns())
+        except TaskMoved:
+            return None
+        self.news.ring()
+        return moved
+
+
+async def _sleep_or_ring(period_s: float, ring: asyncio.Event) -> None:
+    try:
+        async with asyncio.timeout(period_s):
+            await ring.wait()
+    except TimeoutError:
+        return

@@ -1,0 +1,267 @@
+"""Send one instruction to the broker at most once, and record what became of it.
+
+Path: order -> admit -> journal -> [execute] -> settle -> report. The intent is committed before the
+first byte (I4); what happens to the bytes is judged by one table (`orders.classify`); an ambiguous
+outcome becomes UNKNOWN and is never sent again (I1). From the intent to the record the work runs to
+its end even when the process is told to stop. Source: reliability.md §1.3, §1.4 and §1.8.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from ticker_service.accounts.breaker import Health
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import (
+    TaskKind,
+    TaskUpdate,
+    Variety,
+    change_from_fields,
+    request_from_fields,
+)
+from ticker_service.domain.order_state import TERMINAL, TRANSITIONS, TaskState
+from ticker_service.domain.tag import tag_of
+from ticker_service.errors import JournalUnavailable, TaskMoved
+from ticker_service.orders import classify
+from ticker_service.orders.classify import Outcome
+from ticker_service.ports import Reply, Withheld
+from ticker_service.runtime.pacing import Backoff
+from ticker_service.runtime.supervise import finish
+
+if TYPE_CHECKING:
+    from ticker_service.accounts.breaker import Breaker, Permit
+    from ticker_service.accounts.limits import Lane, Pacer
+    from ticker_service.config import OrdersConfig
+    from ticker_service.domain.order import OrderTask
+    from ticker_service.orders.classify import Verdict
+    from ticker_service.ports import BrokerGateway, OrderJournal
+    from ticker_service.runtime.crash_points import Reach
+    from ticker_service.runtime.surroundings import Surroundings
+
+log = structlog.get_logger()
+
+JOURNAL_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
+WINDOW_CLOSED: Final = "send window closed"
+
+
+class Executor:
+    """Sends for one account; its caller decides which tasks, and never two at once of one order."""
+
+    def __init__(  # noqa: PLR0913 - the parts of one send
+        self,
+        *,
+        journal: OrderJournal,
+        gateway: BrokerGateway,
+        breaker: Breaker,
+        pacer: Pacer,
+        config: OrdersConfig,
+        surroundings: Surroundings,
+        reach: Reach,
+    ) -> None:
+        self.writer_epoch = 0
+        """Set once the account's lock is held; every intent carries it."""
+        self.is_auth_refused = False
+        """The broker refused the access token; nothing is sent until a new one is there."""
+        self._journal = journal
+        self._gateway = gateway
+        self._breaker = breaker
+        self._pacer = pacer
+        self._config = config
+        self._clock = surroundings.clock
+        self._chance = surroundings.chance
+        self.reach = reach
+
+    async def send(self, task: OrderTask, target: OrderTask | None) -> OrderTask:
+        """Carry one READY task to the broker, at most once.
+
+        Args:
+            task: READY, as last read.
+            target: The PLACE task that a MODIFY or CANCEL speaks of.
+
+        Returns:
+            The task as it was left: READY again if nothing left and there is time, EXPIRED, or what
+            the broker's answer made of it.
+
+        Raises:
+            JournalUnavailable: Before anything was sent; the caller tries again.
+            TaskMoved: Somebody else moved it; the caller reads it again.
+        """
+        if self._clock.now_ns() >= task.deadline_ns:
+            return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "its time was over")
+        if task.attempt >= self._config.attempts_max:
+            reason = f"nothing left in {task.attempt} attempts"
+            return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "NOT_SENT", reason)
+        lane: Lane = "cancel" if task.kind is TaskKind.CANCEL else "place"
+        if not await self._pacer.admit(lane, deadline_ns=self._monotonic_of(task.deadline_ns)):
+            return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "no room to send it")
+        permit = self._breaker.admit(bypass=task.kind is TaskKind.CANCEL)
+        if permit is None:
+            await asyncio.sleep(self.retry_delay_s(0))
+            return task
+        try:
+            return await finish(self._send_claimed(task, target, permit))
+        finally:
+            permit.release()
+
+    async def _send_claimed(
+        self, task: OrderTask, target: OrderTask | None, permit: Permit
+    ) -> OrderTask:
+        """Commit the intent, send, judge, record; never abandoned halfway."""
+        claimed = await self._claim(task)
+        if claimed is None:
+            raise TaskMoved(f"task_id={task.task_id} was claimed by nobody; read it again")
+        self.reach("C3")
+        reply = await self._transmit(claimed, target)
+        verdict = classify.judge(task.kind, reply)
+        permit.report(_health_of(verdict, reply))
+        self._notice(verdict, claimed)
+        self.reach("C6")
+        return await self._record_outcome(claimed, verdict, reply)
+
+    async def _claim(self, task: OrderTask) -> OrderTask | None:
+        """Commit the intent (I4); when the commit's answer is lost, read whether it happened."""
+        now_ns = self._clock.now_ns()
+        tag = tag_of(self._config.installation, task.task_id, task.attempt + 1)
+        try:
+            return await self._journal.claim(
+                task,
+                tag=tag,
+                writer_epoch=self.writer_epoch,
+                now_ns=now_ns,
+                send_not_after_ns=now_ns + int(self._config.send_window_s * NS_PER_S),
+            )
+        except JournalUnavailable:
+            present = await self._read_when_possible(task)
+            is_ours = present.state is TaskState.SENDING and present.tag == tag
+            return present if is_ours else None
+
+    async def _transmit(self, task: OrderTask, target: OrderTask | None) -> Reply:
+        """Hand the bytes to the gateway, if they may still leave."""
+        send_not_after_ns = task.send_not_after_ns or 0
+        if self._clock.now_ns() >= send_not_after_ns:
+            # A stall between the commit and here: whoever looks at the book must be able to rely
+            # on nothing leaving after this instant (I6).
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure=WINDOW_CLOSED)
+        deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
+        if task.kind is TaskKind.PLACE:
+            request = request_from_fields(task.body)
+            return await self._gateway.place(request, tag=task.tag or "", deadline_ns=deadline_ns)
+        if target is None or target.broker_order_id is None:
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure="the order has no broker id yet")
+        order_id, variety = target.broker_order_id, Variety(target.body["variety"])
+        if task.kind is TaskKind.CANCEL:
+            return await self._gateway.cancel(order_id, variety, deadline_ns=deadline_ns)
+        change = change_from_fields(task.body)
+        return await self._gateway.modify(order_id, variety, change, deadline_ns=deadline_ns)
+
+    def _notice(self, verdict: Verdict, task: OrderTask) -> None:
+        if verdict.outcome is Outcome.REJECTED_AUTH:
+            self.is_auth_refused = True
+        if verdict.outcome is Outcome.THROTTLED:
+            self._pacer.cool_down()
+        log.info(
+            "order_sent",
+            account=task.account,
+            task_id=str(task.task_id),
+            kind=task.kind,
+            attempt=task.attempt,
+            tag=task.tag,
+            outcome=verdict.outcome,
+            code=verdict.code,
+        )
+
+    async def _record_outcome(self, task: OrderTask, verdict: Verdict, reply: Reply) -> OrderTask:
+        """Record what became of the send, however long the journal takes (I3, I5).
+
+        The broker's own update may have come first; then what it told stands, and the answer adds
+        nothing to it.
+        """
+        update = _update_of(verdict, reply)
+        attempt = 0
+        while True:
+            try:
+                return await self._journal.record(task, update, now_ns=self._clock.now_ns())
+            except TaskMoved:
+                present = await self._read_when_possible(task)
+                if (
+                    update.state not in TRANSITIONS[present.state]
+                    or update.state is TaskState.READY
+                ):
+                    return present
+                if present.state in {TaskState.UNKNOWN, *TERMINAL} and update.state in {
+                    TaskState.UNKNOWN,
+                    TaskState.ACKED,
+                }:
+                    return present
+                task = present
+            except JournalUnavailable as error:
+                if not attempt:
+                    log.warning("outcome_not_recorded", task_id=str(task.task_id), error=str(error))
+                await asyncio.sleep(JOURNAL_RETRY.delay_s(attempt, self._chance))
+                attempt += 1
+
+    async def _read_when_possible(self, task: OrderTask) -> OrderTask:
+        attempt = 0
+        while True:
+            try:
+                present = await self._journal.task(task.task_id)
+            except JournalUnavailable:
+                await asyncio.sleep(JOURNAL_RETRY.delay_s(attempt, self._chance))
+                attempt += 1
+            else:
+                if present is None:
+                    raise TaskMoved(f"task_id={task.task_id} is not in the journal")
+                return present
+
+    async def _end_unsent(
+        self, task: OrderTask, state: TaskState, code: str, reason: str
+    ) -> OrderTask:
+        update = TaskUpdate(state=state, event=state.value.lower(), reason_code=code, reason=reason)
+        return await self._journal.record(task, update, now_ns=self._clock.now_ns())
+
+    def _monotonic_of(self, instant_ns: int) -> int:
+        return self._clock.monotonic_ns() + instant_ns - self._clock.now_ns()
+
+    def retry_delay_s(self, attempt: int) -> float:
+        """Return how long a task waits before another try at what provably did not leave."""
+        backoff = Backoff(
+            delay_s_min=self._config.retry_s_min, delay_s_max=self._config.retry_s_max
+        )
+        return backoff.delay_s(attempt, self._chance)
+
+
+_STATE_OF_OUTCOME: Final = {
+    Outcome.ACKED: TaskState.ACKED,
+    Outcome.REJECTED: TaskState.REJECTED,
+    Outcome.AMBIGUOUS: TaskState.UNKNOWN,
+    # Nothing happened at the broker: the task may be tried again, as a new attempt with a new tag.
+    Outcome.NOT_SENT: TaskState.READY,
+    Outcome.THROTTLED: TaskState.READY,
+    Outcome.REJECTED_AUTH: TaskState.READY,
+}
+
+
+def _health_of(verdict: Verdict, reply: Reply) -> Health:
+    """Return what an outcome says about the broker's health, which is not whether it said yes."""
+    if verdict.outcome is Outcome.AMBIGUOUS:
+        return Health.AMBIGUOUS
+    if verdict.outcome is Outcome.NOT_SENT:
+        was_ours = reply.failure == WINDOW_CLOSED
+        return Health.NEITHER if was_ours else Health.FAILURE
+    return Health.SUCCESS
+
+
+def _update_of(verdict: Verdict, reply: Reply) -> TaskUpdate:
+    state = _STATE_OF_OUTCOME[verdict.outcome]
+    return TaskUpdate(
+        state=state,
+        event=f"send_{verdict.outcome.lower()}",
+        broker_order_id=verdict.order_id or None,
+        reason_code=None if state is TaskState.ACKED else verdict.code,
+        reason=None if state is TaskState.ACKED else verdict.message,
+        outcome=verdict.outcome,
+        http_status=reply.http_status,
+    )

@@ -1,0 +1,202 @@
+"""What the doors ask of the order half: place, modify, cancel, look, follow.
+
+The doors say who asks and which accounts they may use; this decides what the request means for the
+journal: its key, its body's digest, its deadline. The same key and body give the same task for as
+long as the journal keeps it (I2).
+"""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import Account, NewTask, TaskKind, body_sha256, to_fields
+from ticker_service.errors import OrderRefused
+from ticker_service.orders import admit
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Mapping, Sequence
+
+    from ticker_service.config import OrdersConfig
+    from ticker_service.domain.order import OrderChange, OrderEvent, OrderRequest, OrderTask
+    from ticker_service.orders.desk import AccountDesk
+    from ticker_service.ports import OrderJournal
+    from ticker_service.runtime.clock import Clock
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Caller:
+    """Who asks, and which accounts they may use."""
+
+    principal: str
+    accounts: frozenset[str] | Literal["all"]
+
+    def may_use(self, account: str) -> bool:
+        """Return whether the caller may use an account."""
+        return self.accounts == "all" or account in self.accounts
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """The task a request led to, and whether this request made it."""
+
+    task: OrderTask
+    is_new: bool
+
+
+class FrontDesk:
+    """All accounts of this process, as callers see them."""
+
+    def __init__(
+        self,
+        desks: Mapping[Account, AccountDesk],
+        journal: OrderJournal,
+        config: OrdersConfig,
+        clock: Clock,
+    ) -> None:
+        self.desks = desks
+        self._journal = journal
+        self._config = config
+        self._clock = clock
+
+    async def place(
+        self,
+        caller: Caller,
+        *,
+        account: str,
+        client_order_id: str,
+        request_id: str,
+        order: OrderRequest,
+    ) -> Answer:
+        """Journal a new order and return once that is durable.
+
+        Raises:
+            OrderRefused: It cannot be carried out, or the key says something else already.
+            JournalUnavailable: It is not durable; nothing will be sent.
+        """
+        desk = self._desk(caller, account)
+        admit.check_order(order)
+        body = to_fields(order)
+        new = self._new(
+            TaskKind.PLACE,
+            caller,
+            desk.account,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=body,
+        )
+        return Answer(*await desk.submit(new))
+
+    async def modify(
+        self, caller: Caller, *, client_order_id: str, request_id: str, change: OrderChange
+    ) -> Answer:
+        """Journal a change of an order; raises as :meth:`place`."""
+        admit.check_change(change)
+        return await self._about(
+            TaskKind.MODIFY, caller, client_order_id, request_id, to_fields(change)
+        )
+
+    async def cancel(self, caller: Caller, *, client_order_id: str, request_id: str) -> Answer:
+        """Journal the cancel of an order; raises as :meth:`place`."""
+        return await self._about(TaskKind.CANCEL, caller, client_order_id, request_id, {})
+
+    async def order(self, caller: Caller, client_order_id: str) -> OrderTask:
+        """Return an order as the journal has it.
+
+        Raises:
+            OrderRefused: There is none the caller may see.
+            JournalUnavailable: It cannot be read now.
+        """
+        task = await self._journal.task_of_order(caller.principal, client_order_id)
+        if task is None or not caller.may_use(task.account):
+            raise OrderRefused(
+                "UNKNOWN_ORDER",
+                "must be one of your orders",
+                field="client_order_id",
+                value=client_order_id,
+            )
+        return task
+
+    async def orders(self, caller: Caller, account: str | None, *, limit: int) -> list[OrderTask]:
+        """Return the caller's newest instructions, on one account or on all they may use."""
+        if account is not None:
+            accounts = [self._desk(caller, account).account]
+        else:
+            accounts = [name for name in self.desks if caller.may_use(name)]
+        return await self._journal.tasks_of(caller.principal, accounts, limit=limit)
+
+    async def events(
+        self, caller: Caller, account: str, *, after: int, limit: int
+    ) -> Sequence[OrderEvent]:
+        """Return an account's events after a number, in order; empty when there are none."""
+        return await self._journal.events_after(
+            self._desk(caller, account).account, after, limit=limit
+        )
+
+    async def last_seq(self, caller: Caller, account: str) -> int:
+        """Return the number of the account's newest event."""
+        return await self._journal.last_seq(self._desk(caller, account).account)
+
+    def news_of(self, caller: Caller, account: str) -> asyncio.Event:
+        """Return what is set when the account may have new events; take it before looking."""
+        return self._desk(caller, account).news.listen()
+
+    async def _about(
+        self,
+        kind: TaskKind,
+        caller: Caller,
+        client_order_id: str,
+        request_id: str,
+        body: Mapping[str, str],
+    ) -> Answer:
+        target = await self.order(caller, client_order_id)
+        desk = self._desk(caller, target.account)
+        new = self._new(
+            kind,
+            caller,
+            desk.account,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=body,
+            target_task_id=target.task_id,
+        )
+        return Answer(*await desk.submit(new))
+
+    def _new(  # noqa: PLR0913 - the fields of one instruction
+        self,
+        kind: TaskKind,
+        caller: Caller,
+        account: Account,
+        *,
+        request_id: str,
+        client_order_id: str,
+        body: Mapping[str, str],
+        target_task_id: uuid.UUID | None = None,
+    ) -> NewTask:
+        now_ns = self._clock.now_ns()
+        says = {"kind": kind, "account": account, "client_order_id": client_order_id, "body": body}
+        return NewTask(
+            task_id=uuid.uuid4(),
+            kind=kind,
+            account=account,
+            principal=caller.principal,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=body,
+            body_sha256=body_sha256(says),
+            deadline_ns=now_ns + int(self._config.deadline_s * NS_PER_S),
+            received_at_ns=now_ns,
+            target_task_id=target_task_id,
+        )
+
+    def _desk(self, caller: Caller, account: str) -> AccountDesk:
+        desk = self.desks.get(Account(account))
+        if desk is None or not caller.may_use(account):
+            # The same answer for both: who may not use an account need not know it exists (I14).
+            raise OrderRefused(
+                "UNKNOWN_ACCOUNT", "must be an account of yours", field="account", value=account
+            )
+        return desk

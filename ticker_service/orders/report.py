@@ -1,0 +1,93 @@
+"""Deliver an account's events to a sink in order, each at least once, across restarts.
+
+Path: order -> admit -> journal -> execute -> settle -> [report]. Events are rows of the journal,
+written with the change they tell of; what is left is to read on from a cursor. A sink that is down
+holds its own cursor back and nothing else (I9).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from ticker_service.errors import JournalUnavailable, PublishError
+from ticker_service.runtime.pacing import Backoff
+
+if TYPE_CHECKING:
+    from ticker_service.domain.order import Account
+    from ticker_service.ports import OrderEventSink, OrderJournal
+    from ticker_service.runtime.bell import Bell
+    from ticker_service.runtime.crash_points import Reach
+    from ticker_service.runtime.surroundings import Surroundings
+
+log = structlog.get_logger()
+
+EVENTS_PER_READ_MAX: Final = 200
+POLL_S: Final = 1.0
+"""The bell is a hint; an event that nobody rang for is found within this."""
+RETRY: Final = Backoff(delay_s_min=0.1, delay_s_max=5.0)
+
+
+async def deliver(  # noqa: PLR0913 - one line of work with all it needs
+    account: Account,
+    sink: OrderEventSink,
+    sink_name: str,
+    *,
+    journal: OrderJournal,
+    bell: Bell,
+    surroundings: Surroundings,
+    reach: Reach,
+) -> None:
+    """Deliver until cancelled.
+
+    Args:
+        account: Whose events.
+        sink: Where they go.
+        sink_name: The cursor's name in the journal.
+        journal: Where they are.
+        bell: Rung when there may be new ones.
+        surroundings: Source of the retries' jitter.
+        reach: Told ``C7`` before events that are committed are handed on.
+    """
+    failures = 0
+    while True:
+        news = bell.listen()
+        try:
+            delivered = await _deliver_waiting(account, sink, sink_name, journal, reach)
+        except (JournalUnavailable, PublishError) as error:
+            if not failures:
+                log.warning(
+                    "order_events_delayed", account=account, sink=sink_name, error=str(error)
+                )
+            await asyncio.sleep(RETRY.delay_s(failures, surroundings.chance))
+            failures += 1
+            continue
+        if failures:
+            log.info("order_events_resumed", account=account, sink=sink_name)
+        failures = 0
+        if not delivered:
+            await wait_for_news(news)
+
+
+async def wait_for_news(news: asyncio.Event) -> None:
+    """Wait until the bell rings, or long enough to look anyway."""
+    try:
+        async with asyncio.timeout(POLL_S):
+            await news.wait()
+    except TimeoutError:
+        return
+
+
+async def _deliver_waiting(
+    account: Account, sink: OrderEventSink, sink_name: str, journal: OrderJournal, reach: Reach
+) -> int:
+    """Deliver one read's worth and move the cursor; return how many there were."""
+    after = await journal.delivered_seq(account, sink_name)
+    events = await journal.events_after(account, after, limit=EVENTS_PER_READ_MAX)
+    if events:
+        reach("C7")
+        await sink.publish(account, events)
+        await journal.set_delivered(account, sink_name, events[-1].account_seq)
+    return len(events)
