@@ -11,6 +11,7 @@ check and the first byte, which the deadline of the send bounds. Guarded by
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 from typing import TYPE_CHECKING, Final
 
@@ -18,9 +19,10 @@ from ticker_service.adapters.postgres_pool import limited, rows, translated
 from ticker_service.errors import AccountTaken, InvariantViolatedError, JournalUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ticker_service.adapters.postgres_pool import Connection, Database
+    from ticker_service.adapters.postgres_rows import Row
     from ticker_service.adapters.postgres_statements import Statements
     from ticker_service.domain.order import Account
 
@@ -35,10 +37,11 @@ class AccountLocks:
 
     def __init__(self, database: Database, statements: Statements) -> None:
         self._database = database
-        self._statements = statements
+        self._sql = statements
         self._turn = asyncio.Lock()
         self._session: Connection | None = None
         self._held: set[Account] = set()
+        self._lost: set[Account] = set()
         self._epochs: dict[Account, int] = {}
 
     def is_writer(self, account: Account) -> bool:
@@ -57,37 +60,41 @@ class AccountLocks:
             JournalUnavailable: The database did not confirm; the lock is not ours.
         """
         async with self._turn:
-            try:
-                return await self._acquire(account)
-            except JournalUnavailable:
-                await self._lose()
-                raise
+            if self._session is None or self._session.closed:
+                self._lose_all()
+                self._session = await self._database.connect(self._database.options.orders)
+            # Not held until the epoch is: an acquire that fails halfway leaves the lock with the
+            # session, where the next one finds it, and nobody sends meanwhile.
+            self._held.discard(account)
+            named = {"account": account, "key": lock_key(account)}
+            found = await self._ask(self._sql.lock_account, named)
+            if not found[0]["taken"]:
+                raise AccountTaken(f"another process writes the account, account={account}")
+            epoch = int((await self._ask(self._sql.next_epoch, named))[0]["epoch"])
+            self._epochs[account] = epoch
+            self._held.add(account)
+            self._lost.discard(account)
+            return epoch
 
     async def release(self, account: Account) -> None:
         """Give an account's lock back; without one, do nothing."""
         async with self._turn:
             self._epochs.pop(account, None)
-            if account not in self._held:
-                return
             self._held.discard(account)
-            try:
-                await self._ask(self._statements.unlock_account, {"key": lock_key(account)})
-            except JournalUnavailable:
-                # The session is gone, and all its locks with it.
-                await self._lose()
+            self._lost.discard(account)
+            if self._session is not None:
+                # A session that is gone took its locks with it.
+                with contextlib.suppress(JournalUnavailable):
+                    await self._ask(self._sql.unlock_account, {"key": lock_key(account)})
 
     async def heartbeat(self) -> frozenset[Account]:
-        """Ask the session for a sign of life; return the accounts whose lock is lost with it."""
+        """Ask the session for a sign of life; return the accounts lost since the last call."""
         async with self._turn:
-            if self._session is None:
-                return frozenset()
-            held = frozenset(self._held)
-            try:
-                await self._ask(b"SELECT 1", {})
-            except JournalUnavailable:
-                await self._lose()
-                return held
-            return frozenset()
+            if self._session is not None:
+                with contextlib.suppress(JournalUnavailable):
+                    await self._ask(b"SELECT 1", {})
+            lost, self._lost = frozenset(self._lost), set()
+            return lost
 
     async def watch(self, on_lost: Callable[[frozenset[Account]], None]) -> None:
         """Beat until cancelled and say which accounts were lost, as soon as it is known."""
@@ -99,40 +106,29 @@ class AccountLocks:
     async def close(self) -> None:
         """Give all locks back by ending the session."""
         async with self._turn:
-            await self._lose()
-            self._epochs.clear()
-
-    async def _acquire(self, account: Account) -> int:
-        if self._session is None or self._session.closed:
             self._held.clear()
-            self._session = await self._database.connect(self._database.options.orders)
-        if account not in self._held:
-            # PostgreSQL counts how often a session took a lock; once is enough.
-            found = await self._ask(self._statements.lock_account, {"key": lock_key(account)})
-            if not found[0]["taken"]:
-                raise AccountTaken(f"another process writes the account, account={account}")
-        numbered = await self._ask(self._statements.next_epoch, {"account": account})
-        epoch = numbered[0]["epoch"]
-        if not isinstance(epoch, int):
-            raise InvariantViolatedError(f"Invariant: an epoch is a number, epoch={epoch!r}")
-        self._held.add(account)
-        self._epochs[account] = epoch
-        return epoch
+            self._lost.clear()
+            self._epochs.clear()
+            if self._session is not None:
+                await self._session.close()
+                self._session = None
 
-    async def _ask(
-        self, statement: bytes, parameters: dict[str, object]
-    ) -> list[dict[str, object]]:
-        if self._session is None:
-            raise JournalUnavailable("the session of the account locks is gone")
-        with translated(self._database):
-            async with limited(self._database.options.operation_s):
-                return await rows(self._session, statement, parameters)
+    async def _ask(self, statement: bytes, parameters: Mapping[str, object]) -> list[Row]:
+        session = self._session
+        if session is None:
+            raise InvariantViolatedError("Invariant: the locks are asked for on a session")
+        try:
+            with translated(self._database):
+                async with limited(self._database.options.operation_s):
+                    return await rows(session, statement, parameters)
+        finally:
+            if session.closed:
+                self._lose_all()
 
-    async def _lose(self) -> None:
+    def _lose_all(self) -> None:
+        self._session = None
+        self._lost |= self._held
         self._held.clear()
-        if self._session is not None:
-            session, self._session = self._session, None
-            await session.close()
 
 
 def lock_key(account: Account) -> int:

@@ -1,0 +1,445 @@
+"""What every ``OrderJournal`` promises, whatever stands behind it.
+
+A test module inherits the contract and says how to open an empty journal.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from journal_values import (
+    ACCOUNT,
+    NOON_NS,
+    SECOND_NS,
+    all_of,
+    claim,
+    new_task,
+    ready,
+    sending,
+    step,
+    tag_of,
+)
+
+from ticker_service.domain.order import Account, OrderTask, TaskKind
+from ticker_service.domain.order_state import TaskState
+from ticker_service.errors import (
+    IdempotencyConflict,
+    InvariantViolatedError,
+    OrderRefused,
+    TaskMoved,
+)
+from ticker_service.ports import Admitted
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from contextlib import AbstractAsyncContextManager
+
+    from ticker_service.ports import OrderJournal
+
+OTHER = Account("ZY9876")
+
+
+class OrderJournalContract:
+    """``OrderJournal``: I2, I4, I5, I6 and I9 as far as one journal can keep them."""
+
+    def open(self) -> AbstractAsyncContextManager[OrderJournal]:
+        raise NotImplementedError
+
+    def run(self, scenario: Callable[[OrderJournal], Awaitable[None]]) -> None:
+        async def opened() -> None:
+            async with self.open() as journal:
+                await scenario(journal)
+
+        asyncio.run(opened())
+
+    def test_an_admitted_instruction_is_received_as_it_was_given(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            new = new_task(body={"price": "101.50", "quantity": "75"})
+            admitted = await journal.admit(new)
+            task = admitted.task
+            assert admitted.is_new
+            assert (task.state, task.version, task.attempt) == (TaskState.RECEIVED, 1, 0)
+            assert task.body == new.body
+            assert task.body_sha256 == new.body_sha256
+            assert task.deadline_ns == new.deadline_ns
+            assert task.created_at_ns == new.received_at_ns
+            assert await journal.task(new.task_id) == task
+
+        self.run(scenario)
+
+    def test_the_same_key_and_body_give_the_same_task(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            first = await journal.admit(new_task(request_id="k", client_order_id="k"))
+            second = await journal.admit(new_task(request_id="k", client_order_id="k"))
+            assert second == Admitted(task=first.task, is_new=False)
+            assert await journal.last_seq(ACCOUNT) == 1
+
+        self.run(scenario)
+
+    def test_fifty_callers_with_one_key_at_once_make_one_task(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            calls = [
+                journal.admit(new_task(request_id="k", client_order_id="k")) for _ in range(50)
+            ]
+            outcomes = await all_of(calls)
+            assert all(isinstance(outcome, Admitted) for outcome in outcomes)
+            assert sum(outcome.is_new for outcome in outcomes) == 1
+            assert len({outcome.task.task_id for outcome in outcomes}) == 1
+            assert await journal.last_seq(ACCOUNT) == 1
+
+        self.run(scenario)
+
+    @pytest.mark.parametrize(
+        "other",
+        [
+            {"body": {"quantity": "150"}},
+            {"account": OTHER},
+            {"kind": TaskKind.CANCEL},
+            {"client_order_id": "another"},
+        ],
+        ids=["body", "account", "kind", "client_order_id"],
+    )
+    def test_the_same_key_for_something_else_is_a_conflict_without_effect(
+        self, other: dict[str, Any]
+    ) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            first = await journal.admit(new_task(request_id="k", client_order_id="k"))
+            with pytest.raises(IdempotencyConflict) as refused:
+                await journal.admit(new_task(**{"request_id": "k", "client_order_id": "k"} | other))
+            assert (refused.value.field, refused.value.value) == ("request_id", "k")
+            assert await journal.task(first.task.task_id) == first.task
+            assert await journal.last_seq(ACCOUNT) == 1
+
+        self.run(scenario)
+
+    def test_an_order_name_of_another_request_is_a_conflict(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            await journal.admit(new_task(request_id="one", client_order_id="name"))
+            with pytest.raises(IdempotencyConflict) as refused:
+                await journal.admit(new_task(request_id="two", client_order_id="name"))
+            assert (refused.value.field, refused.value.value) == ("client_order_id", "name")
+
+        self.run(scenario)
+
+    def test_a_cancel_may_name_the_order_it_speaks_of(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            order = (await journal.admit(new_task(client_order_id="name"))).task
+            cancel = new_task(
+                kind=TaskKind.CANCEL, client_order_id="name", body={}, target_task_id=order.task_id
+            )
+            assert (await journal.admit(cancel)).is_new
+            assert await journal.task_of_order("desk", "name") == order
+
+        self.run(scenario)
+
+    def test_keys_of_two_principals_are_apart(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            for principal in ("desk", "night"):
+                new = new_task(principal=principal, request_id="k", client_order_id="k")
+                assert (await journal.admit(new)).is_new
+
+        self.run(scenario)
+
+    @pytest.mark.parametrize("name", ["", "x" * 201, "a\0b", "\ud800"])
+    def test_a_name_that_cannot_be_kept_is_refused(self, name: str) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            with pytest.raises(OrderRefused):
+                await journal.admit(new_task(request_id=name))
+
+        self.run(scenario)
+
+    def test_a_claim_commits_the_intent(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            task = await claim(journal, await ready(journal), epoch, tag=tag_of(1))
+            assert (task.state, task.attempt, task.tag) == (TaskState.SENDING, 1, tag_of(1))
+            assert task.writer_epoch == epoch
+            assert task.intent_at_ns == NOON_NS + SECOND_NS
+            assert task.send_not_after_ns == NOON_NS + 2 * SECOND_NS
+            assert await journal.task(task.task_id) == task
+            assert await journal.task_by_tag(ACCOUNT, tag_of(1)) == task
+
+        self.run(scenario)
+
+    def test_of_twenty_claimers_one_wins(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            task = await ready(journal)
+            outcomes = await all_of([claim(journal, task, epoch) for _ in range(20)])
+            assert sum(isinstance(outcome, OrderTask) for outcome in outcomes) == 1
+            assert sum(isinstance(outcome, TaskMoved) for outcome in outcomes) == 19
+
+        self.run(scenario)
+
+    @pytest.mark.parametrize("epoch_step", [-1, 1])
+    def test_an_epoch_that_is_not_the_newest_claims_nothing(self, epoch_step: int) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            task = await ready(journal)
+            with pytest.raises(TaskMoved):
+                await claim(journal, task, epoch + epoch_step)
+            assert await journal.task(task.task_id) == task
+
+        self.run(scenario)
+
+    def test_without_the_account_nothing_is_claimed(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            task = await ready(journal)
+            await journal.release(ACCOUNT)
+            with pytest.raises(TaskMoved):
+                await claim(journal, task, epoch)
+
+        self.run(scenario)
+
+    def test_a_tag_is_used_once(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            await claim(journal, await ready(journal), epoch, tag=tag_of(1))
+            other = await ready(journal)
+            with pytest.raises(InvariantViolatedError):
+                await claim(journal, other, epoch, tag=tag_of(1))
+            assert await journal.task(other.task_id) == other
+
+        self.run(scenario)
+
+    def test_a_step_sets_what_it_names_and_leaves_the_rest(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            task = await sending(journal, epoch)
+            acked = step(TaskState.ACKED, broker_order_id="151220", outcome="ACKED")
+            task = await journal.record(task, acked, now_ns=NOON_NS + SECOND_NS)
+            resting = step(TaskState.WORKING, broker_status="OPEN", reason="")
+            task = await journal.record(task, resting, now_ns=NOON_NS + 2 * SECOND_NS)
+            assert (task.state, task.version) == (TaskState.WORKING, 5)
+            assert (task.broker_order_id, task.broker_status) == ("151220", "OPEN")
+            assert task.reason == ""
+            assert task.reason_code is None
+            assert task.updated_at_ns == NOON_NS + 2 * SECOND_NS
+
+        self.run(scenario)
+
+    def test_of_twenty_steps_from_one_version_one_is_made(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            task = (await journal.admit(new_task())).task
+            calls = [journal.record(task, step(TaskState.READY), now_ns=NOON_NS) for _ in range(20)]
+            outcomes = await all_of(calls)
+            assert sum(isinstance(outcome, OrderTask) for outcome in outcomes) == 1
+            assert sum(isinstance(outcome, TaskMoved) for outcome in outcomes) == 19
+            assert await journal.last_seq(ACCOUNT) == 2
+
+        self.run(scenario)
+
+    def test_a_step_that_is_no_transition_is_refused(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            task = (await journal.admit(new_task())).task
+            with pytest.raises(InvariantViolatedError):
+                await journal.record(task, step(TaskState.FILLED), now_ns=NOON_NS)
+            assert await journal.task(task.task_id) == task
+            assert await journal.last_seq(ACCOUNT) == 1
+
+        self.run(scenario)
+
+    def test_an_order_in_doubt_is_never_ready_again(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            task = await sending(journal, await journal.acquire(ACCOUNT))
+            task = await journal.record(task, step(TaskState.UNKNOWN), now_ns=NOON_NS)
+            for state in (TaskState.READY, TaskState.SENDING):
+                with pytest.raises(InvariantViolatedError):
+                    await journal.record(task, step(state), now_ns=NOON_NS)
+
+        self.run(scenario)
+
+    def test_a_filled_quantity_never_falls(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            task = await sending(journal, await journal.acquire(ACCOUNT))
+            half = step(TaskState.PARTIAL, filled_quantity=50)
+            task = await journal.record(task, half, now_ns=NOON_NS)
+            with pytest.raises(InvariantViolatedError):
+                await journal.record(
+                    task, step(TaskState.PARTIAL, filled_quantity=49), now_ns=NOON_NS
+                )
+            assert await journal.task(task.task_id) == task
+
+        self.run(scenario)
+
+    def test_what_was_not_sent_is_sent_again_under_a_new_tag(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            task = await claim(journal, await ready(journal), epoch, tag=tag_of(1))
+            unsent = step(TaskState.READY, outcome="NOT_SENT")
+            task = await journal.record(task, unsent, now_ns=NOON_NS)
+            assert (task.state, task.attempt, task.tag) == (TaskState.READY, 1, tag_of(1))
+            task = await claim(journal, task, epoch, tag=tag_of(2))
+            assert (task.attempt, task.tag) == (2, tag_of(2))
+            for tag in (tag_of(1), tag_of(2)):
+                assert await journal.task_by_tag(ACCOUNT, tag) == task
+
+        self.run(scenario)
+
+    @pytest.mark.parametrize("price", ["0.05", "101.50", "123456789012345.67", "99.123456789012"])
+    def test_a_price_comes_back_to_the_digit(self, price: str) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            task = await sending(journal, await journal.acquire(ACCOUNT), body={"price": price})
+            filled = step(TaskState.FILLED, filled_quantity=75, average_price=Decimal(price))
+            await journal.record(task, filled, now_ns=NOON_NS)
+            known = await journal.task(task.task_id)
+            assert known is not None
+            assert str(known.average_price) == price
+            assert known.body == {"price": price}
+            last = (await journal.events_after(ACCOUNT, 0, limit=100))[-1]
+            assert last.data["average_price"] == price
+
+        self.run(scenario)
+
+    def test_the_log_of_an_account_tells_each_step_in_order(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            new = new_task(request_id="k", client_order_id="k")
+            task = (await journal.admit(new)).task
+            task = await journal.record(
+                task, step(TaskState.READY, event="checked"), now_ns=NOON_NS
+            )
+            task = await claim(journal, task, epoch, tag=tag_of(1))
+            refused = step(
+                TaskState.REJECTED,
+                event="refused",
+                outcome="REJECTED",
+                http_status=400,
+                reason_code="BROKER_REJECTED",
+                reason="Insufficient funds",
+                facts={"error_type": "MarginException"},
+            )
+            await journal.record(task, refused, now_ns=NOON_NS)
+            log = await journal.events_after(ACCOUNT, 0, limit=100)
+            assert [one.event for one in log] == [
+                "received",
+                "checked",
+                "intent_recorded",
+                "refused",
+            ]
+            assert [one.account_seq for one in log] == [1, 2, 3, 4]
+            assert [one.version for one in log] == [1, 2, 3, 4]
+            assert {one.task_id for one in log} == {task.task_id}
+            assert {one.client_order_id for one in log} == {"k"}
+            assert len({one.event_id for one in log}) == 4
+            assert log[0].data["body"] == new.body
+            assert log[0].data["request_id"] == "k"
+            assert log[2].data["tag"] == tag_of(1)
+            assert log[3].state is TaskState.REJECTED
+            assert log[3].data["reason_code"] == "BROKER_REJECTED"
+            assert log[3].data["reason"] == "Insufficient funds"
+            assert log[3].data["facts"] == {"error_type": "MarginException"}
+
+        self.run(scenario)
+
+    def test_a_log_is_read_in_pages(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            for _ in range(7):
+                await journal.admit(new_task())
+            await journal.admit(new_task(account=OTHER))
+            seen: list[int] = []
+            while page := await journal.events_after(ACCOUNT, seen[-1] if seen else 0, limit=3):
+                assert len(page) <= 3
+                seen += [one.account_seq for one in page]
+            assert seen == [1, 2, 3, 4, 5, 6, 7]
+            assert await journal.last_seq(ACCOUNT) == 7
+            assert await journal.last_seq(OTHER) == 1
+            assert await journal.last_seq(Account("nobody")) == 0
+
+        self.run(scenario)
+
+    def test_a_reader_behind_many_writers_never_sees_a_gap(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            seen: list[int] = []
+
+            async def follow() -> None:
+                while len(seen) < 120:
+                    page = await journal.events_after(ACCOUNT, len(seen), limit=1_000)
+                    seen.extend(one.account_seq for one in page)
+
+            async with asyncio.TaskGroup() as group:
+                group.create_task(follow())
+                for _ in range(60):
+                    group.create_task(ready(journal))
+            assert seen == list(range(1, 121))
+
+        self.run(scenario)
+
+    def test_tasks_are_found_by_state_oldest_first(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            young = await ready(journal, received_at_ns=NOON_NS + 5 * SECOND_NS)
+            old = (await journal.admit(new_task())).task
+            doubtful = await journal.record(
+                await sending(journal, epoch), step(TaskState.UNKNOWN), now_ns=NOON_NS
+            )
+            live = await journal.record(
+                await sending(journal, epoch), step(TaskState.WORKING), now_ns=NOON_NS
+            )
+            dead = await journal.record(
+                await ready(journal), step(TaskState.EXPIRED), now_ns=NOON_NS
+            )
+            await journal.admit(new_task(account=OTHER))
+
+            async def found(*states: TaskState) -> list[uuid.UUID]:
+                return [task.task_id for task in await journal.tasks_in(ACCOUNT, states)]
+
+            assert await found(TaskState.RECEIVED, TaskState.READY) == [old.task_id, young.task_id]
+            assert await found(TaskState.SENDING, TaskState.UNKNOWN) == [doubtful.task_id]
+            assert await found(TaskState.WORKING) == [live.task_id]
+            assert await found(TaskState.EXPIRED) == [dead.task_id]
+            assert len(await found(*TaskState)) == 5
+            assert await found() == []
+
+        self.run(scenario)
+
+    def test_a_caller_sees_its_newest_tasks_on_the_accounts_it_names(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            for number in range(4):
+                await journal.admit(new_task(received_at_ns=NOON_NS + number))
+                await journal.admit(
+                    new_task(client_order_id=f"n{number}", received_at_ns=NOON_NS + number * 1_000)
+                )
+            await journal.admit(new_task(account=OTHER, client_order_id="elsewhere"))
+            await journal.admit(new_task(principal="night", client_order_id="theirs"))
+            newest = await journal.tasks_of("desk", [ACCOUNT], limit=2)
+            assert [task.client_order_id for task in newest] == ["n3", "n2"]
+            assert len(await journal.tasks_of("desk", [ACCOUNT], limit=100)) == 8
+            assert len(await journal.tasks_of("desk", [ACCOUNT, OTHER], limit=100)) == 9
+            assert await journal.tasks_of("desk", [], limit=100) == []
+
+        self.run(scenario)
+
+    def test_what_is_not_there_is_none(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            assert await journal.task(uuid.uuid4()) is None
+            assert await journal.task_of_order("desk", "nothing") is None
+            assert await journal.task_by_tag(ACCOUNT, tag_of(1)) is None
+
+        self.run(scenario)
+
+    def test_a_sink_goes_on_where_it_was_and_never_back(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            assert await journal.delivered_seq(ACCOUNT, "redis") == 0
+            for reached, known in ((5, 5), (9, 9), (7, 9)):
+                await journal.set_delivered(ACCOUNT, "redis", reached)
+                assert await journal.delivered_seq(ACCOUNT, "redis") == known
+            assert await journal.delivered_seq(ACCOUNT, "log") == 0
+            assert await journal.delivered_seq(OTHER, "redis") == 0
+
+        self.run(scenario)
+
+    def test_each_acquire_is_a_later_epoch(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epochs = [await journal.acquire(ACCOUNT), await journal.acquire(ACCOUNT)]
+            await journal.release(ACCOUNT)
+            epochs.append(await journal.acquire(ACCOUNT))
+            assert epochs == sorted(set(epochs))
+            await journal.release(OTHER)
+
+        self.run(scenario)
