@@ -23,7 +23,7 @@ from ticker_service.constants import NS_PER_S, SECONDS_PER_DAY
 from ticker_service.errors import ConfigurationError, TickerServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Container, Iterable, Mapping
 
 ALGORITHM: Final = "HS256"
 TYPE: Final = "at+jwt"
@@ -193,11 +193,23 @@ class TokenIssuer:
 
 
 class TokenVerifier:
-    """Decides whether a token is ours and still good."""
+    """Decides whether a token is ours and still good.
 
-    def __init__(self, secret: bytes, rules: TokenRules = _RULES) -> None:
+    ``revoked`` holds the ids (``jti``) of tokens that are to be refused before their end. It is
+    looked at on every verification, so its owner may add to it; an id can be dropped from it once
+    ``lifetime_s_max`` has passed since it was added.
+    """
+
+    def __init__(
+        self,
+        secret: bytes,
+        rules: TokenRules = _RULES,
+        *,
+        revoked: Container[str] = frozenset(),
+    ) -> None:
         self._secret = _checked_secret(secret)
         self._rules = rules
+        self._revoked = revoked
         self._jwt = jwt.PyJWT(
             {
                 "require": list(CLAIMS_REQUIRED),
@@ -220,7 +232,10 @@ class TokenVerifier:
             TokenRefused: It is not ours, malformed, or not good at this time.
         """
         claims = self._authentic_claims(token)
-        return _principal(claims, expires_s=self._end_of(claims, now_ns // NS_PER_S))
+        principal = _principal(claims, expires_s=self._end_of(claims, now_ns // NS_PER_S))
+        if principal.jti in self._revoked:
+            raise TokenRefused(TokenFault.REVOKED, "it was revoked")
+        return principal
 
     def _authentic_claims(self, token: str) -> Mapping[str, object]:
         if len(token) > TOKEN_CHARACTERS_MAX:

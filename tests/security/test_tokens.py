@@ -227,6 +227,17 @@ def test_claims_that_are_no_object_are_refused(claims: object) -> None:
     assert fault_of(signed(claims=claims)) is TokenFault.INVALID
 
 
+def test_a_revoked_token_is_refused_from_then_on_and_others_are_not() -> None:
+    revoked: set[str] = set()
+    verifier = TokenVerifier(SECRET, RULES, revoked=revoked)
+    assert verifier.verify(signed(), NOW_NS)
+    revoked.add("one")
+    with pytest.raises(TokenRefused) as raised:
+        verifier.verify(signed(), NOW_NS)
+    assert raised.value.code is TokenFault.REVOKED
+    assert verifier.verify(signed(claims=claims_with(jti="two")), NOW_NS)
+
+
 @given(st.text(max_size=300))
 def test_any_text_is_refused_by_the_one_error(text: str) -> None:
     fault_of(text)

@@ -286,7 +286,7 @@ def _read(directory: int, name: str, path: Path) -> bytes | None:
         if not stat.S_ISREG(state.st_mode):
             raise ConfigurationError(f"Condition failed: {path} is not a plain file")
         _check_ours(state, path, mode="0600")
-        with open(file, "rb", closefd=False) as opened:  # noqa: PTH123 - the file that was checked
+        with open(file, "rb", closefd=False) as opened:
             content = opened.read(FILE_BYTES_MAX + 1)
     finally:
         os.close(file)
