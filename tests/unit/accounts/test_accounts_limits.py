@@ -88,6 +88,51 @@ def test_waiters_are_served_within_every_window_and_first_come_first_served(
     assert order["cancel"] == sorted(order["cancel"])
 
 
+@given(
+    asks=st.lists(
+        st.tuples(
+            st.integers(0, 3_000),
+            st.sampled_from(["place", "cancel"]),
+            st.integers(0, 5_000),
+            st.none() | st.integers(0, 3_000),
+        ),
+        max_size=30,
+    )
+)
+def test_whoever_gives_up_or_is_cancelled_leaves_no_trace(
+    asks: list[tuple[int, Lane, int, int | None]],
+) -> None:
+    """Each asks after so many ms, waits so many at most, and is perhaps cancelled after so many."""
+    sent: list[tuple[Lane, int]] = []
+
+    async def ask(pacer: Pacer, clock: LoopClock, lane: Lane, patience_ms: int) -> None:
+        deadline_ns = clock.monotonic_ns() + patience_ms * NS_PER_MS
+        if await pacer.admit(lane, deadline_ns=deadline_ns):
+            sent.append((lane, clock.monotonic_ns()))
+        assert clock.monotonic_ns() <= deadline_ns + NS_PER_MS
+
+    async def one(pacer: Pacer, clock: LoopClock, plan: tuple[int, Lane, int, int | None]) -> None:
+        after_ms, lane, patience_ms, cancelled_ms = plan
+        await asyncio.sleep(after_ms / 1_000)
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(ask(pacer, clock, lane, patience_ms))
+            if cancelled_ms is not None:
+                await asyncio.sleep(cancelled_ms / 1_000)
+                task.cancel()
+
+    async def main() -> tuple[int, int, bool]:
+        clock = LoopClock()
+        pacer = Pacer(SMALL, clock)
+        async with asyncio.TaskGroup() as group:
+            for plan in asks:
+                group.create_task(one(pacer, clock, plan))
+        await asyncio.sleep(120)
+        return pacer.waiting("place"), pacer.waiting("cancel"), pacer.try_admit("place")
+
+    assert run(main()) == (0, 0, True)
+    assert_within(SMALL, sorted(sent, key=lambda send: send[1]))
+
+
 def test_the_default_lets_eight_places_through_and_two_cancels_beside_them() -> None:
     pacer = Pacer(RULES, ManualClock(0))
     assert [pacer.try_admit("place") for _ in range(20)].count(True) == 8
