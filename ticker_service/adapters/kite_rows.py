@@ -1,0 +1,126 @@
+"""Kite's order rows and order updates as domain values; strict about books, tolerant of updates.
+
+Pure. A book decides whether an order exists (I6), so one row that cannot be read, or that is
+another user's, spoils the whole of it. Source: kite.md §2.4 and §2.6.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from decimal import Decimal, InvalidOperation
+from typing import Final
+
+from ticker_service.domain.order import BrokerOrder
+
+CHARACTERS_MAX: Final = 40
+"""How much of a wrong value an error quotes."""
+
+
+class RowMalformed(ValueError):  # noqa: N818 - says what the row is
+    """A row that is not an order of this user."""
+
+
+def book(data: object, *, user_id: str) -> list[BrokerOrder]:
+    """Return a whole book.
+
+    Args:
+        data: The ``data`` of Kite's answer.
+        user_id: Whose book it must be.
+
+    Raises:
+        RowMalformed: It is no list, or one of its rows is not an order of this user.
+    """
+    if not isinstance(data, list):
+        raise RowMalformed(f"an order book is a list, this is {type(data).__name__}")
+    return [order(row, user_id=user_id) for row in data]
+
+
+def order(row: object, *, user_id: str) -> BrokerOrder:
+    """Return one row or update; raises as :func:`book`."""
+    if not isinstance(row, Mapping):
+        raise RowMalformed(f"an order row is an object, this is {type(row).__name__}")
+    # Not by ``placed_by``, which for a square-off names the broker's risk desk.
+    owner = _text(row, "account_id") or _text(row, "user_id")
+    if owner and user_id and owner != user_id:
+        raise RowMalformed(f"order_id={row.get('order_id')!r} is another user's")
+    return BrokerOrder(
+        order_id=_needed(row, "order_id"),
+        status=_needed(row, "status"),
+        tags=_tags(row),
+        exchange=_text(row, "exchange"),
+        tradingsymbol=_text(row, "tradingsymbol"),
+        transaction_type=_text(row, "transaction_type"),
+        order_type=_text(row, "order_type"),
+        product=_text(row, "product"),
+        variety=_text(row, "variety"),
+        quantity=_quantity(row, "quantity"),
+        price=_price(row, "price"),
+        trigger_price=_price(row, "trigger_price"),
+        filled_quantity=_quantity(row, "filled_quantity"),
+        average_price=_price(row, "average_price"),
+        user_id=owner or _text(row, "placed_by"),
+        order_timestamp=_text(row, "order_timestamp"),
+        exchange_update_timestamp=_text(row, "exchange_update_timestamp"),
+        status_message=_text(row, "status_message"),
+        parent_order_id=_text(row, "parent_order_id"),
+    )
+
+
+def _needed(row: Mapping[object, object], name: str) -> str:
+    value = _text(row, name)
+    if not value:
+        raise _wrong(row, name, "a text")
+    return value
+
+
+def _text(row: Mapping[object, object], name: str) -> str:
+    value = row.get(name)
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise _wrong(row, name, "a text or null")
+    return value
+
+
+def _tags(row: Mapping[object, object]) -> tuple[str, ...]:
+    """Return the tag and the tags, each once; either may be null."""
+    several = row.get("tags")
+    if several is not None and not isinstance(several, list):
+        raise _wrong(row, "tags", "a list or null")
+    tags = [row.get("tag"), *(several or ())]
+    if not all(tag is None or isinstance(tag, str) for tag in tags):
+        raise _wrong(row, "tags", "made of texts")
+    return tuple(dict.fromkeys(tag for tag in tags if isinstance(tag, str) and tag))
+
+
+def _quantity(row: Mapping[object, object], name: str) -> int:
+    value = row.get(name)
+    if value is None:
+        return 0
+    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+        raise _wrong(row, name, "a whole number")
+    return value
+
+
+def _price(row: Mapping[object, object], name: str) -> Decimal:
+    """Return an exact price; the shortest text of a float is what Kite wrote."""
+    value = row.get(name)
+    if value is None:
+        return Decimal(0)
+    if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
+        price = _decimal(str(value))
+        if price is not None and price.is_finite():
+            return price
+    raise _wrong(row, name, "a price")
+
+
+def _decimal(text: str) -> Decimal | None:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        return None
+
+
+def _wrong(row: Mapping[object, object], name: str, rule: str) -> RowMalformed:
+    order_id, value = (str(row.get(key))[:CHARACTERS_MAX] for key in ("order_id", name))
+    return RowMalformed(f"order_id={order_id!r}: {name}={value!r} is not {rule}")
