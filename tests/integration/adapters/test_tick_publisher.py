@@ -1,4 +1,4 @@
-"""The contract of the port ``TickPublisher``: one suite for Redis and for the stand-in."""
+"""``TickPublisher`` when its server comes and goes: one suite for Redis and for the stand-in."""
 
 from __future__ import annotations
 
@@ -165,38 +165,14 @@ def test_any_bytes_arrive_unchanged(play: Play) -> None:
     play(scene)
 
 
-def test_nothing_to_send_is_nothing_wrong(play: Play) -> None:
-    async def scene(stage: Stage) -> None:
-        await stage.publisher.send(Outgoing())
+def test_a_value_is_gone_after_its_lifetime(own_redis: EmbeddedRedis) -> None:
+    async def scene() -> None:
+        async with asyncio.timeout(DEADLINE_S), staged("redis", own_redis) as stage:
+            await stage.publisher.send(Outgoing(values=[(KEY, b"short", 50)]))
+            while await stage.value() is not None:  # noqa: ASYNC110 - a key tells nobody
+                await asyncio.sleep(0.01)
 
-    play(scene)
-
-
-def test_a_value_replaces_the_one_before_it(play: Play) -> None:
-    async def scene(stage: Stage) -> None:
-        for text in (b"old", b"new"):
-            await stage.publisher.send(Outgoing(values=[(KEY, text, LONG_MS)]))
-        assert await stage.value() == b"new"
-
-    play(scene)
-
-
-def test_a_value_is_gone_after_its_lifetime(
-    play: Play, kind: str, request: pytest.FixtureRequest
-) -> None:
-    if kind == "memory":
-        request.applymarker(
-            pytest.mark.xfail(strict=True, reason="MemoryPublisher keeps every value for ever")
-        )
-
-    async def scene(stage: Stage) -> None:
-        await stage.publisher.send(Outgoing(values=[(KEY, b"short", 50)]))
-        deadline_s = asyncio.get_running_loop().time() + 2.0
-        while await stage.value() is not None:
-            assert asyncio.get_running_loop().time() < deadline_s
-            await asyncio.sleep(0.01)  # the pace of asking
-
-    play(scene)
+    asyncio.run(scene())
 
 
 def test_a_dead_server_is_an_error_within_bounded_time(play: Play) -> None:
