@@ -26,6 +26,7 @@ from ticker_service.simulator.options import derived_secret
 from ticker_service.simulator.order import (
     MODIFICATIONS_MAX,
     Cancel,
+    Handling,
     Modify,
     Order,
     OrderTerms,
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     Step = Callable[[Order, int], None]
     Publish = Callable[[str, dict[str, object]], None]
 
+AS_USUAL: Final = Handling()
 GUID_CHARACTERS: Final = 15
 EXCHANGE_ORDER_ID_FIRST: Final = 1_100_000_000_000_000
 TRADE_ID_FIRST: Final = 200_000
@@ -115,23 +117,13 @@ class Exchange:
             raise KiteError.general(404, NO_ORDER)
         return found
 
-    def place(
-        self,
-        user_id: str,
-        terms: OrderTerms,
-        *,
-        start_after_ns: int = 0,
-        visible_after_ns: int = 0,
-        refusal: str | None = None,
-    ) -> Order:
+    def place(self, user_id: str, terms: OrderTerms, handling: Handling = AS_USUAL) -> Order:
         """Accept an order.
 
         Args:
             user_id: Whose order it is.
             terms: Checked by the rules.
-            start_after_ns: The order exists only after so long.
-            visible_after_ns: The order book shows it only after so long.
-            refusal: The exchange will reject it with this message.
+            handling: What is to go slowly or wrong with it.
 
         Raises:
             KiteError: Funds or holdings do not suffice.
@@ -146,13 +138,14 @@ class Exchange:
             terms=terms,
             asked=terms,
             placed_ns=self._clock.now_ns(),
-            visible_at_ns=now_ns + max(start_after_ns, visible_after_ns),
-            refusal=refusal,
+            visible_at_ns=now_ns + max(handling.start_after_ns, handling.visible_after_ns),
+            state_ns=self._state_ns if handling.state_ns is None else handling.state_ns,
+            refusal=handling.refusal,
         )
         account.orders[order.order_id] = order
         account.working[order.order_id] = order
         self._note(EntryKind.ACCEPTED, order, method="place")
-        self._schedule(now_ns + start_after_ns, order, self._receive)
+        self._schedule(now_ns + handling.start_after_ns, order, self._receive)
         self.advance()
         return order
 
@@ -239,18 +232,19 @@ class Exchange:
 
     def _receive(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.RECEIVED)
-        self._schedule(due_ns + self._state_ns, order, self._validate)
+        self._schedule(due_ns + order.state_ns, order, self._validate)
 
     def _validate(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.VALIDATION_PENDING)
-        self._schedule(due_ns + self._state_ns, order, self._send)
+        self._schedule(due_ns + order.state_ns, order, self._send)
 
     def _send(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.OPEN_PENDING)
-        self._schedule(due_ns + self._state_ns, order, self._arrive)
+        self._schedule(due_ns + order.state_ns, order, self._arrive)
 
     def _arrive(self, order: Order, due_ns: int) -> None:
-        order.status_message = order.refusal or self._out_of_range(order.terms)
+        in_range = matching.is_in_execution_range(self._market, order.terms)
+        order.status_message = order.refusal or (None if in_range else OUTSIDE_RANGE)
         if order.status_message:
             self._end(order, Status.REJECTED)
             return
@@ -262,26 +256,27 @@ class Exchange:
 
     def _modify_asked(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.MODIFY_VALIDATION_PENDING)
-        self._schedule(due_ns + self._state_ns, order, self._modify_sent)
+        self._schedule(due_ns + order.state_ns, order, self._modify_sent)
 
     def _modify_sent(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.MODIFY_PENDING)
-        self._schedule(due_ns + self._state_ns, order, self._modify_done)
+        self._schedule(due_ns + order.state_ns, order, self._modify_done)
 
     def _modify_done(self, order: Order, due_ns: int) -> None:
         request = order.waiting.popleft()
         if isinstance(request, Modify) and request.terms.quantity > order.filled_quantity:
-            order.terms = request.terms
+            # A stop that was triggered meanwhile keeps the limit it got.
+            price_raw = request.terms.price_raw or order.terms.price_raw
+            order.terms = dataclasses.replace(request.terms, price_raw=price_raw)
             order.is_modified = True
             self._enter(order, Status.MODIFIED)
+            self._send_update(order, Status.UPDATE)
         # Else fills have overtaken a smaller quantity, and the exchange leaves the order as it was.
         self._rest(order, due_ns)
-        if order.is_modified and not order.is_terminal:
-            self._send_update(order, Status.UPDATE)
 
     def _cancel_pending(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.CANCEL_PENDING)
-        self._schedule(due_ns + self._state_ns, order, self._cancelled)
+        self._schedule(due_ns + order.state_ns, order, self._cancelled)
 
     def _cancelled(self, order: Order, _: int) -> None:
         order.cancelled_quantity = order.open_quantity
@@ -316,11 +311,12 @@ class Exchange:
             return
         order.is_triggered = True
         if terms.order_type is OrderType.SL_M and terms.protection_percent is not None:
-            step_raw = int(market.catalogue.price_step_raw[terms.row])
-            band_raw = matching.band_raw(
-                terms.side, ltp_raw=ltp_raw, percent=terms.protection_percent, step_raw=step_raw
-            )
+            band_raw = matching.band_raw(market, terms, terms.protection_percent)
             order.terms = dataclasses.replace(terms, price_raw=band_raw)
+        # From now on it is a limit order, and a change of it starts from there.
+        order.asked = dataclasses.replace(
+            order.terms, order_type=OrderType.LIMIT, trigger_raw=0, protection_percent=None
+        )
         self._enter(order, Status.OPEN)
         self._send_update(order, Status.UPDATE)
         self._take(order)
@@ -352,6 +348,7 @@ class Exchange:
             product=order.terms.product,
             price_raw=price_raw,
             quantity=quantity,
+            ordered_ns=order.placed_ns,
             at_ns=self._clock.now_ns(),
         )
         order.trades.append(trade)
@@ -367,17 +364,6 @@ class Exchange:
             # A fill changes no state: the history shows the state with the new quantities.
             self._enter(order, order.status or Status.OPEN)
             self._send_update(order, Status.UPDATE)
-
-    def _out_of_range(self, terms: OrderTerms) -> str | None:
-        market, row = self._market, terms.row
-        if not market.catalogue.is_option[row] or terms.order_type is OrderType.SL_M:
-            return None
-        in_range = matching.in_execution_range(
-            terms.price_raw,
-            ltp_raw=int(market.board.ltp_raw[row]),
-            price_scale=int(market.catalogue.price_scale[row]),
-        )
-        return None if in_range else OUTSIDE_RANGE
 
     # Books.
 

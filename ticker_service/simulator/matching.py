@@ -7,10 +7,12 @@ from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain.tick import DEPTH_LEVELS
-from ticker_service.simulator.order import Side
+from ticker_service.simulator.order import OrderType, Side
 
 if TYPE_CHECKING:
     from ticker_service.simulator.board import Board
+    from ticker_service.simulator.market import Market
+    from ticker_service.simulator.order import OrderTerms
 
 AUTOMATIC: Final = Decimal(-1)
 """The value of market_protection that leaves the band to the broker."""
@@ -83,20 +85,27 @@ def automatic_protection(price_inr: Decimal, *, is_option: bool) -> Decimal:
     raise AssertionError("Invariant: the last band has no upper end")
 
 
-def band_raw(side: Side, *, ltp_raw: int, percent: Decimal, step_raw: int) -> int:
-    """Return the limit price at the end of the band, on the price step, inside the band."""
+def band_raw(market: Market, terms: OrderTerms, percent: Decimal) -> int:
+    """Return the limit price at the end of the band round the last price, on the price step."""
+    step_raw = int(market.catalogue.price_step_raw[terms.row])
+    steps = Decimal(int(market.board.ltp_raw[terms.row])) / step_raw
     share = percent / PERCENT
-    if side is Side.BUY:
-        steps = (ltp_raw * (1 + share) / step_raw).to_integral_value(ROUND_FLOOR)
+    # Rounded inwards, so that the limit never lies outside the band.
+    if terms.side is Side.BUY:
+        end = (steps * (1 + share)).to_integral_value(ROUND_FLOOR)
     else:
-        steps = (ltp_raw * (1 - share) / step_raw).to_integral_value(ROUND_CEILING)
-    return max(int(steps), 1) * step_raw
+        end = (steps * (1 - share)).to_integral_value(ROUND_CEILING)
+    return max(int(end), 1) * step_raw
 
 
-def in_execution_range(price_raw: int, *, ltp_raw: int, price_scale: int) -> bool:
-    """Return whether the exchange takes an option's limit price, however good or bad it is."""
-    reach_raw = max(ltp_raw * EXECUTION_RANGE_RATIO, EXECUTION_RANGE_INR * price_scale)
-    return abs(price_raw - ltp_raw) <= reach_raw
+def is_in_execution_range(market: Market, terms: OrderTerms) -> bool:
+    """Return whether the exchange takes an order's limit price, however good or bad it is."""
+    catalogue, row = market.catalogue, terms.row
+    if not catalogue.is_option[row] or terms.order_type is OrderType.SL_M:
+        return True
+    ltp_raw = int(market.board.ltp_raw[row])
+    least_raw = EXECUTION_RANGE_INR * int(catalogue.price_scale[row])
+    return abs(terms.price_raw - ltp_raw) <= max(ltp_raw * EXECUTION_RANGE_RATIO, least_raw)
 
 
 def _reaches(side: Side, price_raw: int, limit_raw: int) -> bool:

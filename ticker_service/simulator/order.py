@@ -98,6 +98,23 @@ class OrderTerms:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Handling:
+    """How the broker and the exchange treat one order; the default is their best.
+
+    Attributes:
+        start_after_ns: The order exists only after so long.
+        visible_after_ns: The order book shows it only after so long.
+        state_ns: Time in each interim state, None for the usual.
+        refusal: The exchange rejects it with this message.
+    """
+
+    start_after_ns: int = 0
+    visible_after_ns: int = 0
+    state_ns: int | None = None
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Trade:
     """One fill."""
 
@@ -109,6 +126,7 @@ class Trade:
     product: Product
     price_raw: int
     quantity: int
+    ordered_ns: int
     at_ns: int
 
 
@@ -143,6 +161,7 @@ class Order:
     asked: OrderTerms
     placed_ns: int
     visible_at_ns: int
+    state_ns: int
     refusal: str | None = None
     status: Status | None = None
     status_message: str | None = None

@@ -38,7 +38,7 @@ class OrderFaultKind(StrEnum):
     REDIRECT_307 = "redirect_307"
     HTTP_429 = "http_429"
     REJECT_AT_EXCHANGE = "reject_at_exchange"
-    SLOW_START = "slow_start"
+    SLOW_STATES = "slow_states"
     LATE_IN_BOOK = "late_in_book"
     NULL_TAGS = "null_tags"
     TRUNCATED_BOOK = "truncated_book"
@@ -70,7 +70,7 @@ ANSWER_KINDS: Final = frozenset(
         Kind.HTTP_429,
     }
 )
-PLACE_KINDS: Final = frozenset({Kind.REJECT_AT_EXCHANGE, Kind.SLOW_START, Kind.LATE_IN_BOOK})
+PLACE_KINDS: Final = frozenset({Kind.REJECT_AT_EXCHANGE, Kind.SLOW_STATES, Kind.LATE_IN_BOOK})
 BOOK_KINDS: Final = frozenset({Kind.NULL_TAGS, Kind.TRUNCATED_BOOK})
 UPDATE_KINDS: Final = frozenset({Kind.DUPLICATE_UPDATES, Kind.SHUFFLE_UPDATES, Kind.DROP_UPDATES})
 
@@ -81,10 +81,10 @@ _FIELDS: Final[Mapping[OrderFaultKind, frozenset[str]]] = {
     Kind.REJECT_5XX_BEFORE_ACCEPT: frozenset({"status_code", "body"}),
     Kind.ACCEPT_THEN_400_TIMEOUT: frozenset({"delay_ms"}),
     Kind.GARBAGE_200: frozenset({"body", "accept"}),
-    Kind.DRIBBLE: frozenset({"interval_ms", "accept"}),
+    Kind.DRIBBLE: frozenset({"interval_ms"}),
     Kind.REDIRECT_307: frozenset({"location", "accept"}),
     Kind.REJECT_AT_EXCHANGE: frozenset({"message"}),
-    Kind.SLOW_START: frozenset({"delay_ms"}),
+    Kind.SLOW_STATES: frozenset({"delay_ms"}),
     Kind.LATE_IN_BOOK: frozenset({"delay_ms"}),
     Kind.TRUNCATED_BOOK: frozenset({"keep"}),
     Kind.SHUFFLE_UPDATES: frozenset({"group"}),

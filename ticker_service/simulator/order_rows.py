@@ -65,7 +65,7 @@ def order_row(market: Market, order: Order, now_ns: int) -> dict[str, object]:
 def trade_row(market: Market, trade: Trade) -> dict[str, object]:
     """Return a fill as a row of the trade book."""
     instrument = market.catalogue.instruments[trade.row]
-    filled = _ist(trade.at_ns) or ""
+    filled, ordered = _ist(trade.at_ns), _ist(trade.ordered_ns) or ""
     return {
         "trade_id": trade.trade_id,
         "order_id": trade.order_id,
@@ -79,7 +79,7 @@ def trade_row(market: Market, trade: Trade) -> dict[str, object]:
         "transaction_type": trade.side,
         "fill_timestamp": filled,
         # Kite gives the time of day alone here.
-        "order_timestamp": filled[-len("HH:MM:SS") :],
+        "order_timestamp": ordered[-len("HH:MM:SS") :],
         "exchange_timestamp": filled,
     }
 

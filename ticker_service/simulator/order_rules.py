@@ -150,10 +150,7 @@ class OrderRules:
         percent = self._protection(terms, fields, ltp_raw)
         if terms.order_type is OrderType.SL_M:
             return dataclasses.replace(terms, protection_percent=percent)
-        step_raw = int(market.catalogue.price_step_raw[row])
-        band_raw = matching.band_raw(
-            terms.side, ltp_raw=ltp_raw, percent=percent, step_raw=step_raw
-        )
+        band_raw = matching.band_raw(market, terms, percent)
         note = f"mktp:{percent:.2f}"
         own_tags = tuple(each for each in terms.tags if not each.startswith("mktp:"))
         return dataclasses.replace(

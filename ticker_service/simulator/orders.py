@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
 from ticker_service.simulator import order_faults, order_rows
+from ticker_service.simulator.order import Handling
 from ticker_service.simulator.order_faults import PLACE_KINDS, Method, OrderFaultKind
 from ticker_service.simulator.order_rules import check_variety
 
@@ -57,20 +59,7 @@ class OrderRoutes:
         def act(user_id: str, fields: Mapping[str, str], answer: OrderFault | None) -> Order:
             terms = self._rules.placed(request.path_params["variety"], fields)
             fault = self._desk.faults.find(PLACE_KINDS, user_id)
-            delay_ns = {fault.kind: fault.delay_ns} if fault else {}
-            start_after_ns = delay_ns.get(OrderFaultKind.SLOW_START, 0)
-            if answer is not None and answer.kind is OrderFaultKind.ACCEPT_THEN_400_TIMEOUT:
-                start_after_ns = answer.delay_ns
-            refusal = None
-            if fault is not None and fault.kind is OrderFaultKind.REJECT_AT_EXCHANGE:
-                refusal = fault.message or REJECTED_AT_EXCHANGE
-            order = self._exchange.place(
-                user_id,
-                terms,
-                start_after_ns=start_after_ns,
-                visible_after_ns=delay_ns.get(OrderFaultKind.LATE_IN_BOOK, 0),
-                refusal=refusal,
-            )
+            order = self._exchange.place(user_id, terms, _handling(fault, answer))
             if fault is not None:
                 order_faults.use(fault)
             return order
@@ -135,3 +124,18 @@ class OrderRoutes:
         if self._desk.faults.take(_NULL_TAGS, user_id):
             rows = [{**row, "tag": None, "tags": []} for row in rows]
         return rows
+
+
+def _handling(fault: OrderFault | None, answer: OrderFault | None) -> Handling:
+    """Return what the faults of an order, and of the answer to it, do to the order."""
+    handling = Handling()
+    if answer is not None and answer.kind is OrderFaultKind.ACCEPT_THEN_400_TIMEOUT:
+        handling = Handling(start_after_ns=answer.delay_ns)
+    if fault is None:
+        return handling
+    changes: dict[OrderFaultKind, dict[str, Any]] = {
+        OrderFaultKind.LATE_IN_BOOK: {"visible_after_ns": fault.delay_ns},
+        OrderFaultKind.SLOW_STATES: {"state_ns": fault.delay_ns},
+        OrderFaultKind.REJECT_AT_EXCHANGE: {"refusal": fault.message or REJECTED_AT_EXCHANGE},
+    }
+    return dataclasses.replace(handling, **changes[fault.kind])

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.simulator import quotes
 from ticker_service.simulator.order import Product, Side
 
 if TYPE_CHECKING:
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 # Contracts quoted per unit but traded in lots: the book counts lots, money counts units.
 MULTIPLIERS: Final = {"USDINR": 1_000, "NATURALGAS": 1_250}
 PLACES: Final = 6
+MTF_FIELDS: Final = ("quantity", "used_quantity", "average_price", "value", "initial_margin")
 
 
 @dataclass(slots=True, kw_only=True)
@@ -137,6 +139,7 @@ def holding_row(market: Market, holding: Holding, *, used_quantity: int) -> dict
     average = inr(market, row, holding.average_raw)
     last = inr(market, row, int(market.board.ltp_raw[row]))
     close = inr(market, row, int(market.board.close_raw[row]))
+    quoted_at = quotes.ist_text(int(market.board.exchange_s[row])) or ""
     return {
         "tradingsymbol": instrument.tradingsymbol,
         "exchange": instrument.exchange,
@@ -149,7 +152,7 @@ def holding_row(market: Market, holding: Holding, *, used_quantity: int) -> dict
         "t1_quantity": 0,
         "realised_quantity": holding.quantity,
         "authorised_quantity": 0,
-        "authorised_date": None,
+        "authorised_date": f"{quoted_at[: len('YYYY-MM-DD')]} 00:00:00",
         "opening_quantity": holding.quantity,
         "short_quantity": 0,
         "collateral_quantity": 0,
@@ -159,6 +162,7 @@ def holding_row(market: Market, holding: Holding, *, used_quantity: int) -> dict
         "last_price": number(last),
         "close_price": number(close),
         "pnl": number((last - average) * holding.quantity),
+        "mtf": dict.fromkeys(MTF_FIELDS, 0),
         "day_change": number(last - close),
         "day_change_percentage": number((last - close) * 100 / close),
     }

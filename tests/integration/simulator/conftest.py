@@ -22,6 +22,8 @@ from ticker_service.simulator import Simulator, SimulatorOptions
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from ticker_service.runtime.clock import Clock
+
 T = TypeVar("T")
 
 START_S: Final = 20.0
@@ -34,8 +36,9 @@ LIVELY: Final = SimulatorOptions(seed=7, enforce_rate_limits=False)
 class RunningSimulator:
     """A simulator in a thread of its own, for clients that block."""
 
-    def __init__(self, options: SimulatorOptions) -> None:
+    def __init__(self, options: SimulatorOptions, clock: Clock | None = None) -> None:
         self.options = options
+        self._clock = clock
         self._started: concurrent.futures.Future[Simulator] = concurrent.futures.Future()
         self._thread = threading.Thread(target=self._run, name="simulator")
 
@@ -66,7 +69,7 @@ class RunningSimulator:
 
     async def _serve(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
-        async with Simulator(self.options) as simulator:
+        async with Simulator(self.options, clock=self._clock) as simulator:
             self._started.set_result(simulator)
             await self._stop.wait()
 
@@ -115,7 +118,7 @@ def lively() -> Iterator[RunningSimulator]:
 
 
 @pytest.fixture
-def serve() -> Callable[[SimulatorOptions], contextlib.AbstractContextManager[RunningSimulator]]:
+def serve() -> Callable[..., contextlib.AbstractContextManager[RunningSimulator]]:
     return RunningSimulator
 
 

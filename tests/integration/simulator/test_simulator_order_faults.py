@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -127,3 +129,201 @@ def test_a_reset_connection_leaves_the_order_in_the_book(trader: Trader) -> None
         trader.place()
 
     assert [row["tag"] for row in trader.book()] == ["T1"]
+
+
+@pytest.mark.parametrize("body", ["garbage", "empty", "html", "no_order_id"])
+def test_a_senseless_success_leaves_the_order_in_the_book(trader: Trader, body: str) -> None:
+    trader.arm("garbage_200", count=1, body=body)
+
+    answer = trader.place()
+
+    assert answer.status_code == 200
+    assert 'order_id":' not in answer.text
+    assert len(trader.book()) == 1
+
+
+def test_a_senseless_success_can_hide_that_nothing_was_accepted(trader: Trader) -> None:
+    trader.arm("garbage_200", count=1, accept=False)
+
+    assert trader.place().status_code == 200
+
+    assert trader.book() == []
+    assert len(trader.ledger("refused")) == 1
+
+
+def test_an_answer_that_dribbles_outlasts_a_timeout_per_read(trader: Trader) -> None:
+    trader.arm("dribble", count=1, interval_ms=10)
+
+    answer = trader.place()
+
+    assert answer.json()["data"]["order_id"] == trader.book()[0]["order_id"]
+    assert answer.elapsed.total_seconds() > 0.3  # The client's timeout, which it never noticed.
+
+
+def test_an_answer_that_dribbles_too_slowly_is_given_up(trader: Trader) -> None:
+    trader.arm("dribble", count=1, interval_ms=2_000)
+
+    with pytest.raises(httpx.ReadTimeout):
+        trader.place()
+
+    assert len(trader.book()) == 1
+
+
+def test_who_follows_a_redirect_places_a_second_order(trader: Trader) -> None:
+    trader.arm("redirect_307", count=1)
+
+    answer = trader.place()
+    assert (answer.status_code, answer.headers["location"]) == (307, str(answer.request.url))
+    trader.http.follow_redirects = True
+    trader.arm("redirect_307", count=1)
+    trader.place("T2")
+
+    assert [row["tag"] for row in trader.book()] == ["T1", "T2", "T2"]
+
+
+def test_a_redirect_can_lead_elsewhere(trader: Trader) -> None:
+    trader.arm("redirect_307", count=1, location="http://127.0.0.1:9/elsewhere", accept=False)
+
+    answer = trader.place()
+
+    assert answer.headers["location"] == "http://127.0.0.1:9/elsewhere"
+    assert trader.book() == []
+
+
+def test_a_throttled_order_was_never_accepted(trader: Trader) -> None:
+    trader.arm("http_429", count=1)
+
+    answer = trader.place()
+
+    assert (answer.status_code, answer.json()["error_type"]) == (429, "NetworkException")
+    assert trader.book() == []
+
+
+def test_an_order_late_in_the_book_can_be_asked_for_by_its_id(trader: Trader) -> None:
+    trader.arm("late_in_book", count=1, delay_ms=3_600_000)
+
+    order_id = trader.place().json()["data"]["order_id"]
+
+    assert trader.book() == []
+    history = trader.http.get(f"/orders/{order_id}").json()["data"]
+    assert history[0]["status"] == "PUT ORDER REQ RECEIVED"
+
+
+def test_an_order_can_be_stuck_in_its_first_state(trader: Trader) -> None:
+    trader.arm("slow_states", count=1, delay_ms=3_600_000)
+
+    trader.place()
+
+    assert trader.book()[0]["status"] == "PUT ORDER REQ RECEIVED"
+
+
+def test_a_book_can_lack_tags_or_rows_for_a_while(trader: Trader) -> None:
+    trader.place("T1")
+    trader.place("T2")
+    trader.arm("null_tags", count=1)
+    trader.arm("truncated_book", count=1, keep=1)
+
+    broken, whole = trader.book(), trader.book()
+
+    assert [(row["tag"], row["tags"]) for row in broken] == [(None, [])]
+    assert [row["tag"] for row in whole] == ["T1", "T2"]
+
+
+@pytest.mark.parametrize("method", ["modify", "cancel"])
+def test_changes_and_cancellations_can_be_accepted_and_their_answer_lost(
+    trader: Trader, method: str
+) -> None:
+    order_id = trader.place().json()["data"]["order_id"]
+    trader.arm("accept_then_5xx", count=1, method=method)
+    assert trader.place("T2").status_code == 200
+
+    verb = {"modify": "PUT", "cancel": "DELETE"}[method]
+    form = {"quantity": "2"} if method == "modify" else None
+    answer = trader.http.request(verb, f"/orders/regular/{order_id}", data=form)
+
+    assert answer.status_code == 502
+    assert [each["method"] for each in trader.ledger("accepted")] == ["place", method]
+
+
+def test_reading_the_book_can_fail_too(trader: Trader) -> None:
+    trader.arm("accept_then_5xx", count=1, method="read", status_code=503, body="html")
+
+    assert trader.place().status_code == 200
+    assert trader.http.get("/orders").status_code == 503
+    assert len(trader.book()) == 1
+
+
+def test_a_refusal_does_not_use_up_a_fault_of_acceptance(trader: Trader) -> None:
+    trader.arm("accept_then_5xx", count=1)
+
+    assert trader.place(price="0.01").status_code == 400
+    assert trader.place().status_code == 502
+
+
+@pytest.mark.parametrize("verb", ["POST", "DELETE"])
+def test_lifting_all_faults_lets_go_what_they_hold_back(trader: Trader, verb: str) -> None:
+    trader.http.timeout = httpx.Timeout(20.0)
+    trader.arm("accept_then_timeout")
+    trader.arm("null_tags")
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        held = pool.submit(trader.place)
+        while not trader.ledger("answered"):
+            pass
+        body = {"fault": "clear"} if verb == "POST" else None
+        lifted = trader.http.request(verb, "/sim/faults", json=body).json()["data"]["lifted"]
+
+        with pytest.raises(httpx.TransportError):
+            held.result()
+
+    assert lifted == 2
+    assert trader.http.get("/sim/faults").json()["data"]["faults"] == []
+
+
+def test_armed_faults_are_listed(trader: Trader) -> None:
+    trader.arm("http_429", count=3, method="cancel", user_id="AB1234")
+
+    (listed,) = trader.http.get("/sim/faults").json()["data"]["faults"]
+
+    assert listed == {
+        "fault": "http_429",
+        "number": 1,
+        "user_id": "AB1234",
+        "method": "cancel",
+        "count_left": 3,
+        "seconds_left": None,
+    }
+
+
+def test_a_request_that_breaks_off_is_not_in_the_ledger(trader: Trader) -> None:
+    host, port = trader.running.rest_root.removeprefix("http://").split(":")
+    head = b"POST /orders/regular HTTP/1.1\r\nHost: sim\r\nContent-Length: 500\r\n\r\ntag=T1&exch"
+    with socket.create_connection((host, int(port))) as raw:
+        raw.sendall(head)
+
+    trader.place("T2")
+
+    assert trader.ledger("received") == []
+    assert len(trader.ledger("received", tag="T2")) == 1
+
+
+def test_requests_without_a_session_are_counted_too(trader: Trader) -> None:
+    answer = trader.http.post(
+        "/orders/regular", data={"tag": "T1"}, headers={"Authorization": "token x:y"}
+    )
+
+    assert (answer.status_code, answer.json()["error_type"]) == (403, "TokenException")
+    (received,) = trader.ledger("received")
+    assert (received["user_id"], received["method"]) == (None, "place")
+    assert len(trader.ledger("refused")) == 1
+
+
+def test_every_request_is_one_received_entry_and_one_answer(trader: Trader) -> None:
+    trader.place("T1")
+    trader.place("T1", price="0.01")
+    trader.arm("accept_then_5xx", count=1)
+    trader.place("T1")
+
+    assert [entry["request"] for entry in trader.ledger("answered")] == [
+        entry["number"] for entry in trader.ledger("received")
+    ]
+    assert [entry["status_code"] for entry in trader.ledger("answered")] == [200, 400, 502]

@@ -6,6 +6,7 @@ import datetime as dt
 from typing import Final
 
 import pytest
+from order_stage import STATE_MS, OrderStage
 
 from ticker_service.domain import session
 from ticker_service.runtime.clock import ManualClock
@@ -33,3 +34,8 @@ def options() -> SimulatorOptions:
 @pytest.fixture
 def market(options: SimulatorOptions, now_ns: int) -> Market:
     return Market(options, now_ns=now_ns)
+
+
+@pytest.fixture
+def stage(market: Market, clock: ManualClock) -> OrderStage:
+    return OrderStage(market, clock, SimulatorOptions(seed=7, order_state_ms=STATE_MS))
