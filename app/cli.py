@@ -7,22 +7,14 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import orjson
 import typer
-import uvloop
 
-from ticker_service.errors import ConfigurationError, TickerServiceError
+from app.jobs import run_job
+from app.order_cli import order_cli, token_cli
 from ticker_service.runtime.clock import SystemClock
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
-    from typing import Any
-
-EXIT_FAULT: Final = 1
-EXIT_CONFIGURATION: Final = 2
-EXIT_INTERRUPTED: Final = 130
 
 cli = typer.Typer(
     name="ticker-service",
@@ -33,6 +25,13 @@ cli = typer.Typer(
     rich_markup_mode="rich",
     pretty_exceptions_enable=False,
 )
+
+
+cli.add_typer(token_cli)
+cli.add_typer(order_cli)
+
+CONFIG: Final = Path("ticker-service.toml")
+_Config = Annotated[Path, typer.Option(help="Settings file; the environment wins over it.")]
 
 
 @cli.command()
@@ -53,14 +52,12 @@ def demo(
     """
     from app.console import demo as job  # noqa: PLC0415 - other verbs start faster without it
 
-    _exit(_run(job.demo(seconds=seconds, as_json=as_json, seed=seed, clock=SystemClock())))
+    _exit(run_job(job.demo(seconds=seconds, as_json=as_json, seed=seed, clock=SystemClock())))
 
 
 @cli.command()
 def run(
-    config: Annotated[
-        Path, typer.Option(help="Settings file; the environment wins over it.")
-    ] = Path("ticker-service.toml"),
+    config: _Config = CONFIG,
     embedded: Annotated[
         bool, typer.Option("--embedded", help="Start a private Redis server; for trying things.")
     ] = False,
@@ -71,7 +68,7 @@ def run(
     faults in them are listed at once and nothing is started. Required: TICKER_SERVICE_KITE_API_KEY,
     TICKER_SERVICE_KITE_ACCESS_TOKEN and REDIS_URL. See docs/settings.md.
     """
-    _exit(_run(_daemon(config, embedded=embedded)))
+    _exit(run_job(_daemon(config, embedded=embedded)))
 
 
 @cli.command()
@@ -125,7 +122,7 @@ def simulate(
             await stop.wait()
         return 0
 
-    _exit(_run(serve()))
+    _exit(run_job(serve()))
 
 
 @cli.command()
@@ -151,7 +148,46 @@ def tail(
         )
         return 0
 
-    _exit(_run(follow()))
+    _exit(run_job(follow()))
+
+
+@cli.command()
+def migrate(config: _Config = CONFIG) -> None:
+    """Bring the journal's database up to date; does nothing when it is."""
+
+    async def job() -> int:
+        from app import settings  # noqa: PLC0415 - as above
+        from ticker_service.assembly import migrate_journal  # noqa: PLC0415 - as above
+
+        applied = await migrate_journal(settings.database_url(config))
+        for name in applied:
+            print(name)  # noqa: T201 - the answer
+        print(f"{len(applied)} migrations applied", file=sys.stderr)  # noqa: T201 - likewise
+        return 0
+
+    _exit(run_job(job()))
+
+
+@cli.command()
+def login(
+    account: Annotated[str, typer.Argument(help="Name of a configured account.")],
+    pasted: Annotated[
+        str, typer.Option("--redirect", help="Where Kite sent the browser, or the request_token.")
+    ] = "",
+    config: _Config = CONFIG,
+) -> None:
+    """Log an account in for the day: open the printed address, paste where it leads."""
+    from app import account_jobs  # noqa: PLC0415 - as above
+
+    _exit(run_job(account_jobs.log_in(account, pasted, config)))
+
+
+@cli.command()
+def doctor(config: _Config = CONFIG) -> None:
+    """Check database, Redis, clock, tokens, instruments and broker; say what to do."""
+    from app import doctor as job  # noqa: PLC0415 - as above
+
+    _exit(run_job(job.examine(config)))
 
 
 async def _daemon(config: Path, *, embedded: bool) -> int:
@@ -165,33 +201,6 @@ async def _daemon(config: Path, *, embedded: bool) -> int:
     async with embedded_redis() as redis:
         await daemon.run(settings.load(config, redis_url=redis.url), pid=os.getpid())
     return 0
-
-
-def _run(job: Coroutine[Any, Any, int]) -> int:
-    """Run a job to its end; what it could not do becomes one clear line."""
-    try:
-        return uvloop.run(job)
-    except KeyboardInterrupt:
-        return EXIT_INTERRUPTED
-    except TickerServiceError as error:
-        return _complain(error)
-    except BaseExceptionGroup as group:
-        faults = group.subgroup(TickerServiceError)
-        if faults is None:
-            raise
-        return _complain(_first(faults))
-
-
-def _complain(error: BaseException) -> int:
-    for line in str(error).splitlines():
-        print(f"ticker-service: {line}", file=sys.stderr)  # noqa: T201 - the user's terminal
-    return EXIT_CONFIGURATION if isinstance(error, ConfigurationError) else EXIT_FAULT
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
 
 
 def _exit(status: int) -> NoReturn:

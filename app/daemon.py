@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import signal
 import sys
@@ -12,15 +13,23 @@ import orjson
 import structlog
 
 from app import logging
-from app.http import health
-from ticker_service.assembly import assemble
+from app.doors import Doors, application
+from app.http import health, listener
+from app.security.tokens import TokenVerifier
+from app.ws.orders import FRAME_BYTES_MAX
+from ticker_service.assembly import assemble, assemble_orders
 from ticker_service.errors import InvariantViolatedError
 from ticker_service.runtime.clock import SystemClock
+from ticker_service.runtime.crash_points import dying_at, never
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
+    import socket
+
     from app.settings import Settings
+    from ticker_service.orders.office import OrderOffice
+    from ticker_service.runtime.crash_points import Reach
 
 log = structlog.get_logger()
 
@@ -30,8 +39,8 @@ STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 async def run(settings: Settings, *, pid: int) -> None:
     """Run the daemon until SIGTERM or SIGINT, then drain and return.
 
-    Prints one line of JSON with ``pid``, ``health_url``, ``epoch`` and ``books`` on standard output
-    once it runs; everything else goes to the log.
+    Prints one line of JSON with ``pid``, ``health_url``, ``orders_ws_url``, ``epoch`` and ``books``
+    on standard output once it runs; everything else goes to the log.
 
     Raises:
         TickerServiceError: It could not start; the message says what is wrong.
@@ -39,32 +48,83 @@ async def run(settings: Settings, *, pid: int) -> None:
     if not __debug__:
         raise InvariantViolatedError("Invariant: checks are off; do not run with -O")
     logging.configure(settings.log_level, settings.log_format)
-    config = settings.engine_config()
     surroundings = Surroundings(
         clock=SystemClock(),
         chance=random.Random(),  # noqa: S311 - jitter of retries, not a secret
         telemetry=Telemetry(),
     )
-    listener = health.listen(settings.health_host, settings.health_port)
-    try:
-        engine = await assemble(config, surroundings)
-        server = health.Server(health.application(engine.health, surroundings.telemetry), listener)
+    async with contextlib.AsyncExitStack() as stack:
+        health_listener = _listen(stack, settings.health_host, settings.health_port)
+        office, doors_listener = None, None
+        half = settings.order_half_config()
+        if half is not None:
+            doors_listener = _listen(stack, settings.orders_host, settings.orders_port)
+            reach = dying_at(settings.kill_at) if settings.kill_at else never
+            tokens = settings.token_store(surroundings.clock)
+            office = await assemble_orders(half, surroundings, tokens=tokens, reach=reach)
+            stack.push_async_callback(office.close)
+        engine = await assemble(settings.engine_config(), surroundings, orders=office)
+        servers = [
+            listener.Server(
+                health.application(
+                    engine.health, surroundings.telemetry, office.states if office else dict
+                ),
+                health_listener,
+            )
+        ]
+        if office is not None and doors_listener is not None:
+            servers.append(_doors_server(settings, office, surroundings, reach, doors_listener))
         stop = asyncio.Event()
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(server.run_until_stopped(), name="health")
-            _say_started(pid, health.url_of(listener), engine.epoch, engine.universe.books)
+            for server in servers:
+                tasks.create_task(server.run_until_stopped(), name="listener")
+            if office is not None:
+                tasks.create_task(office.run(stop), name="orders")
+            _say_started(
+                pid=pid,
+                health_url=listener.url_of(health_listener),
+                orders_ws_url=_ws_url(doors_listener),
+                epoch=engine.epoch,
+                books=engine.universe.books,
+            )
             try:
                 await engine.run(stop)
             finally:
-                server.stop()
-    finally:
-        listener.close()
+                for server in servers:
+                    server.stop()
 
 
-def _say_started(pid: int, health_url: str, epoch: int, books: tuple[str, ...]) -> None:
-    facts = {"pid": pid, "health_url": health_url, "epoch": epoch, "books": books}
+def _listen(stack: contextlib.AsyncExitStack, host: str, port: int) -> socket.socket:
+    bound = listener.listen(host, port)
+    stack.callback(bound.close)
+    return bound
+
+
+def _doors_server(
+    settings: Settings,
+    office: OrderOffice,
+    surroundings: Surroundings,
+    reach: Reach,
+    bound: socket.socket,
+) -> listener.Server:
+    doors = Doors(
+        front=office.front,
+        verifier=TokenVerifier(settings.token_secret.get_secret_value().encode()),
+        clock=surroundings.clock,
+        reach=reach,
+    )
+    return listener.Server(application(doors), bound, frame_bytes_max=FRAME_BYTES_MAX)
+
+
+def _ws_url(bound: socket.socket | None) -> str | None:
+    if bound is None:
+        return None
+    return listener.url_of(bound).replace("http://", "ws://") + "/v1/orders/ws"
+
+
+def _say_started(**facts: object) -> None:
     sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
     sys.stdout.buffer.flush()
     log.info("daemon_started", **facts)

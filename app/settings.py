@@ -9,11 +9,21 @@ from __future__ import annotations
 
 import difflib
 import os
+import re
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AliasChoices,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -22,10 +32,14 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from ticker_service import assembly
 from ticker_service.config import (
+    AccountConfig,
     EngineConfig,
     FlushConfig,
     KiteConfig,
+    OrderHalfConfig,
+    OrdersConfig,
     PricingConfig,
     PublishConfig,
     SubscriptionConfig,
@@ -36,12 +50,40 @@ from ticker_service.errors import ConfigurationError
 if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
+    from ticker_service.accounts.tokens import AccessTokens
+    from ticker_service.runtime.clock import Clock
+
 PREFIX: Final = "TICKER_SERVICE_"
 FILE: Final = Path("ticker-service.toml")
 LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
-_SECRETS: Final = frozenset({"kite_access_token", "redis_url", "kite_api_key"})
+ACCOUNT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+TOKEN_SECRET_BYTES_MIN: Final = 32
+_SECRETS: Final = frozenset(
+    {
+        "accounts",
+        "database_url",
+        "kite_access_token",
+        "kite_api_key",
+        "redis_url",
+        "token_passphrase",
+        "token_secret",
+    }
+)
 
 _Names = Annotated[tuple[str, ...], NoDecode]
+
+
+class AccountSettings(BaseModel):
+    """One trading account and the Kite Connect app it trades through."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=True)
+
+    user_id: str = Field(min_length=1)
+    api_key: str = Field(min_length=1)
+    api_secret: SecretStr
+    access_token: SecretStr = SecretStr("")
+    source_address: str = ""
+    proxy: SecretStr = SecretStr("")
 
 
 class Settings(BaseSettings):
@@ -66,6 +108,42 @@ class Settings(BaseSettings):
     )
     kite_api_key: str = Field(min_length=1, description="api_key of your Kite Connect app")
     kite_access_token: SecretStr = Field(description="Today's access token; it ends at 06:00 IST")
+
+    database_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices(f"{PREFIX}database_url", "database_url"),
+        description="postgresql:// address of the journal; needed with accounts",
+    )
+    accounts: dict[str, AccountSettings] = Field(
+        default_factory=dict,
+        description="Trading accounts by name, as tables [accounts.NAME] or as JSON",
+    )
+    orders_host: str = Field("127.0.0.1", description="Address of the doors for orders")
+    orders_port: int = Field(8780, ge=0, le=65_535, description="Their port; 0: system chooses")
+    token_secret: SecretStr = Field(
+        SecretStr(""), description="Key of callers' tokens, 32 bytes or more; needed with accounts"
+    )
+    token_folder: Path = Field(
+        Path("tokens"), description="Where logins leave access tokens, encrypted"
+    )
+    token_passphrase: SecretStr = Field(
+        SecretStr(""), description="Opens that folder; or credential ticker-service-tokens"
+    )
+    installation: str = Field("T0", pattern="^[A-Z0-9]{2}$", description="Marks our orders' tags")
+    order_deadline_s: float = Field(30.0, gt=0, le=86_400, description="An order leaves by then")
+    order_send_window_s: float = Field(5.0, gt=0, le=60, description="From intent to first byte")
+    order_request_s: float = Field(7.0, gt=0, le=60, description="Longest wait for Kite's answer")
+    order_settle_after_s: float = Field(
+        90.0, ge=0, le=3_600, description="An unknown order may surface in Kite's book so late"
+    )
+    order_settle_spacing_s: float = Field(2.0, gt=0, le=60, description="Between two proofs")
+    order_book_poll_s: float = Field(5.0, gt=0, le=60, description="While an order is live")
+    journal_may_be_volatile: bool = Field(
+        default=False, description="Accept a database with fsync off; tests only"
+    )
+    kill_at: Literal["", "C0", "C1", "C2", "C3", "C4", "C5", "C6", "C7"] = Field(
+        "", description="Die at a named point; refused unless Kite's roots are on loopback"
+    )
     redis_url: SecretStr = Field(
         validation_alias=AliasChoices(f"{PREFIX}redis_url", "redis_url"),
         description="redis://, rediss:// or unix:// address of the server to publish to",
@@ -125,6 +203,22 @@ class Settings(BaseSettings):
             raise ValueError("must be encrypted (https:// or wss://) unless it is on loopback")
         return value.rstrip("/")
 
+    @field_validator("database_url")
+    @classmethod
+    def _check_database_url(cls, value: SecretStr) -> SecretStr:
+        scheme = urlsplit(value.get_secret_value()).scheme
+        if scheme not in {"", "postgresql", "postgres"}:
+            raise ValueError("must begin with postgresql://")
+        return value
+
+    @field_validator("accounts")
+    @classmethod
+    def _check_accounts(cls, value: dict[str, AccountSettings]) -> dict[str, AccountSettings]:
+        wrong = [name for name in value if not ACCOUNT_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"names must be letters, digits, dot, dash, underscore: {wrong}")
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
@@ -138,6 +232,73 @@ class Settings(BaseSettings):
         if not value.get_secret_value().strip():
             raise ValueError("must not be empty")
         return value
+
+    def relation_faults(self) -> list[str]:
+        """Return what is wrong between settings that are right each for itself."""
+        roots = (self.kite_rest_root, self.kite_ws_root)
+        is_loopback = all(urlsplit(root).hostname in LOOPBACK_HOSTS for root in roots)
+        secret_bytes = len(self.token_secret.get_secret_value().encode())
+        checks = [
+            (
+                bool(self.kill_at) and not is_loopback,
+                "KILL_AT",
+                "only with Kite's roots on loopback",
+            ),
+            (
+                bool(self.accounts) and not self.database_url.get_secret_value(),
+                "DATABASE_URL",
+                "is required with accounts: orders are journalled before they are sent",
+            ),
+            (
+                bool(self.accounts) and secret_bytes < TOKEN_SECRET_BYTES_MIN,
+                "TOKEN_SECRET",
+                f"needs {TOKEN_SECRET_BYTES_MIN} bytes with accounts, has {secret_bytes}",
+            ),
+        ]
+        return [f"{PREFIX}{name}: {rule}" for is_fault, name, rule in checks if is_fault]
+
+    def token_store(self, clock: Clock) -> AccessTokens:
+        """Return where access tokens rest: encrypted files with a passphrase, memory without."""
+        passphrase = self.token_passphrase.get_secret_value().encode()
+        if not passphrase and "CREDENTIALS_DIRECTORY" in os.environ:
+            passphrase = assembly.passphrase_credential(os.environ)
+        return assembly.token_store(self.token_folder, passphrase, clock)
+
+    def order_half_config(self) -> OrderHalfConfig | None:
+        """Return the order half's own view, None when no account is set."""
+        if not self.accounts:
+            return None
+        return OrderHalfConfig(
+            database_url=self.database_url.get_secret_value(),
+            redis_url=self.redis_url.get_secret_value(),
+            channel_prefix=self.channel_prefix,
+            rest_root=self.kite_rest_root,
+            route_prefix=self.kite_route_prefix,
+            requires_durable_storage=not self.journal_may_be_volatile,
+            accounts=tuple(
+                AccountConfig(
+                    account=name,
+                    user_id=each.user_id,
+                    api_key=each.api_key,
+                    api_secret=each.api_secret.get_secret_value(),
+                    access_token=each.access_token.get_secret_value(),
+                    source_address=each.source_address,
+                    proxy=each.proxy.get_secret_value(),
+                )
+                for name, each in self.accounts.items()
+            ),
+            orders=OrdersConfig(
+                installation=self.installation,
+                deadline_s=self.order_deadline_s,
+                send_window_s=self.order_send_window_s,
+                request_s_max=self.order_request_s,
+                settle_after_s=self.order_settle_after_s,
+                settle_spacing_s=self.order_settle_spacing_s,
+                settle_poll_s=min(1.0, self.order_settle_spacing_s),
+                book_poll_live_s=self.order_book_poll_s,
+                book_poll_idle_s=6.0 * self.order_book_poll_s,
+            ),
+        )
 
     def engine_config(self) -> EngineConfig:
         """Return the engine's own view of these settings.
@@ -212,9 +373,52 @@ def load(file: Path = FILE, **overrides: object) -> Settings:
     except ValueError as error:
         # A file that is not TOML, or a variable that should hold JSON and does not.
         faults.append(f"{file} or environment: {error}")
+    else:
+        faults += settings.relation_faults()
     if faults:
         raise ConfigurationError("\n".join(faults))
     return settings
+
+
+def database_url(file: Path = FILE) -> str:
+    """Return the journal's address alone; what else is missing does not matter to a migration.
+
+    Raises:
+        ConfigurationError: It is not set.
+    """
+    url = str(_alone("database_url", file) or os.environ.get("DATABASE_URL", ""))
+    if not url:
+        raise ConfigurationError(
+            f"{PREFIX}DATABASE_URL (or database_url in {file}): is required; "
+            f"{_description('database_url')}"
+        )
+    return url
+
+
+def token_secret(file: Path = FILE) -> bytes:
+    """Return the key of callers' tokens alone.
+
+    Raises:
+        ConfigurationError: It is not set, or too short.
+    """
+    secret = str(_alone("token_secret", file) or "").encode()
+    if len(secret) < TOKEN_SECRET_BYTES_MIN:
+        raise ConfigurationError(
+            f"{PREFIX}TOKEN_SECRET (or token_secret in {file}): "
+            f"needs {TOKEN_SECRET_BYTES_MIN} bytes, has {len(secret)}"
+        )
+    return secret
+
+
+def _alone(name: str, file: Path) -> object:
+    """Return one setting without asking for the others."""
+    from_environment = os.environ.get(PREFIX + name.upper())
+    if from_environment or not file.is_file():
+        return from_environment
+    try:
+        return tomllib.loads(file.read_text()).get(name)
+    except (OSError, tomllib.TOMLDecodeError) as error:
+        raise ConfigurationError(f"{file}: {error}") from error
 
 
 def _unknown_variables() -> list[str]:
@@ -235,7 +439,7 @@ def _fault(detail: ErrorDetails) -> str:
     """Return one line that names the setting, its value unless secret, and the rule."""
     path = [str(part) for part in detail["loc"]]
     name = path[0] if path else "settings"
-    field = "redis_url" if name.lower().endswith("redis_url") else name
+    field = name.lower().removeprefix(PREFIX.lower())
     where = f"{PREFIX}{field.upper()} (or {field} in {FILE})"
     rule = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":

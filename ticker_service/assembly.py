@@ -2,23 +2,70 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from random import Random
+from typing import TYPE_CHECKING, Final
 
+import structlog
+
+from ticker_service.accounts import login
+from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
+from ticker_service.accounts.limits import Pacer, PaceRules
+from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
+from ticker_service.adapters import postgres_migrate
+from ticker_service.adapters.kite_broker import BrokerOptions, KiteBroker
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.adapters.kite_instruments import KiteInstruments
+from ticker_service.adapters.kite_login import KiteLogin
+from ticker_service.adapters.kite_session import Egress
+from ticker_service.adapters.postgres_journal import PostgresJournal
+from ticker_service.adapters.postgres_pool import JournalOptions
+from ticker_service.adapters.redis_events import RedisOrderEvents
 from ticker_service.adapters.redis_publisher import RedisPublisher
+from ticker_service.adapters.token_file import TokenFiles, read_credential
+from ticker_service.config import KiteConfig
 from ticker_service.domain import universe
+from ticker_service.domain.order import Account
 from ticker_service.domain.session import ist_date
 from ticker_service.engine import Engine
+from ticker_service.errors import BrokerUnavailable, ConfigurationError, LoginRequired
 from ticker_service.market import subscribe
+from ticker_service.orders.desk import AccountDesk
+from ticker_service.orders.execute import Executor
+from ticker_service.orders.front import FrontDesk
+from ticker_service.orders.office import OrderOffice
+from ticker_service.runtime.crash_points import never
+from ticker_service.runtime.surroundings import Surroundings
+from ticker_service.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from ticker_service.config import EngineConfig
-    from ticker_service.runtime.surroundings import Surroundings
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from prometheus_client import Gauge
+
+    from ticker_service.accounts.tokens import AccessTokens
+    from ticker_service.config import AccountConfig, EngineConfig, OrderHalfConfig
+    from ticker_service.ports import BrokerGateway, OrderUpdates
+    from ticker_service.runtime.clock import Clock
+    from ticker_service.runtime.crash_points import Reach
+
+log = structlog.get_logger()
+
+CLOCK_AHEAD_S_MAX: Final = 2.0
+"""Kite's Date header has whole seconds; beyond this the day roll and deadlines go wrong."""
+
+PASSPHRASE_CREDENTIAL: Final = "ticker-service-tokens"  # noqa: S105 - a name, no secret
 
 
-async def assemble(config: EngineConfig, surroundings: Surroundings) -> Engine:
+async def assemble(
+    config: EngineConfig, surroundings: Surroundings, *, orders: OrderUpdates | None = None
+) -> Engine:
     """Reach everything the engine needs once, and build it.
+
+    Args:
+        config: The tick half's settings.
+        surroundings: Time, chance, metrics.
+        orders: Who takes the order updates that come with the ticks.
 
     Raises:
         PublishError: Redis does not answer.
@@ -47,4 +94,259 @@ async def assemble(config: EngineConfig, surroundings: Surroundings) -> Engine:
         feed=KiteFeed(config.kite, clock=surroundings.clock, chance=surroundings.chance),
         publisher=publisher,
         surroundings=surroundings,
+        orders=orders,
     )
+
+
+async def assemble_orders(
+    config: OrderHalfConfig, surroundings: Surroundings, *, tokens: AccessTokens, reach: Reach
+) -> OrderOffice:
+    """Open the journal and build every account's desk; nothing is sent yet.
+
+    Args:
+        config: Accounts and limits.
+        surroundings: Time, chance, metrics.
+        tokens: Where logins leave access tokens.
+        reach: The crash points.
+
+    Raises:
+        JournalUnavailable: The database does not answer.
+        ConfigurationError: It lacks a migration, or may lose what it confirms.
+    """
+    clock = surroundings.clock
+    journal = PostgresJournal(
+        config.database_url,
+        JournalOptions(requires_durable_storage=config.requires_durable_storage),
+    )
+    await journal.open()
+    events = RedisOrderEvents(config.redis_url, channel_prefix=config.channel_prefix)
+    breaker_open = surroundings.telemetry.gauge(
+        "order_breaker_open",
+        "1 while no order of the account is sent, 0.5 while one is tried",
+        ["account"],
+    )
+    token_in_use: dict[Account, str] = {}
+    gateways: dict[Account, BrokerGateway] = {}
+    desks: dict[Account, AccountDesk] = {}
+    for each in config.accounts:
+        account = Account(each.account)
+        if each.access_token:
+            await tokens.put(
+                AccessToken(
+                    account=account,
+                    user_id=each.user_id,
+                    value=each.access_token,
+                    issued_at_ns=clock.now_ns(),
+                )
+            )
+        token = await tokens.get(account)
+        token_in_use[account] = token.value if token else ""
+        gateways[account] = _gateway(each, config, token_in_use, surroundings, reach)
+        executor = Executor(
+            journal=journal,
+            gateway=gateways[account],
+            breaker=_breaker(account, breaker_open, clock),
+            pacer=Pacer(PaceRules(), clock),
+            config=config.orders,
+            surroundings=surroundings,
+            reach=reach,
+        )
+        desks[account] = AccountDesk(
+            account,
+            journal=journal,
+            gateway=gateways[account],
+            executor=executor,
+            sinks={"redis": events},
+            config=config.orders,
+            surroundings=surroundings,
+            reach=reach,
+        )
+    return OrderOffice(
+        FrontDesk(desks, journal, config.orders, clock),
+        journal=journal,
+        gateways=gateways,
+        tokens=tokens,
+        token_in_use=token_in_use,
+        surroundings=surroundings,
+    )
+
+
+def _gateway(
+    account: AccountConfig,
+    config: OrderHalfConfig,
+    token_in_use: dict[Account, str],
+    surroundings: Surroundings,
+    reach: Reach,
+) -> BrokerGateway:
+    name = Account(account.account)
+    kite = KiteConfig(
+        rest_root=config.rest_root,
+        ws_root="",
+        api_key=account.api_key,
+        access_token="",
+        route_prefix=config.route_prefix,
+    )
+    egress = Egress(source_address=account.source_address or None, proxy=account.proxy or None)
+    return KiteBroker(
+        kite,
+        user_id=account.user_id,
+        clock=surroundings.clock,
+        access_token=lambda: token_in_use.get(name, ""),
+        options=BrokerOptions(egress=egress),
+        reach=reach,
+    )
+
+
+def _breaker(account: Account, gauge: Gauge, clock: Clock) -> Breaker:
+    """Return the account's breaker for orders, its state in the metrics and the log."""
+    state = gauge.labels(account)
+
+    def changed(change: BreakerChange) -> None:
+        state.set({"closed": 0.0, "half-open": 0.5}.get(str(change.after), 1.0))
+        log.warning("breaker_changed", account=account, before=change.before, after=change.after)
+
+    return Breaker(f"orders-{account}", rules=BreakerRules(), clock=clock, on_change=changed)
+
+
+async def log_in_at_kite(
+    config: OrderHalfConfig, account: str, pasted: str, *, tokens: AccessTokens, clock: Clock
+) -> AccessToken:
+    """Exchange what a login sent back for an access token and keep it.
+
+    Raises:
+        LoginFailed: Another user logged in, or the text holds no request token.
+        LoginRequired: Kite refused the request token.
+        BrokerUnavailable: No answer.
+    """
+    return await login.log_in(
+        kite_app(config, account),
+        login.read_redirect(pasted),
+        exchange=KiteLogin(config.rest_root, route_prefix=config.route_prefix),
+        tokens=tokens,
+        clock=clock,
+    )
+
+
+def kite_app(config: OrderHalfConfig, account: str) -> login.KiteApp:
+    """Return the app an account trades through.
+
+    Raises:
+        ConfigurationError: There is no such account.
+    """
+    for each in config.accounts:
+        if each.account == account:
+            return login.KiteApp(
+                account=Account(account),
+                user_id=each.user_id,
+                api_key=each.api_key,
+                api_secret=each.api_secret,
+            )
+    raise ConfigurationError(
+        f"account={account!r}: must be one of {[each.account for each in config.accounts]}"
+    )
+
+
+def token_store(folder: Path, passphrase: bytes, clock: Clock) -> AccessTokens:
+    """Return where access tokens rest: encrypted files with a passphrase, memory without."""
+    if not passphrase:
+        return MemoryTokens(clock)
+    return VaultTokens(TokenFiles(folder, passphrase), clock)
+
+
+def passphrase_credential(environment: Mapping[str, str]) -> bytes:
+    """Return the passphrase that the service manager keeps for us, empty if it keeps none."""
+    try:
+        return read_credential(PASSPHRASE_CREDENTIAL, environment)
+    except ConfigurationError:
+        return b""
+
+
+async def migrate_journal(database_url: str) -> list[str]:
+    """Bring the journal's database up to date; return the names of what was applied."""
+    return await postgres_migrate.migrate(database_url)
+
+
+async def look_at_redis(config: EngineConfig) -> str:
+    """Return what Redis says of itself, for people.
+
+    Raises:
+        PublishError: It does not answer.
+    """
+    publisher = RedisPublisher(config.redis_url)
+    try:
+        await publisher.check()
+    finally:
+        await publisher.close()
+    return "answers"
+
+
+async def look_at_instruments(config: EngineConfig, clock: Clock) -> str:
+    """Return what the day's dump holds of the wanted instruments, for people.
+
+    Raises:
+        BrokerUnavailable: It could not be fetched.
+        CatalogError: It is malformed or lacks a wanted name.
+    """
+    dump = await KiteInstruments(config.kite).fetch()
+    chosen = universe.select(
+        dump,
+        underlyings=config.subscription.underlyings,
+        instruments=config.subscription.instruments,
+        expiries_max=config.subscription.expiries_max,
+        today=ist_date(clock.now_ns()),
+    )
+    subscribe.check_fits(chosen, config.subscription)
+    return f"{len(dump)} in the dump, {len(chosen)} may be subscribed, books {chosen.books}"
+
+
+async def look_at_clock(config: EngineConfig, clock: Clock) -> str:
+    """Return how far this machine's clock is from the broker's, for people.
+
+    Raises:
+        BrokerUnavailable: The broker does not say, or the clocks are too far apart.
+    """
+    ahead_s = await KiteInstruments(config.kite).clock_ahead_s(clock)
+    if abs(ahead_s) > CLOCK_AHEAD_S_MAX:
+        raise BrokerUnavailable(f"{ahead_s:+.1f} s against the broker's Date header")
+    return f"within {CLOCK_AHEAD_S_MAX:.0f} s of the broker's"
+
+
+async def look_at_journal(config: OrderHalfConfig) -> str:
+    """Return how the journal's database stands, for people.
+
+    Raises:
+        JournalUnavailable: It does not answer.
+        ConfigurationError: It lacks a migration, or may lose what it confirms.
+    """
+    pending = await postgres_migrate.pending(config.database_url)
+    if pending:
+        raise ConfigurationError(f"migrations are pending: {', '.join(pending)}")
+    journal = PostgresJournal(
+        config.database_url,
+        JournalOptions(requires_durable_storage=config.requires_durable_storage),
+    )
+    async with journal:
+        return "answers, up to date, durable"
+
+
+async def look_at_account(
+    config: OrderHalfConfig, account: AccountConfig, tokens: AccessTokens, clock: Clock
+) -> str:
+    """Return whether the broker takes an account's token, for people.
+
+    Raises:
+        LoginRequired: There is none for today, or the broker refuses it.
+        BrokerUnavailable: No answer.
+    """
+    token = await tokens.get(Account(account.account))
+    value = account.access_token or (token.value if token else "")
+    if not value:
+        raise LoginRequired("no access token for today")
+    in_use = {Account(account.account): value}
+    surroundings = Surroundings(clock=clock, chance=Random(0), telemetry=Telemetry())  # noqa: S311
+    gateway = _gateway(account, config, in_use, surroundings, never)
+    try:
+        rows = await gateway.orders()
+    finally:
+        await gateway.close()
+    return f"the broker takes its token; {len(rows)} orders today"

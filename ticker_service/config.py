@@ -108,6 +108,37 @@ class OrdersConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AccountConfig:
+    """A trading account and the app it trades through; secrets are kept out of ``repr``.
+
+    ``source_address`` and ``proxy`` are its way out: Kite takes orders from a registered address
+    only (kite.md §3.2).
+    """
+
+    account: str
+    user_id: str
+    api_key: str = field(repr=False)
+    api_secret: str = field(repr=False)
+    access_token: str = field(default="", repr=False)
+    source_address: str = ""
+    proxy: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderHalfConfig:
+    """What the order half needs; there is none without accounts."""
+
+    database_url: str = field(repr=False)
+    redis_url: str = field(repr=False)
+    channel_prefix: str
+    rest_root: str
+    route_prefix: str
+    accounts: tuple[AccountConfig, ...]
+    orders: OrdersConfig = field(default_factory=OrdersConfig)
+    requires_durable_storage: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EngineConfig:
     """Everything the engine needs to know before it starts.
 

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import EngineConfig
     from ticker_service.domain.universe import Universe
-    from ticker_service.ports import FeedEvent, FeedSource, TickPublisher
+    from ticker_service.ports import FeedEvent, FeedSource, OrderUpdates, TickPublisher
     from ticker_service.runtime.surroundings import Surroundings
 
 log = structlog.get_logger()
@@ -84,12 +84,14 @@ class Engine:
         feed: FeedSource,
         publisher: TickPublisher,
         surroundings: Surroundings,
+        orders: OrderUpdates | None = None,
     ) -> None:
         clock, telemetry = surroundings.clock, surroundings.telemetry
         self.universe = universe
         self._config = config
         self._feed = feed
         self._publisher = publisher
+        self._orders = orders
         self._clock = clock
         self._chance = surroundings.chance
         self._inbox = Inbox(config.flush, clock)
@@ -244,8 +246,10 @@ class Engine:
                 await self._feed_down(event)
             case FeedText():
                 self._texts.labels(event.kind).inc()
-                # Order updates belong to the order path; what the broker says goes to the log.
-                if event.kind != "order":
+                if event.kind == "order":
+                    if self._orders is not None:
+                        self._orders.take_update(event.data)
+                else:
                     log.warning("feed_text", kind=event.kind, data=str(event.data)[:500])
         states = [connection.state for connection in self._connections.values()]
         self._connected.set(states.count(FeedState.UP))
@@ -261,6 +265,8 @@ class Engine:
             )
         self._connections[event.connection] = _Connection(state=FeedState.UP)
         log.info("feed_up", connection=event.connection)
+        if self._orders is not None:
+            self._orders.feed_came_back()
         await self._path.announce_status(self._books_of(event.connection), "feed_up", "subscribed")
 
     async def _feed_down(self, event: FeedDown) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from ticker_service.domain.instrument import InstrumentTable
     from ticker_service.domain.order import (
@@ -193,6 +193,10 @@ class BrokerGateway(Protocol):
         """
         ...
 
+    def order_update(self, data: object) -> BrokerOrder | None:
+        """Return an order update of the feed as a row of the book; None if it is another's."""
+        ...
+
     async def order_history(self, order_id: str) -> Sequence[BrokerOrder]:
         """Return every state of one order, oldest first; raises as :meth:`orders`."""
         ...
@@ -227,6 +231,14 @@ class OrderJournal(Protocol):
 
     async def release(self, account: Account) -> None:
         """Stop being the account's writer."""
+        ...
+
+    def is_writer(self, account: Account) -> bool:
+        """Return whether the session that holds the account's lock is known to live."""
+        ...
+
+    async def watch_writers(self, on_lost: Callable[[frozenset[Account]], None]) -> None:
+        """Ask that session for a sign of life until cancelled; say which accounts were lost."""
         ...
 
     async def admit(self, new: NewTask) -> Admitted:
@@ -297,6 +309,18 @@ class OrderJournal(Protocol):
 
     async def close(self) -> None:
         """Give the connections back."""
+        ...
+
+
+class OrderUpdates(Protocol):
+    """Who takes what the market data feed brings about orders; neither call waits."""
+
+    def take_update(self, data: object) -> None:
+        """Take one order update as it came."""
+        ...
+
+    def feed_came_back(self) -> None:
+        """Know that updates may have been missed until now."""
         ...
 
 

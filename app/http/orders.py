@@ -17,10 +17,10 @@ from app.http.schemas import (
     ModifyRequest,
     PlaceRequest,
     TaskAnswer,
-    event_answer,
     task_answer,
 )
 from app.security.tokens import Scope, TokenFault, TokenRefused
+from ticker_service.domain.order import event_message
 from ticker_service.errors import OrderRefused
 from ticker_service.orders.front import Answer, Caller
 
@@ -109,7 +109,7 @@ async def events(
 ) -> dict[str, list[dict[str, Any]]]:
     """List an account's events after a number, in order, without a hole."""
     found = await doors.front.events(who, account, after=after, limit=limit)
-    return {"events": [event_answer(event) for event in found]}
+    return {"events": [event_message(event) for event in found]}
 
 
 @router.get("/{client_order_id}", response_model=TaskAnswer)

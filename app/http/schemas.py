@@ -23,7 +23,7 @@ from ticker_service.domain.order import (
 )
 
 if TYPE_CHECKING:
-    from ticker_service.domain.order import OrderEvent, OrderTask
+    from ticker_service.domain.order import OrderTask
 
 KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
 KEY_CHARACTERS_MAX: Final = 64
@@ -151,19 +151,3 @@ def task_answer(task: OrderTask) -> dict[str, Any]:
         created_at_us=task.created_at_ns // NS_PER_US,
         updated_at_us=task.updated_at_ns // NS_PER_US,
     ).model_dump()
-
-
-def event_answer(event: OrderEvent) -> dict[str, Any]:
-    """Return an event as callers and subscribers see it."""
-    return {
-        "event_id": str(event.event_id),
-        "account": event.account,
-        "account_seq": event.account_seq,
-        "task_id": str(event.task_id),
-        "version": event.version,
-        "event": event.event,
-        "at_us": event.at_ns // NS_PER_US,
-        "client_order_id": event.client_order_id,
-        "state": event.state,
-        "data": dict(event.data),
-    }

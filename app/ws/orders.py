@@ -21,11 +21,11 @@ from app.http.schemas import (
     KEY_CHARACTERS_MAX,
     ModifyRequest,
     PlaceRequest,
-    event_answer,
     task_answer,
 )
 from app.security.tokens import Scope, TokenFault, TokenRefused
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import event_message
 from ticker_service.errors import JournalUnavailable, OrderRefused
 from ticker_service.orders.front import Answer
 from ticker_service.orders.report import wait_for_news
@@ -241,7 +241,7 @@ class _Session:
                     caller, account, after=after, limit=EVENTS_PER_READ_MAX
                 )
                 for event in events:
-                    await self._send({"op": "event", **event_answer(event)})
+                    await self._send({"op": "event", **event_message(event)})
                     after = event.account_seq
             except JournalUnavailable:
                 events = ()

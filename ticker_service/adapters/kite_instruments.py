@@ -10,11 +10,13 @@ import asyncio
 import csv
 import datetime as dt
 import io
+from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Final
 
 import httpx
 import numpy as np
 
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.instrument import InstrumentTable
 from ticker_service.errors import BrokerUnavailable, CatalogError
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ticker_service.config import KiteConfig
+    from ticker_service.runtime.clock import Clock
 
 FETCH_S_MAX: Final = 30.0
 DUMP_BYTES_MAX: Final = 256 << 20
@@ -45,6 +48,11 @@ COLUMNS: Final = (
 _UINT32_MAX: Final = (1 << 32) - 1
 
 
+def _client() -> httpx.AsyncClient:
+    # No timeout of its own: the caller's total deadline is stricter than one per read.
+    return httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None)  # noqa: S113
+
+
 class KiteInstruments:
     """Fetches the dump once per call; the caller decides when a day has begun."""
 
@@ -62,7 +70,7 @@ class KiteInstruments:
         try:
             async with (
                 asyncio.timeout(FETCH_S_MAX),
-                httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None) as client,  # noqa: S113 - the total deadline above is stricter
+                _client() as client,
                 client.stream("GET", self._url, headers={"X-Kite-Version": "3"}) as response,
             ):
                 text = await self._text(response)
@@ -75,6 +83,20 @@ class KiteInstruments:
                 f"no instruments from {self._url}: {type(error).__name__} {error}"
             ) from error
         return parse_dump(text)
+
+    async def clock_ahead_s(self, clock: Clock) -> float:
+        """Return how many seconds our clock is ahead of the server's ``Date`` header.
+
+        Raises:
+            BrokerUnavailable: No answer, or none that says a date.
+        """
+        try:
+            async with asyncio.timeout(FETCH_S_MAX), _client() as client:
+                answer = await client.head(self._url)
+            told = parsedate_to_datetime(answer.headers["date"])
+        except (TimeoutError, httpx.HTTPError, KeyError, ValueError) as error:
+            raise BrokerUnavailable(f"{self._url} does not say what time it is") from error
+        return clock.now_ns() / NS_PER_S - told.timestamp()
 
     async def _text(self, response: httpx.Response) -> str:
         if response.status_code != HTTP_OK:

@@ -13,6 +13,8 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, NewType
 
+from ticker_service.constants import NS_PER_US
+
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Mapping
@@ -254,6 +256,23 @@ class OrderEvent:
     client_order_id: str
     state: TaskState
     data: Mapping[str, object]
+
+
+def event_message(event: OrderEvent) -> dict[str, object]:
+    """Return an event as callers and subscribers get it, on every channel the same."""
+    return {
+        "v": 1,
+        "event_id": str(event.event_id),
+        "account": event.account,
+        "account_seq": event.account_seq,
+        "task_id": str(event.task_id),
+        "version": event.version,
+        "event": event.event,
+        "at_us": event.at_ns // NS_PER_US,
+        "client_order_id": event.client_order_id,
+        "state": event.state,
+        "data": dict(event.data),
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,6 +19,7 @@ from ticker_service.domain.order import TaskKind, TaskUpdate
 from ticker_service.domain.order_state import LIVE, UNSENT, TaskState, is_terminal
 from ticker_service.errors import (
     BrokerUnavailable,
+    JournalError,
     JournalUnavailable,
     LoginRequired,
     OrderRefused,
@@ -59,6 +60,10 @@ class DeskState(StrEnum):
     STOPPING = "stopping"
 
 
+class WriterLost(JournalError):  # noqa: N818 - says what happened
+    """The session that holds the account's lock is gone; nothing may be sent any more (I6)."""
+
+
 class AccountDesk:
     """One account's orders: its lanes, its book, its events."""
 
@@ -89,6 +94,7 @@ class AccountDesk:
             account, journal, surroundings.clock, installation=config.installation
         )
         self._evidence = Evidence(config)
+        self._lost = asyncio.Event()
         self._work = Bell()
         self._book_wanted = Bell()
         self._in_flight: set[uuid.UUID] = set()
@@ -132,13 +138,19 @@ class AccountDesk:
         self._work.ring()
         self._book_wanted.ring()
 
+    def writer_is_lost(self) -> None:
+        """Give the account up: another process may hold its lock by now."""
+        self._lost.set()
+
     # --- the loops ----------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Take the account, settle what an earlier run left, then work until cancelled."""
         self._executor.writer_epoch = await self._journal.acquire(self.account)
+        self._lost.clear()
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._end_when_lost())
                 for name, sink in self._sinks.items():
                     tasks.create_task(self._deliver(name, sink))
                 tasks.create_task(self._merge_updates())
@@ -147,6 +159,7 @@ class AccountDesk:
                 tasks.create_task(self._find_work(tasks))
         finally:
             self.state = DeskState.STOPPING
+            self._in_flight.clear()
             await self._journal.release(self.account)
 
     async def _open(self) -> None:
@@ -166,6 +179,10 @@ class AccountDesk:
             attempt += 1
         self.state = DeskState.OPEN
         log.info("account_open", account=self.account, writer_epoch=self._executor.writer_epoch)
+
+    async def _end_when_lost(self) -> None:
+        await self._lost.wait()
+        raise WriterLost(f"account={self.account}: the session that held its lock is gone")
 
     async def _doubt_what_was_being_sent(self) -> None:
         """Turn every SENDING into UNKNOWN: nobody is left who knows whether bytes left."""

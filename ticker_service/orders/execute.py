@@ -140,6 +140,9 @@ class Executor:
 
     async def _transmit(self, task: OrderTask, target: OrderTask | None) -> Reply:
         """Hand the bytes to the gateway, if they may still leave."""
+        if not self._journal.is_writer(task.account):
+            # The lock's session is gone: another process may write this account by now (I6).
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure=WINDOW_CLOSED)
         send_not_after_ns = task.send_not_after_ns or 0
         if self._clock.now_ns() >= send_not_after_ns:
             # A stall between the commit and here: whoever looks at the book must be able to rely

@@ -1,0 +1,170 @@
+"""``ticker-service order …`` and ``token …``: the order doors from a shell."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+import orjson
+import typer
+
+from app.jobs import run_job
+from ticker_service.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ticker_service.client import OrderClient
+
+order_cli = typer.Typer(
+    name="order", help="Place, change, cancel and follow orders.", no_args_is_help=True
+)
+token_cli = typer.Typer(
+    name="token", help="Tokens that open the order doors.", no_args_is_help=True
+)
+
+_Url = Annotated[str, typer.Option(envvar="TICKER_ORDERS_URL", help="The daemon's order door.")]
+_Token = Annotated[
+    str, typer.Option(envvar="TICKER_ORDERS_TOKEN", help="From `ticker-service token create`.")
+]
+URL: Final = "ws://127.0.0.1:8780/v1/orders/ws"
+_Id = Annotated[str, typer.Argument(help="Your own name for the order.")]
+_Price = Annotated[str | None, typer.Option(help="Rupees.")]
+
+
+@token_cli.command()
+def create(
+    subject: Annotated[str, typer.Argument(help="Who will use it.")],
+    account: Annotated[list[str], typer.Option(help="May be repeated; `all` for every one.")],
+    scope: Annotated[list[str] | None, typer.Option(help="Default: read and write orders.")] = None,
+    hours: Annotated[float, typer.Option(min=0.01, max=24.0, help="How long it is good.")] = 12.0,
+    config: Annotated[Path, typer.Option(help="Settings file.")] = Path("ticker-service.toml"),
+) -> None:
+    """Mint a token and print it; whoever has it can trade."""
+
+    async def job() -> int:
+        from app import settings  # noqa: PLC0415 - other verbs start faster without it
+        from app.security.tokens import Scope, TokenIssuer  # noqa: PLC0415 - likewise
+
+        issuer = TokenIssuer(settings.token_secret(config))
+        token = issuer.mint(
+            subject,
+            scopes=scope or [Scope.ORDERS_READ, Scope.ORDERS_WRITE],
+            accounts="all" if account == ["all"] else account,
+            lifetime_s=int(hours * 3_600),
+            now_ns=SystemClock().now_ns(),
+        )
+        print(token)  # noqa: T201 - the answer
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+@order_cli.command()
+def place(
+    client_order_id: _Id,
+    account: Annotated[str, typer.Option(help="Account to trade on.")],
+    symbol: Annotated[str, typer.Option(help="As EXCHANGE:TRADINGSYMBOL.")],
+    side: Annotated[str, typer.Option(help="BUY or SELL.")],
+    quantity: Annotated[int, typer.Option(min=1, help="Units.")],
+    order_type: Annotated[str, typer.Option("--type", help="LIMIT, MARKET, SL, SL-M.")] = "LIMIT",
+    product: Annotated[str, typer.Option(help="CNC, NRML, MIS, MTF.")] = "NRML",
+    price: _Price = None,
+    trigger_price: _Price = None,
+    market_protection: Annotated[str | None, typer.Option(help="Percent; -1: Kite's.")] = None,
+    validity: Annotated[str, typer.Option(help="DAY or IOC.")] = "DAY",
+    url: _Url = URL,
+    token: _Token = "",
+) -> None:
+    """Journal a new order and print it; it is sent behind this. Repeating it is safe."""
+    exchange, _, tradingsymbol = symbol.partition(":")
+    order: dict[str, object] = {
+        "exchange": exchange,
+        "tradingsymbol": tradingsymbol,
+        "transaction_type": side.upper(),
+        "order_type": order_type.upper(),
+        "product": product.upper(),
+        "quantity": quantity,
+        "validity": validity.upper(),
+        "price": price,
+        "trigger_price": trigger_price,
+        "market_protection": market_protection,
+    }
+    given = {name: value for name, value in order.items() if value is not None}
+    _ask(url, token, lambda client: client.place(client_order_id, account, given))
+
+
+@order_cli.command()
+def modify(
+    client_order_id: _Id,
+    price: _Price = None,
+    quantity: Annotated[int | None, typer.Option(min=1, help="Units in all.")] = None,
+    trigger_price: _Price = None,
+    request_id: Annotated[str, typer.Option(help="Key of this change; made up if left out.")] = "",
+    url: _Url = URL,
+    token: _Token = "",
+) -> None:
+    """Journal a change of a live order and print it."""
+    change = {"price": price, "quantity": quantity, "trigger_price": trigger_price}
+    given = {name: value for name, value in change.items() if value is not None}
+    key = request_id or _made_up(client_order_id, "modify")
+    _ask(url, token, lambda client: client.modify(client_order_id, key, given))
+
+
+@order_cli.command()
+def cancel(
+    client_order_id: _Id,
+    request_id: Annotated[str, typer.Option(help="Key of this cancel; made up if left out.")] = "",
+    url: _Url = URL,
+    token: _Token = "",
+) -> None:
+    """Journal the cancel of an order and print it."""
+    key = request_id or _made_up(client_order_id, "cancel")
+    _ask(url, token, lambda client: client.cancel(client_order_id, key))
+
+
+@order_cli.command()
+def status(client_order_id: _Id, url: _Url = URL, token: _Token = "") -> None:
+    """Print an order as the journal has it."""
+    _ask(url, token, lambda client: client.status(client_order_id))
+
+
+@order_cli.command()
+def watch(
+    account: Annotated[str, typer.Argument(help="Account to follow.")],
+    after: Annotated[
+        int | None, typer.Option(min=0, help="Start after this account_seq; now if left out.")
+    ] = None,
+    url: _Url = URL,
+    token: _Token = "",
+) -> None:
+    """Print an account's order events, one line of JSON each, until Ctrl-C."""
+
+    async def job() -> int:
+        from ticker_service.client import OrderClient  # noqa: PLC0415 - as above
+
+        async with OrderClient(url, token) as client:
+            await client.subscribe({account: after})
+            async for event in client.events():
+                print(orjson.dumps(event).decode(), flush=True)  # noqa: T201 - the answer
+        return 1
+
+    raise typer.Exit(run_job(job()))
+
+
+def _ask(
+    url: str, token: str, question: Callable[[OrderClient], Awaitable[dict[str, Any]]]
+) -> None:
+    async def job() -> int:
+        from ticker_service.client import OrderClient  # noqa: PLC0415 - as above
+
+        async with OrderClient(url, token) as client:
+            print(orjson.dumps(await question(client)).decode())  # noqa: T201 - the answer
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+def _made_up(client_order_id: str, verb: str) -> str:
+    return f"{client_order_id[:40]}-{verb}-{time.monotonic_ns() % 10**12}"

@@ -1,0 +1,181 @@
+"""Send orders over the daemon's WebSocket and follow what becomes of them.
+
+One connection, one reader task; replies are matched by ``request_id``, events are handed on in
+order. After a lost connection make a new client and subscribe after the last ``account_seq`` you
+have; repeating a request with its key is always safe (docs/orders.md).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any, Final, Self
+
+import orjson
+from websockets.asyncio.client import connect
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
+
+from ticker_service.errors import TickerServiceError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from websockets.asyncio.client import ClientConnection
+
+OPEN_S_MAX: Final = 10.0
+REPLY_S_MAX: Final = 10.0
+EVENTS_WAITING_MAX: Final = 10_000
+
+
+class OrderDoorClosed(TickerServiceError):  # noqa: N818 - says what happened
+    """The daemon cannot be reached, or closed the connection."""
+
+
+class OrderError(TickerServiceError):
+    """The daemon said no; ``answer`` has ``code``, ``field``, ``value`` and ``rule``."""
+
+    def __init__(self, answer: Mapping[str, Any]) -> None:
+        super().__init__(str(answer.get("message") or answer.get("code")))
+        self.answer = dict(answer)
+
+
+class OrderClient:
+    """Use as ``async with OrderClient(url, token) as client``; belongs to one event loop."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """Take where and who.
+
+        Args:
+            url: The door, such as ``ws://127.0.0.1:8780/v1/orders/ws``.
+            token: From ``ticker-service token create``.
+        """
+        self._url = url
+        self._token = token
+        self._socket: ClientConnection | None = None
+        self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(EVENTS_WAITING_MAX)
+        self._tasks = asyncio.TaskGroup()
+        self._reader: asyncio.Task[None] | None = None
+
+    async def __aenter__(self) -> Self:
+        """Connect and authenticate.
+
+        Raises:
+            OrderDoorClosed: The daemon is not there or does not take the token.
+        """
+        try:
+            async with asyncio.timeout(OPEN_S_MAX):
+                self._socket = await connect(
+                    self._url,
+                    additional_headers={"Authorization": f"Bearer {self._token}"},
+                    compression=None,
+                    proxy=None,
+                    open_timeout=None,
+                )
+                hello = orjson.loads(await self._socket.recv())
+        except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
+            raise OrderDoorClosed(f"no order door at {self._url}: {error}") from error
+        if hello.get("op") == "error":
+            await self._socket.close()
+            raise OrderError(hello)
+        await self._tasks.__aenter__()
+        self._reader = self._tasks.create_task(self._read(self._socket))
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        """Close the connection."""
+        if self._socket is not None:
+            await self._socket.close()
+        if self._reader is not None:
+            self._reader.cancel()
+        await self._tasks.__aexit__(None, None, None)
+
+    async def place(
+        self, client_order_id: str, account: str, order: Mapping[str, object]
+    ) -> dict[str, Any]:
+        """Send a new order in Kite's field names; return the task once it is durable.
+
+        Raises:
+            OrderError: Refused.
+            OrderDoorClosed: The connection went; send the same again on a new one.
+        """
+        return await self._ask(
+            {
+                "op": "place",
+                "request_id": client_order_id,
+                "client_order_id": client_order_id,
+                "account": account,
+                "order": dict(order),
+            }
+        )
+
+    async def modify(
+        self, client_order_id: str, request_id: str, change: Mapping[str, object]
+    ) -> dict[str, Any]:
+        """Send a change of a live order; as :meth:`place`."""
+        return await self._ask(
+            {
+                "op": "modify",
+                "request_id": request_id,
+                "client_order_id": client_order_id,
+                "order": dict(change),
+            }
+        )
+
+    async def cancel(self, client_order_id: str, request_id: str) -> dict[str, Any]:
+        """Send the cancel of an order; as :meth:`place`."""
+        return await self._ask(
+            {"op": "cancel", "request_id": request_id, "client_order_id": client_order_id}
+        )
+
+    async def status(self, client_order_id: str) -> dict[str, Any]:
+        """Return an order as the journal has it."""
+        request = {"op": "status", "request_id": "status", "client_order_id": client_order_id}
+        return await self._ask(request)
+
+    async def subscribe(self, after: Mapping[str, int | None]) -> None:
+        """Follow accounts, each after a number, or from now on with None."""
+        await self._ask({"op": "subscribe", "request_id": "subscribe", "after": dict(after)})
+
+    async def events(self) -> AsyncIterator[dict[str, Any]]:
+        """Yield events of the accounts subscribed, in order, until the connection ends."""
+        while (event := await self._events.get()) is not None:
+            yield event
+
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        if self._socket is None:
+            raise OrderDoorClosed("Condition failed: use the client inside its async with block")
+        key = str(request["request_id"])
+        reply = asyncio.get_running_loop().create_future()
+        self._replies[key] = reply
+        try:
+            await self._socket.send(orjson.dumps(request, default=str).decode())
+            async with asyncio.timeout(REPLY_S_MAX):
+                answer: dict[str, Any] = await reply
+        except ConnectionClosed as error:
+            raise OrderDoorClosed(f"the connection closed: {error}") from error
+        except TimeoutError as error:
+            raise OrderDoorClosed(f"no reply within {REPLY_S_MAX:.0f} s") from error
+        finally:
+            self._replies.pop(key, None)
+        if answer["op"] == "error":
+            raise OrderError(answer)
+        return answer
+
+    async def _read(self, socket: ClientConnection) -> None:
+        try:
+            async for raw in socket:
+                message: dict[str, Any] = orjson.loads(raw)
+                if message["op"] == "event":
+                    await self._events.put(message)
+                    continue
+                reply = self._replies.get(str(message.get("request_id")))
+                if reply is not None and not reply.done():
+                    reply.set_result(message)
+        except ConnectionClosed:
+            pass
+        finally:
+            for reply in self._replies.values():
+                if not reply.done():
+                    reply.set_exception(OrderDoorClosed("the connection closed"))
+            if not self._events.full():
+                self._events.put_nowait(None)
