@@ -55,6 +55,16 @@ class ChainView:
                 return row
         return None
 
+    def at_the_money_call(self) -> tuple[Row, Row] | None:
+        """Return the instrument and the latest row of the nearest expiry's call at the money."""
+        _, legs = self._nearest_expiry()
+        calls = {strike: row for (strike, kind), row in legs.items() if kind == "CE"}
+        forward = next((row["forward"] for row in calls.values() if row["forward"]), None)
+        if forward is None:
+            return None
+        row = calls[min(calls, key=lambda strike: abs(strike - forward))]
+        return self.instruments[row["instrument_token"]], row
+
     def table(self, *, width: int, strikes_shown: int = STRIKES_SHOWN) -> Table:
         """Return the strikes nearest the money of the nearest expiry, calls left, puts right.
 

@@ -22,6 +22,7 @@ from rich.live import Live
 from rich.text import Text
 
 from app.console.chain import ChainView
+from app.console.demo_orders import Trades, trade
 from app.console.demo_parts import BOOKS, DemoFailed, Parts, Relay, start
 from app.console.demo_score import IV_ERROR_MAX, Score, compare, count, report_of
 from app.console.tail import apply
@@ -81,16 +82,19 @@ async def _watch(
     clock: Clock,
 ) -> int:
     """Subscribe and show until the time is up, then report."""
-    seen = Score()
+    seen, trades = Score(), Trades()
     views = {book: ChainView(book) for book in BOOKS}
     async with TickReader(parts.redis_url, BOOKS) as reader:
-        screen = _Screen(parts, relay, views, seen) if not as_json else None
+        screen = _Screen(parts, relay, views, seen, trades) if not as_json else None
         with screen or contextlib.nullcontext():
             async with asyncio.TaskGroup() as tasks:
                 work = [
-                    tasks.create_task(_read(reader, views, seen, clock, is_shown=not as_json)),
+                    tasks.create_task(_read(reader, views, seen, clock)),
                     tasks.create_task(_compare_now_and_then(parts, seen)),
                     tasks.create_task(_notice_an_end(parts, stop)),
+                    tasks.create_task(
+                        trade(parts.orders_ws_url, parts.orders_token, views[BOOKS[0]], trades)
+                    ),
                 ]
                 if screen:
                     work.append(tasks.create_task(screen.refresh_forever()))
@@ -107,7 +111,7 @@ async def _watch(
             raise DemoFailed(f"a part ended too early: {' '.join(relay.recent)}")
         try:
             await compare(parts, seen)
-            report = await report_of(parts, seen, reader)
+            report = await report_of(parts, seen, reader, trades)
         except httpx.HTTPError as error:
             raise DemoFailed(f"the daemon or the simulator does not answer: {error!r}") from error
     if as_json:
@@ -116,6 +120,7 @@ async def _watch(
     else:
         _say_report(report)
     is_good = report["ticks_published"] and report["options_priced"] and seen.iv_compared
+    is_good = is_good and report["orders"].get("FILLED")
     return 0 if is_good and seen.iv_error_max < IV_ERROR_MAX else 1
 
 
@@ -136,8 +141,6 @@ async def _read(
     views: dict[str, ChainView],
     seen: Score,
     clock: Clock,
-    *,
-    is_shown: bool,
 ) -> None:
     try:
         async for message in reader:
@@ -146,8 +149,7 @@ async def _read(
                 seen.gaps += 1
             if message.kind == "batch":
                 count(message, seen, now_us)
-            if is_shown:
-                await apply(views, message, reader)
+            await apply(views, message, reader)
     except RedisError as error:
         raise DemoFailed(f"Redis went away: {error}") from error
 
@@ -171,7 +173,8 @@ def _say_report(report: Mapping[str, Any]) -> None:
         f"{report['batches']} batches, {report['options_priced']} option rows priced, "
         f"{report['gaps']} gaps; worst IV error "
         f"{'-' if error is None else f'{100 * error:.3f} points'}; latency p50 "
-        f"{report['latency_ms']['p50']:.1f} ms, p99 {report['latency_ms']['p99']:.1f} ms"
+        f"{report['latency_ms']['p50']:.1f} ms, p99 {report['latency_ms']['p99']:.1f} ms; "
+        f"orders {report['orders'] or 'none ended'}"
     )
 
 
@@ -188,8 +191,14 @@ class _Screen:
     """The live chain on a terminal, or a table now and then where there is none."""
 
     def __init__(
-        self, parts: Parts, relay: Relay, views: dict[str, ChainView], seen: Score
+        self,
+        parts: Parts,
+        relay: Relay,
+        views: dict[str, ChainView],
+        seen: Score,
+        trades: Trades,
     ) -> None:
+        self._trades = trades
         self._parts = parts
         self._relay = relay
         self._views = views
@@ -231,6 +240,7 @@ class _Screen:
             f"redis      {parts.redis_url}",
             f"channels   {books}",
             f"subscribe  {command} tail NIFTY --redis-url {parts.redis_url}",
+            f"orders     {parts.orders_ws_url}, token {parts.orders_token}",
             f"health     {parts.health_url}/health/ready and {parts.health_url}/metrics",
             f"exchange   {parts.rest_root} (Kite's REST), {parts.facts['ws_root']} (its WebSocket)",
         ):
@@ -247,5 +257,6 @@ class _Screen:
             if latencies
             else "waiting for ticks"
         )
+        orders = [Text(line) for line in self._trades.lines()]
         table = nifty.table(width=self._console.width, strikes_shown=min(room, 21))
-        return Group(table, Text(counts), *(Text(line) for line in self._relay.warnings))
+        return Group(table, Text(counts), *orders, *(Text(line) for line in self._relay.warnings))

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import secrets
 import sys
 from collections import deque
 from dataclasses import dataclass
@@ -15,16 +16,21 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import orjson
 
-from app.embedded import redis_or_embedded
+from app.console.demo_orders import ACCOUNT
+from app.embedded import postgres_or_embedded, redis_or_embedded
 from app.kept import Child, keep
+from app.security.tokens import LIFETIME_S_DEFAULT, Scope, TokenIssuer
 from app.settings import PREFIX
+from ticker_service.assembly import migrate_journal
 from ticker_service.errors import BrokerUnavailable, TickerServiceError
+from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
 BOOKS: Final = ("NIFTY", "BANKNIFTY", "SENSEX")
 HTTP_S_MAX: Final = 5.0
+SERVERS: Final = frozenset({"REDIS_URL", "DATABASE_URL"})
 LINE_BYTES_MAX: Final = 1 << 16
 LOG_LINES_KEPT: Final = 4
 LOG_LINES_HELD: Final = 1_000
@@ -39,6 +45,9 @@ class Parts:
     """What runs, and where it listens; ``facts`` is what the demo tells a program about it."""
 
     redis_url: str
+    database_url: str
+    orders_ws_url: str
+    orders_token: str
     health_url: str
     rest_root: str
     daemon: Child
@@ -53,33 +62,61 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
         TickerServiceError: A part did not start; the message says which and why.
     """
     redis_url = await stack.enter_async_context(redis_or_embedded(os.environ.get("REDIS_URL")))
+    database_url = await stack.enter_async_context(
+        postgres_or_embedded(os.environ.get("DATABASE_URL"))
+    )
+    await migrate_journal(database_url)
     simulator, banner = await _start_part(
         stack, relay, "simulator", ["simulate", "--seed", str(seed)], {}
     )
-    token = await _login(banner)
+    access_token = await _login(banner)
+    token_secret = secrets.token_urlsafe(48)
+    account = {
+        "user_id": banner["users"][0]["user_id"],
+        "api_key": banner["api_key"],
+        "api_secret": banner["api_secret"],
+        "access_token": access_token,
+    }
     environment = {
         "KITE_REST_ROOT": banner["rest_root"],
         "KITE_WS_ROOT": banner["ws_root"],
         "KITE_API_KEY": banner["api_key"],
-        "KITE_ACCESS_TOKEN": token,
+        "KITE_ACCESS_TOKEN": access_token,
         "REDIS_URL": redis_url,
         "UNDERLYINGS": ",".join(BOOKS),
         "HEALTH_PORT": "0",
+        "DATABASE_URL": database_url,
+        "ACCOUNTS": orjson.dumps({ACCOUNT: account}).decode(),
+        "ORDERS_PORT": "0",
+        "TOKEN_SECRET": token_secret,
     }
     daemon, started = await _start_part(
         stack, relay, "daemon", ["run", "--config", os.devnull], environment
+    )
+    orders_token = TokenIssuer(token_secret.encode()).mint(
+        "demo",
+        scopes=[Scope.ORDERS_READ, Scope.ORDERS_WRITE],
+        accounts=[ACCOUNT],
+        lifetime_s=LIFETIME_S_DEFAULT,
+        now_ns=SystemClock().now_ns(),
     )
     facts: dict[str, object] = {
         "pid": os.getpid(),
         "redis_url": redis_url,
         "health_url": started["health_url"],
-        "database_url": None,
+        "database_url": database_url,
+        "orders_ws_url": started["orders_ws_url"],
+        "orders_token": orders_token,
+        "orders_account": ACCOUNT,
         **{name: banner[name] for name in ("rest_root", "ws_root", "login_url")},
         "daemon_pid": started["pid"],
         "simulator_pid": simulator.pid,
     }
     return Parts(
         redis_url=redis_url,
+        database_url=database_url,
+        orders_ws_url=started["orders_ws_url"],
+        orders_token=orders_token,
         health_url=started["health_url"],
         rest_root=banner["rest_root"],
         daemon=daemon,
@@ -97,7 +134,7 @@ async def _start_part(
 ) -> tuple[Child, dict[str, Any]]:
     """Start one of our own commands; return it and the JSON it begins its output with."""
     # Whatever the user has set for a daemon of their own is not meant for this one.
-    env = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX) and k != "REDIS_URL"}
+    env = {k: v for k, v in os.environ.items() if not k.startswith(PREFIX) and k not in SERVERS}
     env |= {PREFIX + key: str(value) for key, value in settings.items()}
     output, errors = _Lines(), _Lines()
     try:

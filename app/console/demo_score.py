@@ -17,6 +17,7 @@ from ticker_service.simulator.truth import Truth
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from app.console.demo_orders import Trades
     from app.console.demo_parts import Parts
     from ticker_service.client import Message, TickReader
 
@@ -80,7 +81,9 @@ async def compare(parts: Parts, seen: Score) -> None:
         seen.iv_error_max = max(seen.iv_error_max, float(errors.max()))
 
 
-async def report_of(parts: Parts, seen: Score, reader: TickReader) -> dict[str, Any]:
+async def report_of(
+    parts: Parts, seen: Score, reader: TickReader, trades: Trades
+) -> dict[str, Any]:
     """Return the numbers that ``--json`` prints, the daemon's own counters among them."""
     metrics = await _metrics(parts.health_url)
     latencies = np.array(seen.latencies_ms) if seen.latencies_ms else np.full(1, np.nan)
@@ -93,10 +96,10 @@ async def report_of(parts: Parts, seen: Score, reader: TickReader) -> dict[str, 
         "iv_compared": seen.iv_compared,
         "gaps": seen.gaps + reader.missed,
         "options_priced": seen.options_priced,
-        "orders": {},
+        "orders": trades.counts(),
         "latency_ms": {"p50": round(p50, 3), "p99": round(p99, 3)},
         "redis_url": parts.redis_url,
-        "database_url": None,
+        "database_url": parts.database_url,
     }
 
 

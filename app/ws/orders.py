@@ -8,6 +8,7 @@ slow caller: its cursor waits in the journal (I9, I15).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -47,6 +48,7 @@ FAULTS_MAX: Final = 50
 """A socket whose frames are so often unreadable is not speaking our language."""
 
 UNAUTHENTICATED: Final = 4401
+GONE: Final = 1000
 POLICY: Final = 1008
 TOO_BIG: Final = 1009
 TRY_LATER: Final = 1013
@@ -141,6 +143,8 @@ class _Session:
         while True:
             try:
                 raw = await self._websocket.receive_text()
+            except WebSocketDisconnect:
+                return _End(GONE, "")
             except KeyError:
                 return _End(POLICY, "text frames only")
             if len(raw) > FRAME_BYTES_MAX:
@@ -260,7 +264,8 @@ class _Session:
 
     async def _close(self, end: _End) -> None:
         if self._websocket.client_state is WebSocketState.CONNECTED:
-            await self._websocket.close(end.code, end.reason)
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it went meanwhile
+                await self._websocket.close(end.code, end.reason)
 
 
 class _Subscribe(BaseModel):
