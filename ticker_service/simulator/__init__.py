@@ -12,7 +12,8 @@ Path of an order: order_desk → order_rules → margins → exchange → ledger
 - ``login``, ``market_data``, ``quotes``, ``panel``, ``rest`` the REST root
 - ``orders``, ``portfolio`` the order side's routes; ``order_desk`` what each request goes through
 - ``order_rates``, ``order_rules``, ``margins`` what is refused before there is an order
-- ``order``, ``exchange``, ``matching`` an order, its states, and what it trades against
+- ``order``, ``exchange``, ``matching`` an order, its states, and what it trades against;
+  ``order_numbers`` what identifies it
 - ``accounts``, ``positions``, ``order_rows`` what a user's orders come to, and Kite's rows of it
 - ``updates`` order updates on the sockets; ``ledger`` what really happened
 - ``order_faults``, ``order_answers`` what is armed against orders, and how an answer breaks

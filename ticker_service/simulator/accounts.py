@@ -24,6 +24,7 @@ class Account:
     Attributes:
         orders: By order_id, in the order of their arrival.
         working: Those of them that are not terminal.
+        blocked_inr: What those block together; kept as a sum, since every order asks for it.
         trades: Oldest first.
         positions: By row and product.
         holdings: What the user owned before the day began.
@@ -34,6 +35,8 @@ class Account:
         self.opening_cash_inr = Decimal(cash_inr)
         self.orders: dict[str, Order] = {}
         self.working: dict[str, Order] = {}
+        self.blocked_inr = Decimal(0)
+        self._blocked_inr: dict[str, Decimal] = {}
         self.trades: list[Trade] = []
         self.positions: dict[tuple[int, Product], Position] = {}
         self.holdings = tuple(_opening_holdings(market))
@@ -45,6 +48,16 @@ class Account:
         if key not in self.positions:
             self.positions[key] = Position(row=trade.row, product=trade.product)
         self.positions[key].add(trade)
+
+    def blocked_by(self, order_id: str) -> Decimal:
+        """Return what one order blocks, rupees."""
+        return self._blocked_inr.get(order_id, Decimal(0))
+
+    def block(self, order_id: str, amount_inr: Decimal) -> None:
+        """Let an order block so much from now on, instead of what it did."""
+        self.blocked_inr += amount_inr - self._blocked_inr.pop(order_id, Decimal(0))
+        if amount_inr:
+            self._blocked_inr[order_id] = amount_inr
 
     def held(self, row: int, product: Product) -> int:
         """Return the net quantity traded today in an instrument and product."""

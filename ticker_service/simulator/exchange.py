@@ -22,7 +22,6 @@ from ticker_service.simulator import margins, matching, order_rows
 from ticker_service.simulator.accounts import Account
 from ticker_service.simulator.envelope import KiteError
 from ticker_service.simulator.ledger import EntryKind
-from ticker_service.simulator.options import derived_secret
 from ticker_service.simulator.order import (
     MODIFICATIONS_MAX,
     Cancel,
@@ -36,6 +35,7 @@ from ticker_service.simulator.order import (
     Trade,
     Validity,
 )
+from ticker_service.simulator.order_numbers import OrderNumbers
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,9 +49,6 @@ if TYPE_CHECKING:
     Publish = Callable[[str, dict[str, object]], None]
 
 AS_USUAL: Final = Handling()
-GUID_CHARACTERS: Final = 15
-EXCHANGE_ORDER_ID_FIRST: Final = 1_100_000_000_000_000
-TRADE_ID_FIRST: Final = 200_000
 
 BEING_PROCESSED: Final = "Order cannot be {} as it is being processed. Try later."
 TOO_MANY_MODIFICATIONS: Final = "Maximum allowed order modifications exceeded."
@@ -91,10 +88,8 @@ class Exchange:
         self._accounts: dict[str, Account] = {}
         self._day = session.ist_date(clock.now_ns())
         self._due: list[tuple[int, int, Order, Step]] = []
-        self._numbers = itertools.count(1)
-        self._order_numbers = itertools.count(100_001)
-        self._exchange_numbers = itertools.count(EXCHANGE_ORDER_ID_FIRST)
-        self._trade_numbers = itertools.count(TRADE_ID_FIRST)
+        self._scheduled = itertools.count()
+        self._numbers = OrderNumbers(options.seed)
         self._taken = matching.DepthTaken()
         self._resting: dict[int, dict[str, Order]] = {}
 
@@ -130,11 +125,12 @@ class Exchange:
         """
         account = self.account(user_id)
         margins.check(self._market, account, terms)
-        now_ns, number = self._clock.monotonic_ns(), next(self._order_numbers)
+        now_ns = self._clock.monotonic_ns()
+        order_id, guid = self._numbers.order(self._day)
         order = Order(
             user_id=user_id,
-            order_id=f"{self._day:%y%m%d}{number:09d}",
-            guid=derived_secret(self._options.seed, f"guid {number}")[:GUID_CHARACTERS],
+            order_id=order_id,
+            guid=guid,
             terms=terms,
             asked=terms,
             placed_ns=self._clock.now_ns(),
@@ -144,6 +140,7 @@ class Exchange:
         )
         account.orders[order.order_id] = order
         account.working[order.order_id] = order
+        margins.block(self._market, account, order)
         self._note(EntryKind.ACCEPTED, order, method="place")
         self._schedule(now_ns + handling.start_after_ns, order, self._receive)
         self.advance()
@@ -165,6 +162,7 @@ class Exchange:
         margins.check(self._market, account, terms, without=order.order_id)
         order.modifications += 1
         order.asked = terms
+        margins.block(self._market, account, order)
         self._note(EntryKind.ACCEPTED, order, method="modify")
         self._wait(order, Modify(terms=terms))
 
@@ -212,7 +210,7 @@ class Exchange:
             self._due.clear()
 
     def _schedule(self, due_ns: int, order: Order, step: Step) -> None:
-        heapq.heappush(self._due, (due_ns, next(self._numbers), order, step))
+        heapq.heappush(self._due, (due_ns, next(self._scheduled), order, step))
         self.woken.set()
 
     def _wait(self, order: Order, request: Modify | Cancel) -> None:
@@ -248,7 +246,7 @@ class Exchange:
         if order.status_message:
             self._end(order, Status.REJECTED)
             return
-        order.exchange_order_id = str(next(self._exchange_numbers))
+        order.exchange_order_id = self._numbers.exchange_order_id()
         order.exchange_ns = self._clock.now_ns()
         self._rest(order, due_ns)
 
@@ -340,7 +338,7 @@ class Exchange:
 
     def _fill(self, order: Order, price_raw: int, quantity: int) -> None:
         trade = Trade(
-            trade_id=str(next(self._trade_numbers)),
+            trade_id=self._numbers.trade_id(),
             order_id=order.order_id,
             exchange_order_id=order.exchange_order_id or "",
             row=order.terms.row,
@@ -354,7 +352,9 @@ class Exchange:
         order.trades.append(trade)
         order.filled_quantity += quantity
         order.filled_value_raw += quantity * price_raw
-        self._accounts[order.user_id].book(trade)
+        account = self._accounts[order.user_id]
+        account.book(trade)
+        margins.block_beside(self._market, account, order)
         row = order_rows.trade_row(self._market, trade)
         facts = {name: row[name] for name in ("trade_id", "average_price", "quantity")}
         self._note(EntryKind.TRADE, order, **facts)
@@ -379,8 +379,10 @@ class Exchange:
     def _end(self, order: Order, status: Status) -> None:
         order.waiting.clear()
         self._resting.get(order.terms.row, {}).pop(order.order_id, None)
-        self._accounts[order.user_id].working.pop(order.order_id, None)
         self._enter(order, status)
+        account = self._accounts[order.user_id]
+        account.working.pop(order.order_id, None)
+        margins.block(self._market, account, order)
         self._send_update(order, status)
 
     def _send_update(self, order: Order, status: Status) -> None:

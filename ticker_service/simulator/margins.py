@@ -17,7 +17,7 @@ from ticker_service.simulator.order import Product, Side
 if TYPE_CHECKING:
     from ticker_service.simulator.accounts import Account
     from ticker_service.simulator.market import Market
-    from ticker_service.simulator.order import OrderTerms
+    from ticker_service.simulator.order import Order, OrderTerms
     from ticker_service.simulator.positions import Position
 
 FUTURE_RATIO: Final = Decimal("0.12")
@@ -84,6 +84,26 @@ def check(market: Market, account: Account, terms: OrderTerms, *, without: str =
         )
 
 
+def block(market: Market, account: Account, order: Order) -> None:
+    """Let an order block what it needs now; nothing once it has ended."""
+    needed = Decimal(0)
+    if not order.is_terminal:
+        needed = required_inr(
+            market,
+            order.asked,
+            quantity=max(order.asked.quantity - order.filled_quantity, 0),
+            held_quantity=account.held(order.terms.row, order.terms.product),
+        )
+    account.block(order.order_id, needed)
+
+
+def block_beside(market: Market, account: Account, order: Order) -> None:
+    """After a fill, let every order in the same position block what it needs now."""
+    for each in account.working.values():
+        if each.terms.row == order.terms.row and each.terms.product is order.terms.product:
+            block(market, account, each)
+
+
 def available_inr(market: Market, account: Account, *, without: str = "") -> Decimal:
     """Return the cash that is neither spent nor blocked, rupees."""
     used = _used(market, account, without=without)
@@ -128,14 +148,7 @@ def _used(market: Market, account: Account, *, without: str = "") -> dict[str, D
     used["delivery"] = Decimal(0)
     for position in account.positions.values():
         _add_position(market, position, used)
-    for order in account.working.values():
-        if order.order_id != without:
-            used["exposure"] += required_inr(
-                market,
-                order.terms,
-                quantity=order.open_quantity,
-                held_quantity=account.held(order.terms.row, order.terms.product),
-            )
+    used["exposure"] = account.blocked_inr - account.blocked_by(without)
     used["debits"] = used["exposure"] + used["option_premium"] + used["span"] + used["delivery"]
     return used
 
