@@ -145,7 +145,7 @@ def merge(task: OrderTask, order: BrokerOrder) -> TaskUpdate | None:
         broker_order_id=order.order_id,
         broker_status=order.status,
         filled_quantity=filled,
-        average_price=order.average_price if grows or task.average_price is None else None,
+        average_price=order.average_price if grows else None,
         reason="" if not says_why else order.status_message,
         reason_code="BROKER_REJECTED" if state is S.REJECTED else None,
     )
