@@ -7,6 +7,7 @@ HTTP 400 and leave no row in the book (kite.md §5.2). Source: kite.md §2.3.
 from __future__ import annotations
 
 import dataclasses
+import re
 from decimal import Decimal, InvalidOperation
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -37,6 +38,7 @@ QUANTITY_MAX: Final = 2**31 - 1
 EQUITY_QUANTITY_MAX: Final = 100_000
 PROTECTION_PERCENT_MAX: Final = 100
 DECIMAL_CHARACTERS_MAX: Final = 24
+PLAIN_NUMBER: Final = re.compile(r"[+-]?[0-9.]+([eE][+-]?[0-9]+)?")
 NO_IOC_EXCHANGES: Final = frozenset({"MCX"})
 
 NO_INSTRUMENT: Final = (
@@ -295,7 +297,8 @@ def _whole(text: str, name: str) -> int:
 
 def _decimal(text: str, name: str) -> Decimal:
     refused = KiteError.input(f"Invalid request (failed to decode {name}, expected decimal)")
-    if len(text) > DECIMAL_CHARACTERS_MAX:
+    # Python also reads underscores, blanks and the digits of other scripts.
+    if len(text) > DECIMAL_CHARACTERS_MAX or not PLAIN_NUMBER.fullmatch(text):
         raise refused
     try:
         value = Decimal(text)
