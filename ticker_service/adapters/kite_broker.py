@@ -67,6 +67,7 @@ UNPREFIXED_ROUTES: Final = frozenset({"market.instruments.all", "market.instrume
 
 # It becomes a part of the path: nothing that could make another path of it.
 _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
+_HEADER_WORD: Final = re.compile(r"[!-~]+")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,6 +257,8 @@ class KiteBroker:
         if not access_token:
             # The client would send it without saying who we are, and a 400 is a refusal.
             return _unsent(NO_ACCESS_TOKEN)
+        if not _HEADER_WORD.fullmatch(access_token):
+            return _unsent("the access token is no word that a header can hold")
         try:
             self._client.set_access_token(access_token)
             with performing(exchange):

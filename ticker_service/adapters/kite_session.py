@@ -303,7 +303,11 @@ class _Recorded(HTTPConnection):
         self.timeout = exchange.remaining_s()
         plain = super()._new_conn()
         bound = _BoundSocket(plain.family, plain.type, plain.proto, fileno=plain.detach())
-        bound.settimeout(exchange.remaining_s())
+        try:
+            bound.settimeout(exchange.remaining_s())
+        except DeadlinePassed:
+            bound.close()
+            raise
         return bound
 
     def connect(self) -> None:

@@ -1,0 +1,116 @@
+"""Order rows: what a row may lack, and what spoils it."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ticker_service.adapters import kite_rows
+from ticker_service.adapters.kite_rows import RowMalformed
+
+USER = "AB1234"
+LEAST: dict[str, Any] = {"order_id": "1", "status": "OPEN"}
+
+
+def test_what_a_row_lacks_is_empty_or_zero() -> None:
+    order = kite_rows.order(LEAST, user_id=USER)
+    assert (order.tags, order.quantity, order.price) == ((), 0, Decimal(0))
+    assert (order.user_id, order.tradingsymbol, order.parent_order_id) == ("", "", "")
+
+
+@pytest.mark.parametrize(
+    ("tag", "tags", "expected"),
+    [
+        (None, None, ()),
+        ("A", None, ("A",)),
+        (None, ["A", None], ("A",)),
+        ("A", ["B", "A", "autoslice"], ("A", "B", "autoslice")),
+        ("", [""], ()),
+    ],
+)
+def test_the_tag_and_the_tags_are_one_list_without_nulls(
+    tag: object, tags: object, expected: tuple[str, ...]
+) -> None:
+    assert kite_rows.order({**LEAST, "tag": tag, "tags": tags}, user_id=USER).tags == expected
+
+
+@pytest.mark.parametrize(
+    ("value", "expected"),
+    [
+        (3021.1, "3021.1"),
+        (0.1 + 0.2, "0.30000000000000004"),
+        (12, "12"),
+        (Decimal("83.0025"), "83.0025"),
+        (None, "0"),
+    ],
+)
+def test_a_price_is_the_number_the_broker_wrote(value: object, expected: str) -> None:
+    order = kite_rows.order({**LEAST, "price": value}, user_id=USER)
+    assert order.price == Decimal(expected)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"order_id": ""},
+        {"order_id": 1},
+        {"order_id": 250101000000001.0},
+        {"status": None},
+        {"quantity": 1.5},
+        {"quantity": True},
+        {"quantity": "1"},
+        {"filled_quantity": -1},
+        {"price": "12"},
+        {"price": float("nan")},
+        {"price": float("inf")},
+        {"price": True},
+        {"tag": 5},
+        {"tags": "A"},
+        {"tags": [5]},
+        {"tradingsymbol": 5},
+        {"account_id": "ZZ9999"},
+        {"user_id": "ZZ9999"},
+    ],
+    ids=str,
+)
+def test_a_row_that_cannot_be_trusted_is_refused(fault: dict[str, object]) -> None:
+    with pytest.raises(RowMalformed):
+        kite_rows.order({**LEAST, **fault}, user_id=USER)
+
+
+def test_a_row_that_the_risk_desk_placed_is_still_ours() -> None:
+    row = {**LEAST, "account_id": USER, "placed_by": "ADMINSQF"}
+    assert kite_rows.order(row, user_id=USER).user_id == USER
+
+
+def test_one_bad_row_spoils_the_book() -> None:
+    with pytest.raises(RowMalformed):
+        kite_rows.book([LEAST, {**LEAST, "status": 5}], user_id=USER)
+
+
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=5,
+)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["order_id", "status", "tag", "tags", "price", "quantity", "account_id"]),
+        ANYTHING,
+    )
+    | ANYTHING
+)
+def test_any_json_is_an_order_or_malformed(row: object) -> None:
+    try:
+        order = kite_rows.order(row, user_id=USER)
+    except RowMalformed as error:
+        assert len(str(error)) < 300  # noqa: PT017 - the error is one of the two promised ends
+        return
+    assert order.order_id
+    assert order.status
