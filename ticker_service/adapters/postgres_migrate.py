@@ -14,11 +14,9 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import TYPE_CHECKING, Final
 
-import psycopg
-
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, PoolOptions, translated
 from ticker_service.adapters.postgres_statements import Statements
-from ticker_service.errors import ConfigurationError
+from ticker_service.errors import ConfigurationError, InvariantViolatedError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -99,9 +97,9 @@ async def migrate(url: str, migrations: Sequence[Migration] | None = None) -> li
                 " name text PRIMARY KEY, checksum bytea NOT NULL, applied_at timestamptz NOT NULL)"
             )
             todo = _pending(await _applied(connection), migrations)
-            for migration in todo:
-                await _apply(connection, migration)
-            return [migration.name for migration in todo]
+        for migration in todo:
+            await _apply(database, connection, migration)
+        return [migration.name for migration in todo]
     finally:
         await connection.close()
 
@@ -162,18 +160,18 @@ async def _applied(connection: Connection) -> dict[str, bytes]:
     return {row["name"]: bytes(row["checksum"]) for row in await cursor.fetchall()}
 
 
-async def _apply(connection: Connection, migration: Migration) -> None:
+async def _apply(database: Database, connection: Connection, migration: Migration) -> None:
     try:
-        async with connection.transaction():
-            await connection.execute(migration.sql)
-            await connection.execute(
-                "INSERT INTO schema_migration (name, checksum, applied_at)"
-                " VALUES (%s, %s, clock_timestamp())",
-                (migration.name, migration.checksum),
-            )
-    except psycopg.Error as error:
-        error.add_note(f"migration={migration.name}")
-        raise
+        with translated(database):
+            async with connection.transaction():
+                await connection.execute(migration.sql)
+                await connection.execute(
+                    "INSERT INTO schema_migration (name, checksum, applied_at)"
+                    " VALUES (%s, %s, clock_timestamp())",
+                    (migration.name, migration.checksum),
+                )
+    except InvariantViolatedError as error:
+        raise InvariantViolatedError(f"{error} migration={migration.name}") from error
 
 
 def _database(url: str) -> Database:

@@ -212,6 +212,7 @@ class Pool:
 
     def __init__(self, database: Database, name: str, options: PoolOptions) -> None:
         self._database = database
+        self._name = name
         self._options = options
         self._pool = database.new_pool(name, options)
 
@@ -233,10 +234,33 @@ class Pool:
             InvariantViolatedError: The database refused it.
         """
         with translated(self._database):
-            async with limited(self._database.options.operation_s), self._pool.connection() as one:
-                found = await rows(one, statement, parameters, prepare=prepare)
+            try:
+                async with (
+                    limited(self._database.options.operation_s),
+                    self._pool.connection() as one,
+                ):
+                    found = await rows(one, statement, parameters, prepare=prepare)
+            except TooManyRequests:
+                await self._begin_anew_if_stuck()
+                raise
             self._database.is_available = True
             return found
+
+    async def _begin_anew_if_stuck(self) -> None:
+        """Replace a pool that would never connect again.
+
+        The driver's pool counts callers that gave up long ago among those that wait, until a
+        connection comes back. After an outage longer than ``reconnect_s`` it has no connection, is
+        not trying to get one, and begins to try only when a caller may wait: with its queue full
+        of the gone, never. Guarded by ``tests/integration/journal/test_journal_outage.py``.
+        """
+        stuck = self._pool
+        if stuck.get_stats()["pool_size"] > 0:
+            return
+        fresh = self._database.new_pool(self._name, self._options)
+        await fresh.open(wait=False)
+        stuck, self._pool = self._pool, fresh
+        await stuck.close(timeout=0)
 
 
 async def rows(
