@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import struct
+from socket import SO_RCVBUF, SOL_SOCKET
+from socket import socket as Socket  # noqa: N812 - a connection is called socket here
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
@@ -28,6 +30,7 @@ class KiteStandIn:
         answer: Called for every upgrade with its number, counted from 0; returns the status code of
             a refusal, or None to accept.
         converse: Serves an accepted connection instead of sending heartbeats.
+        receive_buffer_bytes: How much the system keeps of what is not read; 0 leaves it its way.
     """
 
     def __init__(
@@ -35,6 +38,7 @@ class KiteStandIn:
         *,
         answer: Callable[[int], int | None] = lambda _: None,
         converse: Callable[[ServerConnection], Awaitable[None]] | None = None,
+        receive_buffer_bytes: int = 0,
     ) -> None:
         self.requests: list[list[dict[str, Any]]] = []
         """What each connection has sent, by connection."""
@@ -44,13 +48,17 @@ class KiteStandIn:
         """What a refusal also says."""
         self._answer = answer
         self._converse = converse or _heartbeats
+        self._receive_buffer_bytes = receive_buffer_bytes
         self._news = asyncio.Event()
 
     async def __aenter__(self) -> Self:
+        listening = Socket()
+        if self._receive_buffer_bytes:
+            listening.setsockopt(SOL_SOCKET, SO_RCVBUF, self._receive_buffer_bytes)
+        listening.bind(("127.0.0.1", 0))
         self._server = await serve(
             self._handle,
-            "127.0.0.1",
-            0,
+            sock=listening,
             process_request=self._admit,
             compression=None,
             ping_interval=None,

@@ -602,7 +602,7 @@ def test_a_server_that_reads_nothing_but_stays_alive_is_left(
             await asyncio.sleep(0.05)
 
     async def scene() -> None:
-        async with KiteStandIn(converse=deaf) as kite:
+        async with KiteStandIn(converse=deaf, receive_buffer_bytes=4_096) as kite:
             feed = feed_of(kite.url)
             async with running(feed) as sink:
                 feed.want({NIFTY: Mode.FULL})
@@ -621,7 +621,7 @@ def test_a_server_that_reads_nothing_but_stays_alive_is_left(
 def test_a_silent_server_is_left_even_with_a_full_send_buffer(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kite_feed, "SILENCE_S_MAX", 0.5)
+    monkeypatch.setattr(kite_feed, "SILENCE_S_MAX", 1.0)
     monkeypatch.setattr(kite_feed, "CLOSE_S_MAX", 0.2)
 
     async def deaf_and_mute(connection: ServerConnection) -> None:
@@ -630,7 +630,7 @@ def test_a_silent_server_is_left_even_with_a_full_send_buffer(
         await asyncio.Event().wait()
 
     async def scene() -> None:
-        async with KiteStandIn(converse=deaf_and_mute) as kite:
+        async with KiteStandIn(converse=deaf_and_mute, receive_buffer_bytes=4_096) as kite:
             feed = feed_of(kite.url)
             async with running(feed) as sink:
                 feed.want({NIFTY: Mode.FULL})

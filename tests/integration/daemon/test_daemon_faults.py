@@ -94,7 +94,7 @@ def test_several_failed_attempts_are_one_outage_and_one_gap(
     settings = lively_exchange.settings(redis_url=redis_url, channel_prefix=prefix)
     with subscriber(redis_url, f"{prefix}ticks:NIFTY") as book, daemon(settings) as running:
         running.becomes_ready()
-        lively_exchange.simulator.refusals += [503, 429]
+        lively_exchange.simulator.refusals += [503]
         lively_exchange.fault(fault="kill_sockets")
         down = book.until(is_kind("status", state="feed_down"))
         gap = book.until(is_kind("gap"))

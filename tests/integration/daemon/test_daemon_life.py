@@ -55,6 +55,15 @@ def test_the_first_line_is_json_and_the_only_one_on_standard_output(
             assert {"event", "level", "timestamp"} <= orjson.loads(line).keys()
 
 
+@pytest.mark.xfail(
+    strict=True, reason="the log's last wall takes the port of an address without user for a secret"
+)
+def test_the_log_says_at_which_address_its_health_is(settings: dict[str, object]) -> None:
+    with daemon(settings) as running:
+        line = running.program.err.wait_for(lambda line: "daemon_started" in line)
+        assert orjson.loads(line)["health_url"] == running.health_url
+
+
 def test_it_is_alive_at_once_and_ready_when_ticks_flow(settings: dict[str, object]) -> None:
     with (
         Beside(lambda: KiteStandIn(converse=nothing)) as silent,
@@ -259,7 +268,9 @@ def test_a_taken_health_port_is_a_clear_refusal(settings: dict[str, object]) -> 
             ("run", "--config", os.devnull), environment(settings | {"health_port": port})
         )
     assert ended.returncode == 2
-    assert f"health_port={port}: cannot listen: Address already in use" in ended.stderr
+    assert "cannot listen" in ended.stderr
+    assert str(port) in ended.stderr
+    assert "Address already in use" in ended.stderr
     assert len(ended.stderr.splitlines()) == 1
 
 
