@@ -1,0 +1,140 @@
+"""Kill the daemon at every named point, many times, and judge what is left: the crash campaign.
+
+Run as `./scripts/crash`. Starts everything it needs on this machine; nothing is left behind. Exit
+status 0 means that every run kept every promise.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import statistics
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+# In the place of this folder, whose `secrets.py` would be taken for the standard library's.
+sys.path[:1] = [str(ROOT / each) for each in ("", "tests", "tests/integration/crash")]
+
+import crash_parts as parts  # noqa: E402 - its folder is known only now
+from crash_run import AT_RANDOM, BEHAVIOURS, POINTS, Case, Report, play  # noqa: E402
+
+RUNS = 30
+JOBS = 2
+
+
+def main() -> int:
+    """Run the campaign the arguments ask for."""
+    options = _options()
+    cases = [
+        Case(point=point, behaviour=behaviour, seed=options.seed, number=number)
+        for number in range(options.first, options.first + options.runs)
+        for point in options.points
+        for behaviour in options.behaviours
+    ]
+    print(f"seed {options.seed}, {len(cases)} runs, {options.jobs} at a time", flush=True)
+    began = time.monotonic()
+    reports = _play_all(cases, options)
+    print(_table(reports))
+    failed = sum(1 for report in reports if report.violations)
+    seconds = time.monotonic() - began
+    print(f"{len(reports)} runs, {failed} failed, {seconds:.0f} s, seed {options.seed}")
+    return 1 if failed or len(reports) < len(cases) else 0
+
+
+def _options() -> argparse.Namespace:
+    def names(allowed: tuple[str, ...]) -> object:
+        def parse(text: str) -> tuple[str, ...]:
+            wanted = tuple(text.split(","))
+            if unknown := set(wanted) - set(allowed):
+                raise argparse.ArgumentTypeError(f"{sorted(unknown)} not in {allowed}")
+            return wanted
+
+        return parse
+
+    points = (*POINTS, AT_RANDOM)
+    parser = argparse.ArgumentParser(prog="crash", description=__doc__)
+    parser.add_argument("--runs", type=int, default=RUNS, help="per point and behaviour")
+    parser.add_argument("--points", type=names(points), default=points)
+    parser.add_argument("--behaviours", type=names(BEHAVIOURS), default=BEHAVIOURS)
+    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
+    parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat")
+    parser.add_argument("--jobs", type=int, default=JOBS, help="runs at a time")
+    parser.add_argument(
+        "--durable", action="store_true", help="let PostgreSQL wait for the disk, as it should"
+    )
+    return parser.parse_args()
+
+
+def _play_all(cases: list[Case], options: argparse.Namespace) -> list[Report]:
+    waiting = iter(cases)
+    turn = threading.Lock()
+    reports: list[Report] = []
+
+    def work(number: int) -> None:
+        with parts.lane(options.seed + number) as lane:
+            while True:
+                with turn:
+                    case = next(waiting, None)
+                if case is None:
+                    return
+                report = play(case, shared, lane)
+                with turn:
+                    reports.append(report)
+                    _tell(report, len(reports), len(cases))
+
+    with parts.servers(durable=options.durable) as shared, ThreadPoolExecutor(options.jobs) as pool:
+        for future in [pool.submit(work, number) for number in range(options.jobs)]:
+            future.result()
+    return reports
+
+
+def _tell(report: Report, done: int, count: int) -> None:
+    case = report.case
+    if report.violations:
+        again = f"--seed {case.seed} --first {case.number} --runs 1"
+        print(
+            f"FAILED {case.point} {case.behaviour}: {'; '.join(report.violations)}"
+            f" [{again} --points {case.point} --behaviours {case.behaviour}]",
+            flush=True,
+        )
+        print(report.log, file=sys.stderr, flush=True)
+    elif done % 50 == 0:
+        print(f"{done} of {count}", file=sys.stderr, flush=True)
+
+
+def _table(reports: list[Report]) -> str:
+    lines = [
+        "| point | behaviour | runs | orders | died there | duplicates | lost | ended as "
+        "| s p50 | s max |",
+        "|---|---|---:|---:|---:|---:|---:|---|---:|---:|",
+    ]
+    groups: dict[tuple[str, str], list[Report]] = {}
+    for report in reports:
+        groups.setdefault((report.case.point, report.case.behaviour), []).append(report)
+    for (point, behaviour), group in sorted(groups.items()):
+        lines.append(_row(point, behaviour, group))
+    lines.append(_row("all", "", reports))
+    return "\n".join(lines)
+
+
+def _row(point: str, behaviour: str, group: list[Report]) -> str:
+    ends: Counter[str] = Counter()
+    for report in group:
+        ends += report.ends
+    told = ", ".join(f"{state} {count}" for state, count in ends.most_common())
+    seconds = [report.quiet_s for report in group] or [0.0]
+    return (
+        f"| {point} | {behaviour} | {len(group)} | {sum(r.orders for r in group)} "
+        f"| {sum(r.died_of_point for r in group)} | {sum(r.duplicates for r in group)} "
+        f"| {sum(r.lost for r in group)} | {told} "
+        f"| {statistics.median(seconds):.1f} | {max(seconds):.1f} |"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
