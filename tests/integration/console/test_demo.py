@@ -35,6 +35,7 @@ REPORTED = {
     "database_url",
 }
 ANNOUNCED = {"pid", "redis_url", "health_url", "rest_root", "ws_root"}
+pytestmark = pytest.mark.slow
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
 
