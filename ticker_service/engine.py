@@ -37,6 +37,8 @@ REBALANCE_MS: Final = 1_000
 INSTRUMENTS_MS: Final = 30_000
 """A Redis that lost its data gets the instruments back within this."""
 FRAME_AGE_MS_READY_MAX: Final = 5_000
+TEXT_INTERVAL_NS: Final = 1_000_000_000
+TEXT_CHARACTERS_MAX: Final = 500
 PUBLISH_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
 
 
@@ -57,9 +59,12 @@ class Health:
     """What the engine knows of itself at one moment; ages in milliseconds."""
 
     is_ready: bool
+    reason: str
     feed: FeedState
     connections: dict[int, str]
     frame_age_ms: float | None
+    tick_age_ms: float | None
+    publish_failing_ms: float | None
     subscribed: int
     books: tuple[str, ...]
     epoch: int
@@ -100,10 +105,11 @@ class Engine:
             universe, config, publisher, surroundings=surroundings, pause=self._pause
         )
         self._connections: dict[int, _Connection] = {}
-        self._last_frame_ns = 0
         self._is_stopping = False
+        self._said_at_ns = 0
         self._connected = telemetry.gauge("feed_connections_up", "Connections that are open")
-        self._inbox_bytes = telemetry.gauge("inbox_bytes", "Frames waiting for the tick path")
+        waiting = telemetry.gauge("inbox_bytes", "Frames waiting for the tick path")
+        waiting.set_function(lambda: self._inbox.waiting_bytes)
         self._dropped = telemetry.counter("inbox_frames_dropped_total", "Frames lost to overflow")
         self._texts = telemetry.counter("feed_texts_total", "Text messages received", ["kind"])
 
@@ -138,18 +144,32 @@ class Engine:
 
     def health(self) -> Health:
         """Return what is known now; ready means frames are coming and go out priced."""
-        age_ms = None
-        if self._last_frame_ns:
-            age_ms = (self._clock.now_ns() - self._last_frame_ns) / NS_PER_MS
+        now_ns = self._clock.now_ns()
         feed = self._worst(self._carrying())
+        frame_age_ms = _age_ms(now_ns, self._inbox.last_frame_ns)
+        tick_age_ms = _age_ms(now_ns, self._path.last_tick_ns)
+        failing_ms = _age_ms(now_ns, self._path.failing_since_ns)
+        reason = ""
+        if self._is_stopping:
+            reason = "stopping"
+        elif feed is not FeedState.UP:
+            reason = f"feed {feed}"
+        elif frame_age_ms is None or frame_age_ms > FRAME_AGE_MS_READY_MAX:
+            reason = "no frames"
+        elif failing_ms is not None:
+            reason = "redis does not confirm"
+        elif tick_age_ms is None:
+            reason = "no tick yet"
+        elif not self._window.is_open:
+            reason = "an underlying has no price yet"
         return Health(
-            is_ready=feed is FeedState.UP
-            and age_ms is not None
-            and age_ms <= FRAME_AGE_MS_READY_MAX
-            and not self._is_stopping,
+            is_ready=not reason,
+            reason=reason,
             feed=feed,
             connections={n: str(c.state) for n, c in sorted(self._connections.items())},
-            frame_age_ms=age_ms,
+            frame_age_ms=frame_age_ms,
+            tick_age_ms=tick_age_ms,
+            publish_failing_ms=failing_ms,
             subscribed=int(np.count_nonzero(self._window.wanted)),
             books=self.universe.books,
             epoch=self.epoch,
@@ -192,7 +212,6 @@ class Engine:
     async def _flush_inbox(self) -> None:
         """Carry everything that waits down the path, frames and events in their order."""
         taken = self._inbox.take()
-        self._inbox_bytes.set(0)
         if taken.overflow:
             self._dropped.inc(taken.overflow.frames)
             await self._path.announce_gap(
@@ -213,7 +232,6 @@ class Engine:
 
     async def _flush(self, frames: list[Frame]) -> None:
         if frames:
-            self._last_frame_ns = frames[-1].received_at_ns
             await self._path.flush(frames, self._window.wanted)
             # The first price of an underlying opens its window at once, not at the next pulse.
             if not self._window.is_open:
@@ -250,9 +268,20 @@ class Engine:
                     if self._orders is not None:
                         self._orders.take_update(event.data)
                 else:
-                    log.warning("feed_text", kind=event.kind, data=str(event.data)[:500])
+                    await self._broker_says(event)
         states = [connection.state for connection in self._connections.values()]
         self._connected.set(states.count(FeedState.UP))
+
+    async def _broker_says(self, event: FeedText) -> None:
+        """Pass on what the broker says in words, such as that it ignored a subscription."""
+        if event.at_ns - self._said_at_ns < TEXT_INTERVAL_NS:
+            return  # counted above; one a second says it
+        self._said_at_ns = event.at_ns
+        words = str(event.data)[:TEXT_CHARACTERS_MAX]
+        log.warning("feed_text", kind=event.kind, data=words)
+        if event.kind in {"error", "message"}:
+            state = f"feed_{event.kind}"
+            await self._path.announce_status(self._books_of(event.connection), state, words)
 
     async def _feed_up(self, event: FeedUp) -> None:
         connection = self._connections.setdefault(event.connection, _Connection())
@@ -278,6 +307,7 @@ class Engine:
             reason=event.reason,
             silent_ms=(event.at_ns - event.last_frame_ns) // NS_PER_MS,
         )
+        self._path.doubt(self._rows_of(event.connection))
         # Several failed attempts are one outage: it began with the last frame before the first.
         is_news = not connection.down_since_ns or event.login_required
         connection.down_since_ns = connection.down_since_ns or event.last_frame_ns
@@ -323,3 +353,7 @@ class Engine:
 
     async def _pause(self, attempt: int) -> None:
         await asyncio.sleep(PUBLISH_RETRY.delay_s(attempt, self._chance))
+
+
+def _age_ms(now_ns: int, then_ns: int) -> float | None:
+    return (now_ns - then_ns) / NS_PER_MS if then_ns else None

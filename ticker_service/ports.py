@@ -36,7 +36,7 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedUp:
-    """A connection is open and about to ask for its instruments; no tick of it came before."""
+    """A connection is open and has asked for its instruments; its ticks come after this."""
 
     connection: int
     at_ns: int

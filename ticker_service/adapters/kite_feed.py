@@ -165,8 +165,15 @@ class _Connection:
             return await self._converse(socket, sink)
 
     async def _converse(self, socket: ClientConnection, sink: FeedSink) -> FeedDown:
+        # The first subscription goes out before anything is read, and FeedUp before anything that
+        # was: what comes meanwhile waits in the library, so that no tick overtakes the gap (M6).
+        actual = dict(self._desired)
+        self._changed.clear()
+        if not await self._request(socket, {}, actual):
+            return self._down("closed_while_subscribing")
+        sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
         async with asyncio.TaskGroup() as tasks:
-            writer = tasks.create_task(self._keep_subscribed(socket, sink))
+            writer = tasks.create_task(self._keep_subscribed(socket, actual))
             try:
                 reason = await self._read(socket, sink)
             finally:
@@ -191,27 +198,29 @@ class _Connection:
         except ConnectionClosed as error:
             return f"closed_{error.rcvd.code}" if error.rcvd else "closed_abruptly"
 
-    async def _keep_subscribed(self, socket: ClientConnection, sink: FeedSink) -> None:
-        """Bring the server's subscription to what is wanted, at once and on every change."""
-        actual: dict[int, Mode] = {}
-        is_first = True
+    async def _keep_subscribed(self, socket: ClientConnection, actual: dict[int, Mode]) -> None:
+        """Bring the server's subscription to what is wanted, on every change."""
         while True:
+            await self._changed.wait()
             self._changed.clear()
             desired = dict(self._desired)
-            if is_first:
-                # Before the first request, so that no tick can overtake it: the gap that this
-                # announces comes before what follows the gap (M6).
-                sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
-                is_first = False
-            try:
-                for message in _difference(actual, desired):
-                    async with asyncio.timeout(SEND_S_MAX):
-                        await socket.send(message)
-            except (ConnectionClosed, TimeoutError):
-                # The reader sees the same socket and says what became of it.
+            if not await self._request(socket, actual, desired):
+                # A request that did not leave would be missing for ever: begin anew.
+                await socket.close()
                 return
             actual = desired
-            await self._changed.wait()
+
+    async def _request(
+        self, socket: ClientConnection, actual: Mapping[int, Mode], desired: Mapping[int, Mode]
+    ) -> bool:
+        """Send what turns one subscription into the other; return whether all of it left."""
+        try:
+            for message in _difference(actual, desired):
+                async with asyncio.timeout(SEND_S_MAX):
+                    await socket.send(message)
+        except (ConnectionClosed, TimeoutError):
+            return False
+        return True
 
     def _text(self, message: str) -> FeedText:
         """Read a text message; one we cannot read is passed on as such, never fatal."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
     from ticker_service.ports import Outgoing
 
 SOCKET_S_MAX: Final = 2.0
+REFUSALS_PER_WARNING: Final = 100
+
+log = structlog.get_logger()
 
 
 class RedisPublisher:
     """Sends to the server of one URL; the URL may hold a password and is never shown."""
 
     def __init__(self, url: str) -> None:
+        self.refused_values = 0
         self._redis: Redis = Redis.from_url(
             url,
             retry=Retry(NoBackoff(), 0),
@@ -60,9 +65,19 @@ class RedisPublisher:
         for key, value, lifetime_ms in outgoing.values:
             pipeline.set(key, value, px=lifetime_ms)
         try:
-            await pipeline.execute()
+            answers = await pipeline.execute(raise_on_error=False)
         except (RedisError, OSError) as error:
             raise PublishError(f"Redis did not confirm: {_words(error)}") from error
+        refused = [answer for answer in answers if isinstance(answer, Exception)]
+        if not refused:
+            return
+        if any(isinstance(answer, Exception) for answer in answers[: len(outgoing.messages)]):
+            raise PublishError(f"Redis refused a message: {_words(refused[0])}")
+        # A full memory or a missing right must not stop the ticks: a key that is not renewed ends
+        # by itself, and a reader that finds none waits for one.
+        self.refused_values += len(refused)
+        if self.refused_values % REFUSALS_PER_WARNING == len(refused):
+            log.warning("snapshot_refused", refused=self.refused_values, error=_words(refused[0]))
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -52,6 +52,8 @@ class Inbox:
         self._bytes = 0
         self._memory_bytes = 0
         self._taken_at_ns = clock.monotonic_ns() - config.interval_ms * NS_PER_MS
+        self.last_frame_ns = 0
+        """When the last frame was received, taken or not; ns since the Unix epoch."""
         self._overflow: Overflow | None = None
         self._arrived = asyncio.Event()
         self._urgent = asyncio.Event()
@@ -63,6 +65,7 @@ class Inbox:
 
     def put_frame(self, frame: Frame) -> None:
         """Take a frame, dropping the oldest ones if it would not fit."""
+        self.last_frame_ns = frame.received_at_ns
         self._append(frame)
         self._bytes += len(frame.payload)
         self._make_room()

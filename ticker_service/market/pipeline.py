@@ -7,7 +7,7 @@ the rows that only a moving forward has repriced.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
@@ -34,6 +34,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+ATTEMPTS_PER_WARNING: Final = 30
+"""Sends are a second apart by then, so an outage is in the log twice a minute."""
+
 
 class TickPath:
     """The steps of the tick path with the state they share."""
@@ -59,9 +62,13 @@ class TickPath:
         clock = surroundings.clock
         self.universe = universe
         self.latest = LatestTable(universe)
-        self.pricer = Pricer(universe, self.latest, config.pricing)
+        self.pricer = Pricer(universe, self.latest, config.pricing, mode=config.subscription.mode)
         # A wall clock in microseconds grows from run to run and fits a JavaScript number.
         self.announcer = Announcer(universe, config.publish, epoch=clock.now_ns() // NS_PER_US)
+        self.failing_since_ns = 0
+        """When Redis stopped confirming, ns since the Unix epoch; 0 while it does."""
+        self.last_tick_ns = 0
+        """When the last frame that held an acceptable tick was received; 0 before the first."""
         self._config = config
         self._publisher = publisher
         self._clock = clock
@@ -82,6 +89,7 @@ class TickPath:
         if not len(accepted.rows):
             return
         now_ns = self._clock.now_ns()
+        self.last_tick_ns = int(accepted.ticks.received_at_ns[-1])
         self.latest.merge(accepted.rows, accepted.ticks)
         batches = batch.by_book(
             accepted.rows,
@@ -152,6 +160,10 @@ class TickPath:
         self.pricer.forget(rows)
         self._published_forward[rows] = np.nan
 
+    def doubt(self, rows: NDArray[np.intp]) -> None:
+        """Call what is known of some instruments stale, because their feed is lost."""
+        self.pricer.doubt(rows)
+
     async def announce_status(self, books: Sequence[int], state: str, reason: str) -> None:
         """Tell the subscribers of some books what their feed is doing."""
         now_ns = self._clock.now_ns()
@@ -200,11 +212,13 @@ class TickPath:
                 await self._publisher.send(outgoing)
             except PublishError as error:
                 self._metrics.failures.inc()
-                if attempt == 0:
-                    log.warning("publish_failed", error=str(error))
+                self.failing_since_ns = self.failing_since_ns or self._clock.now_ns()
+                if attempt % ATTEMPTS_PER_WARNING == 0:
+                    log.warning("publish_failed", attempts=attempt + 1, error=str(error))
                 await self._pause(attempt)
                 attempt += 1
             else:
+                self.failing_since_ns = 0
                 if attempt:
                     log.info("publish_recovered", attempts=attempt)
                 return

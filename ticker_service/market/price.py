@@ -18,6 +18,7 @@ import numpy as np
 
 from ticker_service.constants import NS_PER_MS
 from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.tick import Mode
 from ticker_service.domain.universe import ABSENT
 from ticker_service.market import quotes
 from ticker_service.market.forwards import Forwards, ForwardSource
@@ -42,7 +43,7 @@ class Leg(IntEnum):
 
 _VALUED: Final = (PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE)
 """Statuses that keep their values."""
-_DELTA, _VEGA = 1, 4
+_DELTA, _GAMMA, _THETA, _VEGA, _RHO = range(1, 6)
 """Rows of the kernel's output."""
 
 
@@ -73,8 +74,19 @@ class Priced:
 class Pricer:
     """Each option's last solution, and the forwards; owned by the pipeline's task."""
 
-    def __init__(self, universe: Universe, latest: LatestTable, config: PricingConfig) -> None:
+    def __init__(
+        self,
+        universe: Universe,
+        latest: LatestTable,
+        config: PricingConfig,
+        *,
+        mode: Mode = Mode.LTP,
+    ) -> None:
+        """Take the parts; packets of a lesser mode than ``mode`` are not priced."""
         rows = len(universe)
+        self._mode = mode
+        self._awaits_news = np.ones(rows, np.bool_)
+        self._is_kept = np.zeros(rows, np.bool_)
         self.forwards = Forwards(universe, config)
         self._universe = universe
         self._latest = latest
@@ -103,7 +115,11 @@ class Pricer:
         is_option = universe.is_option[rows]
         options = rows[is_option]
         if len(options):
-            self._take_quotes(options, ticks.take(is_option))
+            of_options = ticks.take(is_option)
+            # Full packets bear a stamp, by which their age is known; the lesser ones do not.
+            self._is_kept[options] = self._awaits_news[options] & (of_options.mode < Mode.FULL)
+            self._awaits_news[options] = False
+            self._take_quotes(options, of_options)
         expiries = (
             np.unique(universe.expiry[options]).tolist()
             if is_option.all()
@@ -129,11 +145,17 @@ class Pricer:
             self._universe.price_step[options],
             trade_age_ns_max=self._config.trade_age_ms_max * NS_PER_MS,
         )
-        self._mid[options] = chosen.mid
+        # Between `subscribe` and `mode` Kite sends packets of its own default mode; without depth
+        # they say less than what is about to come, and would be priced on an old trade.
+        is_lesser = ticks.mode < self._mode
+        # What Kite kept from earlier has no stamp in the lesser modes: doubt it until news comes.
+        is_kept = self._is_kept[options] & (chosen.status == PriceStatus.OK)
+        self._mid[options] = np.where(is_lesser | is_kept, np.nan, chosen.mid)
         self._half_spread[options] = chosen.half_spread
-        self._price[options] = chosen.price
-        self._price_source[options] = chosen.source
-        self._status[options] = chosen.status
+        self._price[options] = np.where(is_lesser, np.nan, chosen.price)
+        self._price_source[options] = np.where(is_lesser, PriceSource.NONE, chosen.source)
+        status = np.where(is_kept, PriceStatus.STALE, chosen.status)
+        self._status[options] = np.where(is_lesser, PriceStatus.NO_PRICE, status)
 
     def _solve_latecomers(self, expiries: NDArray[np.intp], now_ns: int) -> None:
         """Solve what ticked while its expiry had no forward; it may not tick again for long."""
@@ -170,6 +192,7 @@ class Pricer:
         status = np.where(has_price & (solved != PriceStatus.OK), solved, quoted)
         status[has_price & np.isnan(forward)] = PriceStatus.NO_FORWARD
         is_vague = self._is_vague(options, solution, self.forwards.dispersion[expiry])
+        is_vague |= self.forwards.source[expiry] == ForwardSource.SPOT_CARRY
         status[(status == PriceStatus.OK) & is_vague] = PriceStatus.UNRELIABLE
         self._volatility[options] = solution[0]
         self._status[options] = status
@@ -193,6 +216,13 @@ class Pricer:
             column[rows] = np.nan
         self._price_source[rows] = PriceSource.NONE
         self._status[rows] = PriceStatus.NO_PRICE
+        self._awaits_news[rows] = True
+
+    def doubt(self, rows: NDArray[np.intp]) -> None:
+        """Call what was solved stale: its feed is lost, and a tick alone makes it good again."""
+        rows = rows[self._universe.is_option[rows]]
+        self._status[rows[self._status[rows] == PriceStatus.OK]] = PriceStatus.STALE
+        self._awaits_news[rows] = True
 
     def columns(self, rows: NDArray[np.intp], *, now_ns: int) -> Priced:
         """Return what goes out for the given rows at the forwards of now.
@@ -223,17 +253,20 @@ class Pricer:
         is_expired = is_option & (years <= 0.0)
         status[is_expired] = PriceStatus.EXPIRED
         greeks[:, ~is_valued | is_expired] = np.nan
-        too_flat = (status == PriceStatus.OK) & (greeks[_VEGA] < universe.price_step[rows])
-        status[too_flat] = PriceStatus.UNRELIABLE
+        status[(status == PriceStatus.OK) & self._is_old_trade(leg, now_ns)] = PriceStatus.STALE
+        # No fixed rate is the market's carry: greeks.md §4.2 found it off by volatility points.
+        is_doubtful = greeks[_VEGA] < universe.price_step[rows]
+        is_doubtful |= forwards.source[expiry] == ForwardSource.SPOT_CARRY
+        status[(status == PriceStatus.OK) & is_doubtful] = PriceStatus.UNRELIABLE
         volatility = np.where(is_valued & ~is_expired, self._volatility[leg], np.nan)
         return Priced(
             is_option=is_option,
             implied_volatility=volatility,
             delta=greeks[_DELTA],
-            gamma=greeks[2],
-            theta=greeks[3],
+            gamma=greeks[_GAMMA],
+            theta=greeks[_THETA],
             vega=greeks[_VEGA],
-            rho=greeks[5],
+            rho=greeks[_RHO],
             price_used=self._price[rows],
             price_source=self._price_source[rows],
             forward=forward,
@@ -246,6 +279,14 @@ class Pricer:
             iv_status=status,
             iv_leg=np.where(leg == rows, Leg.OWN, Leg.OTHER).astype(np.uint8),
         )
+
+    def _is_old_trade(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.bool_]:
+        """Return where a last trade stands for the price and has grown old since it came."""
+        traded_ns = self._latest.ticks.last_trade_ts_ns[rows]
+        limit_ns = self._config.trade_age_ms_max * NS_PER_MS
+        is_old: NDArray[np.bool_] = (traded_ns > 0) & (now_ns - traded_ns > limit_ns)
+        is_old &= self._price_source[rows] == PriceSource.LTP
+        return is_old
 
     def _leg(
         self, rows: NDArray[np.intp], forward: NDArray[np.float64], now_ns: int

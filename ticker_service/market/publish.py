@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 WIRE_VERSION: Final = 1
 SNAPSHOT_LIFETIME_MS: Final = 5_000
 """A snapshot outlives its publisher by no more than this: an old one must not look like news."""
-INSTRUMENTS_LIFETIME_MS: Final = 86_400_000
+INSTRUMENTS_LIFETIME_MS: Final = 120_000
+"""Renewed every 30 s; what nobody publishes any more should not look as if somebody did."""
 Columns = dict[str, Any]
 
 

@@ -66,14 +66,16 @@ def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: i
         One price, source and status per row.
     """
     bid, ask = ticks.bid_price[0], ticks.ask_price[0]
-    has_bid, has_ask = bid > 0.0, ask > 0.0
+    # A price for no quantity is nobody's offer.
+    has_bid = (bid > 0.0) & (ticks.bid_quantity[0] != 0)
+    has_ask = (ask > 0.0) & (ticks.ask_quantity[0] != 0)
     spread = ask - bid
     mid = 0.5 * (bid + ask)
     is_tight = (spread <= SPREAD_RATIO_MAX * mid) | (
         spread <= (SPREAD_STEPS_ALWAYS_SANE + _HALF_STEP) * price_step
     )
     is_sane = has_bid & has_ask & (spread >= 0.0) & is_tight
-    has_trade = ticks.ltp > 0.0
+    has_trade = (ticks.ltp > 0.0) & ~_is_contradicted(ticks.ltp, bid, ask, has_bid, has_ask)
     traded_ago = ticks.received_at_ns - ticks.last_trade_ts_ns
     stamped_ago = ticks.received_at_ns - ticks.exchange_ts_ns
     is_kept = (ticks.exchange_ts_ns > 0) & (stamped_ago > trade_age_ns_max)
@@ -95,3 +97,20 @@ def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: i
         source=source,
         status=status,
     )
+
+
+def _is_contradicted(
+    ltp: NDArray[np.float64],
+    bid: NDArray[np.float64],
+    ask: NDArray[np.float64],
+    has_bid: NDArray[np.bool_],
+    has_ask: NDArray[np.bool_],
+) -> NDArray[np.bool_]:
+    """Return where somebody would trade better than the last trade now: it no longer speaks.
+
+    A crossed quote leaves the range between its sides.
+    """
+    lowest = np.where(has_bid, np.where(has_ask, np.minimum(bid, ask), bid), 0.0)
+    highest = np.where(has_ask, np.where(has_bid, np.maximum(bid, ask), ask), np.inf)
+    is_contradicted: NDArray[np.bool_] = (ltp < lowest) | (ltp > highest)
+    return is_contradicted

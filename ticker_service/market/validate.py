@@ -59,7 +59,8 @@ def plausible(ticks: Ticks, universe: Universe, *, wanted: NDArray[np.bool_]) ->
         UNKNOWN_TOKEN: rows == ABSENT,
         NOT_SUBSCRIBED: ~wanted[rows],
         IMPOSSIBLE_PRICE: _impossible_price(ticks),
-        FUTURE_TIME: ticks.exchange_ts_ns > ticks.received_at_ns + EXCHANGE_CLOCK_AHEAD_NS_MAX,
+        FUTURE_TIME: np.maximum(ticks.exchange_ts_ns, ticks.last_trade_ts_ns)
+        > ticks.received_at_ns + EXCHANGE_CLOCK_AHEAD_NS_MAX,
     }
     rejected: Counter[str] = Counter()
     keep = np.ones(len(ticks), np.bool_)
@@ -88,6 +89,8 @@ def _impossible_price(ticks: Ticks) -> NDArray[np.bool_]:
     bad_ltp = ~(ticks.ltp > 0.0) & ~never_traded
     # NaN (an empty level) compares False here, as it should.
     bad_depth = (ticks.bid_price <= 0.0).any(axis=0) | (ticks.ask_price <= 0.0).any(axis=0)
-    bad_range = (ticks.high < ticks.low) & (ticks.low > 0.0)
+    bad_range = ticks.high < ticks.low
+    for price in (ticks.open, ticks.high, ticks.low, ticks.close, ticks.average_price):
+        bad_range |= price <= 0.0
     impossible: NDArray[np.bool_] = bad_ltp | bad_depth | bad_range
     return impossible

@@ -22,6 +22,7 @@ from small_exchange import (
 
 from ticker_service.config import PricingConfig
 from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.tick import Mode
 from ticker_service.market.forwards import ForwardSource
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Leg, Priced, Pricer
@@ -266,7 +267,52 @@ def test_the_spot_can_be_what_brings_the_forward(desk: Desk) -> None:
     row = desk.call(24_500.0)
     desk.quote([row])
     desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=FORWARD)
-    assert desk.statuses([row]) == {PriceStatus.OK}
+    assert desk.columns([row]).implied_volatility[0] > 0.0
+
+
+def test_what_rests_on_spot_and_carry_is_never_called_good(desk: Desk) -> None:
+    desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=FORWARD)
+    desk.quote([desk.call(24_000.0)])
+    assert desk.statuses([desk.call(24_000.0)]) == {PriceStatus.UNRELIABLE}
+
+
+def test_a_packet_of_a_lesser_mode_than_asked_for_is_not_priced(desk: Desk) -> None:
+    full = Pricer(desk.chosen, desk.latest, desk.config, mode=Mode.FULL)
+    desk.pricer = full
+    rows = desk.options()
+    desk.quote(rows)
+    row = desk.call(24_500.0)
+    desk.tick([row], ltp=desk.truth([row])["price"], mode=int(Mode.QUOTE))
+    assert desk.columns([row]).price_source[0] == PriceSource.NONE
+    assert desk.statuses([row]) == {PriceStatus.NO_PRICE}
+
+
+def test_the_first_packet_without_a_stamp_is_stale_until_the_next(desk: Desk) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    price = desk.truth([row])["price"]
+    desk.pricer.doubt(np.array([row]))
+    desk.tick([row], ltp=price, mode=int(Mode.LTP))
+    first = desk.statuses([row])
+    desk.tick([row], ltp=price, mode=int(Mode.LTP))
+    assert (first, desk.statuses([row])) == ({PriceStatus.STALE}, {PriceStatus.OK})
+
+
+def test_what_was_good_is_stale_once_its_feed_is_lost(desk: Desk) -> None:
+    rows = [desk.call(24_500.0), desk.put(24_000.0)]
+    desk.quote(desk.options())
+    desk.pricer.doubt(np.array(rows))
+    assert desk.statuses(rows) == {PriceStatus.STALE}
+
+
+def test_a_trade_that_grows_old_after_it_came_turns_stale(desk: Desk) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    price = desk.truth([row])["price"]
+    desk.tick([row], ltp=price, last_trade_ts_ns=desk.now_ns - 50 * SECOND_NS)
+    young = desk.statuses([row])
+    desk.now_ns += 20 * SECOND_NS
+    assert (young, desk.statuses([row])) == ({PriceStatus.OK}, {PriceStatus.STALE})
 
 
 def test_an_option_priced_late_keeps_being_stale_if_it_was(desk: Desk) -> None:

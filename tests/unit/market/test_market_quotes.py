@@ -76,15 +76,36 @@ def test_without_a_sane_quote_or_a_trade_there_is_no_price_but_a_reason(
     "columns",
     [
         pytest.param({}, id="no-quote"),
-        pytest.param({"bid_price": 100.0}, id="one-sided"),
-        pytest.param({"bid_price": 101.0, "ask_price": 100.0}, id="crossed"),
-        pytest.param({"bid_price": 0.05, "ask_price": 40.0}, id="too-wide"),
+        pytest.param({"bid_price": 98.0}, id="one-sided"),
+        pytest.param({"bid_price": 101.0, "ask_price": 98.0}, id="crossed"),
+        pytest.param({"bid_price": 50.0, "ask_price": 190.0}, id="too-wide"),
     ],
 )
 def test_the_last_trade_speaks_where_the_quote_cannot(columns: dict[str, float]) -> None:
     chosen = choose(ltp=99.0, last_trade_ts_ns=NOW_NS - MINUTE_NS, **columns)
     assert summary(chosen) == (PriceStatus.OK, PriceSource.LTP)
     assert chosen.price[0] == 99.0
+
+
+@pytest.mark.parametrize(
+    ("columns", "status"),
+    [
+        pytest.param({"bid_price": 100.0}, PriceStatus.ONE_SIDED, id="bid-above"),
+        pytest.param({"ask_price": 90.0}, PriceStatus.ONE_SIDED, id="ask-below"),
+        pytest.param({"bid_price": 101.0, "ask_price": 100.0}, PriceStatus.CROSSED, id="crossed"),
+        pytest.param({"bid_price": 0.05, "ask_price": 40.0}, PriceStatus.NO_PRICE, id="too-wide"),
+    ],
+)
+def test_a_last_trade_that_the_book_contradicts_does_not_speak(
+    columns: dict[str, float], status: PriceStatus
+) -> None:
+    chosen = choose(ltp=99.0, last_trade_ts_ns=NOW_NS - MINUTE_NS, **columns)
+    assert summary(chosen) == (status, PriceSource.NONE)
+
+
+def test_a_quote_for_no_quantity_is_nobody_s() -> None:
+    chosen = choose(bid_price=98.0, ask_price=100.0, bid_quantity=0, ask_quantity=0)
+    assert summary(chosen) == (PriceStatus.NO_PRICE, PriceSource.NONE)
 
 
 def test_a_last_trade_never_votes_in_the_parity() -> None:
