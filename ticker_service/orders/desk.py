@@ -138,6 +138,11 @@ class AccountDesk:
         self._work.ring()
         self._book_wanted.ring()
 
+    def stop(self) -> None:
+        """Take no more orders; what was sent is recorded or left to recovery in bounded time."""
+        self.state = DeskState.STOPPING
+        self._executor.stop()
+
     def writer_is_lost(self) -> None:
         """Give the account up: another process may hold its lock by now."""
         self._lost.set()

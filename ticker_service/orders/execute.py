@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 JOURNAL_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
+LAST_TRIES_S: Final = 3.0
+"""When told to stop without a journal, an answer that came by its deadline gets so long."""
 WINDOW_CLOSED: Final = "send window closed"
 
 
@@ -73,6 +75,16 @@ class Executor:
         self._clock = surroundings.clock
         self._chance = surroundings.chance
         self.reach = reach
+        self._gives_up_ns: int | None = None
+
+    def stop(self) -> None:
+        """Let what was sent be recorded within its deadline and a little; recovery has the rest.
+
+        Without a journal a stop would wait for ever; the journal says SENDING, and the next process
+        looks for the order in the broker's book, as it does after a crash.
+        """
+        limit_s = self._config.request_s_max + LAST_TRIES_S
+        self._gives_up_ns = self._clock.monotonic_ns() + int(limit_s * NS_PER_S)
 
     async def send(self, task: OrderTask, target: OrderTask | None) -> OrderTask:
         """Carry one READY task to the broker, at most once.
@@ -203,6 +215,9 @@ class Executor:
             except JournalUnavailable as error:
                 if not attempt:
                     log.warning("outcome_not_recorded", task_id=str(task.task_id), error=str(error))
+                if self._gives_up():
+                    log.warning("outcome_left_to_recovery", task_id=str(task.task_id))
+                    raise
                 await asyncio.sleep(JOURNAL_RETRY.delay_s(attempt, self._chance))
                 attempt += 1
 
@@ -212,12 +227,17 @@ class Executor:
             try:
                 present = await self._journal.task(task.task_id)
             except JournalUnavailable:
+                if self._gives_up():
+                    raise
                 await asyncio.sleep(JOURNAL_RETRY.delay_s(attempt, self._chance))
                 attempt += 1
             else:
                 if present is None:
                     raise TaskMoved(f"task_id={task.task_id} is not in the journal")
                 return present
+
+    def _gives_up(self) -> bool:
+        return self._gives_up_ns is not None and self._clock.monotonic_ns() >= self._gives_up_ns
 
     async def _end_unsent(
         self, task: OrderTask, state: TaskState, code: str, reason: str

@@ -76,7 +76,7 @@ class OrderOffice:
                 ]
                 await stop.wait()
                 for desk in self.front.desks.values():
-                    desk.state = DeskState.STOPPING
+                    desk.stop()
                 for task in work:
                     task.cancel()
         finally:
