@@ -263,6 +263,7 @@ class World:
     access_token: str
     ledger_from: int
     is_durable: bool = False
+    daemons: list[Daemon] = field(default_factory=list)
 
     @property
     def bearer(self) -> str:
@@ -302,7 +303,9 @@ class World:
             "journal_may_be_volatile": str(not self.is_durable).lower(),
             **SCALED,
         }
-        return self.servers.nursery.start(settings | more)
+        daemon = self.servers.nursery.start(settings | more)
+        self.daemons.append(daemon)
+        return daemon
 
     # --- the broker's side ----------------------------------------------------------------------
 
@@ -353,9 +356,7 @@ class World:
         return self.rows("SELECT * FROM order_attempt WHERE account = %s", self.account)
 
     def last_seq(self) -> int:
-        found = self.rows(
-            "SELECT last_seq FROM account_sequence WHERE account = %s", self.account
-        )
+        found = self.rows("SELECT last_seq FROM account_sequence WHERE account = %s", self.account)
         return int(found[0]["last_seq"]) if found else 0
 
     # --- what subscribers get -------------------------------------------------------------------
@@ -416,7 +417,11 @@ def world(shared: Servers, one_lane: Lane, **own: Any) -> Iterator[World]:
             ledger_from=one_lane.beside.part.ledger.last_number,
             **own,
         )
-        yield made
+        try:
+            yield made
+        finally:
+            for daemon in made.daemons:
+                daemon.kill()
         with redis.Redis.from_url(made.redis_url) as client:
             client.delete(f"{made.prefix}orderlog:{made.account}")
 
@@ -433,19 +438,24 @@ class Door:
     """A caller's socket at the daemon; frames out, answers by ``request_id`` as they come."""
 
     def __init__(self, world: World, daemon: Daemon) -> None:
+        self._open = contextlib.ExitStack()
         try:
-            self._socket: ClientConnection = connect(
-                daemon.facts()["orders_ws_url"],
-                additional_headers={"Authorization": f"Bearer {world.bearer}"},
-                compression=None,
-                proxy=None,
-                open_timeout=DEADLINE_S,
-                close_timeout=1.0,
+            self._socket: ClientConnection = self._open.enter_context(
+                connect(
+                    daemon.facts()["orders_ws_url"],
+                    additional_headers={"Authorization": f"Bearer {world.bearer}"},
+                    compression=None,
+                    proxy=None,
+                    open_timeout=DEADLINE_S,
+                    close_timeout=1.0,
+                )
             )
             hello = orjson.loads(self._socket.recv(DEADLINE_S))
         except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
+            self.close()
             raise DaemonGone(str(error)) from error
         if hello["op"] == "error":
+            self.close()
             raise AssertionError(hello)
         self.answers: dict[str, dict[str, Any]] = {}
 
@@ -481,7 +491,7 @@ class Door:
         return self.answers[key]
 
     def close(self) -> None:
-        self._socket.close()
+        self._open.close()
 
 
 @contextlib.contextmanager
