@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 DEADLINE_S = 15.0
 BOOK = "NIFTY"
-NO_RECONNECT = "a lost connection ends the iteration with redis' ConnectionError"
 
 
 @pytest.fixture
@@ -134,7 +133,6 @@ def test_a_book_joined_late_and_one_joined_early_agree_on_every_row(
     asyncio.run(scene())
 
 
-@pytest.mark.xfail(strict=True, reason=NO_RECONNECT)
 def test_its_connection_killed_at_redis_is_no_reason_to_be_fooled(
     published: Daemon, redis_url: str, prefix: str
 ) -> None:
@@ -187,7 +185,6 @@ class Gate:
         writer.transport.abort()
 
 
-@pytest.mark.xfail(strict=True, reason=NO_RECONNECT)
 def test_messages_lost_on_the_way_are_told_and_made_good_by_a_snapshot(
     published: Daemon, redis_url: str, prefix: str
 ) -> None:

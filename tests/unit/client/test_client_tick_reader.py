@@ -9,8 +9,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ticker_service.client import Message, TickReader
+from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -26,20 +29,37 @@ class StandInRedis:
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.asked = 0
+        self.error: Exception | None = None
+        self.channels: list[StandInChannel] = []
 
     async def get(self, key: str) -> bytes | None:
         self.asked += 1
+        if self.error:
+            raise self.error
         return self.values.get(key)
+
+    def pubsub(self, **_: object) -> StandInChannel:
+        return self.channels.pop(0)
 
 
 class StandInChannel:
-    """A subscription that has received these messages and then ends."""
+    """A subscription that has received these messages and then ends, or breaks at an error."""
 
-    def __init__(self, bodies: Sequence[dict[str, Any]]) -> None:
+    def __init__(self, bodies: Sequence[dict[str, Any] | Exception]) -> None:
         self._bodies = bodies
+        self.is_closed = False
+
+    async def subscribe(self, *_: str) -> None:
+        if not self._bodies:
+            raise RedisConnectionError("refused")
+
+    async def aclose(self) -> None:
+        self.is_closed = True
 
     async def listen(self) -> AsyncIterator[dict[str, Any]]:
         for body in self._bodies:
+            if isinstance(body, Exception):
+                raise body
             yield {"data": json.dumps(body).encode()}
 
 
@@ -51,7 +71,7 @@ class Reading:
         self.redis = StandInRedis()
         self.now_s = 1_000.0
         self.reader._redis = self.redis  # type: ignore[assignment]
-        self.reader._monotonic_s = lambda: self.now_s  # type: ignore[assignment]
+        self.reader._monotonic_s = lambda: self.now_s
 
     def snapshot(self, seq: int, *, epoch: int = EPOCH, book: str = BOOK) -> None:
         body = {"v": 1, "kind": "snapshot", "book": book, "epoch": epoch, "seq": seq}
@@ -203,6 +223,53 @@ def test_a_new_epoch_begins_anew_and_is_no_loss(reading: Reading) -> None:
     assert reading.reader.missed == 0
 
 
+def test_what_never_arrived_before_the_first_snapshot_is_no_loss(reading: Reading) -> None:
+    reading.receive("batch", 10)
+    reading.snapshot(14)
+    assert reading.receive("batch", 14) == [("snapshot", 14)]
+    assert reading.reader.missed == 0
+
+
+def test_a_loss_while_waiting_for_a_later_snapshot_is_counted(reading: Reading) -> None:
+    reading.join(10)
+    assert reading.receive("batch", 12) == [("missed", 12)]
+    assert reading.receive("batch", 15) == [("missed", 15)]
+    assert reading.reader.missed == 1 + 2
+
+
+def test_a_lower_epoch_is_followed_once_the_higher_one_is_silent(reading: Reading) -> None:
+    reading.join(10)
+    reading.snapshot(5, epoch=EPOCH - 1)
+    assert reading.receive("batch", 5, epoch=EPOCH - 1, later_s=2.9) == []
+    seen = reading.receive("batch", 6, epoch=EPOCH - 1, later_s=0.1)
+    assert seen == [("missed", 6), ("snapshot", 5), ("batch", 6)]
+    assert reading.receive("batch", 7, epoch=EPOCH - 1) == [("batch", 7)]
+    assert reading.reader.missed == 0
+
+
+def test_a_step_back_of_the_epoch_says_so(reading: Reading) -> None:
+    reading.join(10)
+    reading.now_s += 3.0
+    body = {"epoch": EPOCH - 1, "seq": 6}
+    missed = asyncio.run(reading.reader._accept(Message("batch", BOOK, body)))[0]
+    reason = "epoch_stepped_back"
+    assert missed.body == {"expected_seq": 6, "seq": 6, "epoch": EPOCH - 1, "reason": reason}
+
+
+def test_a_heartbeat_of_the_higher_epoch_keeps_the_lower_one_out(reading: Reading) -> None:
+    reading.join(10)
+    for _ in range(5):
+        assert reading.receive("heartbeat", 10, later_s=2.0) == [("heartbeat", 10)]
+        assert reading.receive("batch", 6, epoch=EPOCH - 1, later_s=2.0) == []
+
+
+def test_the_higher_epoch_wins_as_soon_as_it_speaks_again(reading: Reading) -> None:
+    reading.join(10)
+    reading.receive("batch", 6, epoch=EPOCH - 1, later_s=3.0)
+    reading.snapshot(11)
+    assert reading.receive("batch", 11) == [("snapshot", 11)]
+
+
 def test_a_publisher_of_the_past_is_ignored(reading: Reading) -> None:
     reading.join(10)
     assert reading.receive("batch", 11, epoch=EPOCH - 1) == []
@@ -248,6 +315,78 @@ def test_messages_of_a_version_we_do_not_know_are_passed_over(reading: Reading) 
         return [message.kind async for message in reading.reader]
 
     assert asyncio.run(kinds()) == ["snapshot", "batch"]
+
+
+def batch(seq: int) -> dict[str, Any]:
+    return {"v": 1, "kind": "batch", "book": BOOK, "epoch": EPOCH, "seq": seq}
+
+
+@pytest.fixture
+def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def at_once(_: float) -> None:
+        return
+
+    monkeypatch.setattr("ticker_service.client.tick_reader.asyncio.sleep", at_once)
+
+
+def read_all(reading: Reading, *channels: Sequence[dict[str, Any] | Exception]) -> Seen:
+    """Read the first channel, then those that the reader subscribes to afterwards."""
+    first, *rest = (StandInChannel(bodies) for bodies in channels)
+    reading.reader._pubsub = first  # type: ignore[assignment]
+    reading.redis.channels = rest
+
+    async def everything() -> Seen:
+        return [(message.kind, message.body["seq"]) async for message in reading.reader]
+
+    return asyncio.run(everything())
+
+
+@pytest.mark.usefixtures("_no_waiting")
+@pytest.mark.parametrize(
+    "error", [RedisConnectionError("closed"), ConnectionResetError(), TimeoutError()]
+)
+def test_a_connection_that_breaks_is_made_anew(reading: Reading, error: Exception) -> None:
+    reading.snapshot(10)
+    seen = read_all(reading, [batch(10), error], [], [], [batch(11)])
+    assert seen == [("snapshot", 10), ("batch", 11)]
+
+
+@pytest.mark.usefixtures("_no_waiting")
+def test_what_a_broken_connection_lost_is_told(reading: Reading) -> None:
+    reading.snapshot(10)
+    seen = read_all(reading, [batch(10), RedisConnectionError("closed")], [batch(13)])
+    assert seen == [("snapshot", 10), ("missed", 13)]
+    assert reading.reader.missed == 2
+
+
+@pytest.mark.usefixtures("_no_waiting")
+def test_a_refused_password_ends_the_reading(reading: Reading) -> None:
+    with pytest.raises(AuthenticationError):
+        read_all(reading, [AuthenticationError("no")])
+
+
+def test_a_snapshot_that_cannot_be_read_is_asked_for_again(reading: Reading) -> None:
+    reading.join(10)
+    reading.redis.error = RedisConnectionError("closed")
+    assert reading.receive("batch", 12) == [("missed", 12)]
+    reading.redis.error = None
+    reading.snapshot(12)
+    assert reading.receive("batch", 13) == [("snapshot", 12), ("batch", 13)]
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        *("", "canary", "http://x", "redis://h:99999", "redis://h:canary", "redis://[canary"),
+        *("redis://:canary/x@127.0.0.1:1/0", "redis://h/0?socket_timeout=canary"),
+        "redis://h/0?canary=1",
+    ],
+)
+def test_an_address_that_is_none_is_refused_without_repeating_it(url: str) -> None:
+    with pytest.raises(ConfigurationError) as refused:
+        TickReader(url, [BOOK])
+    assert "canary" not in str(refused.value)
+    assert len(str(refused.value).splitlines()) == 1
 
 
 def test_columns_are_read_as_rows() -> None:
