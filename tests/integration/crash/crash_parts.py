@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import hashlib
 import itertools
 import json
@@ -61,6 +62,14 @@ SCALED: Final[dict[str, object]] = {
 }
 """A tenth of the defaults or less. What each must outlast keeps its place: an answer is waited for
 shorter than an unknown order is given to surface, which is shorter than an order's life."""
+
+
+@functools.cache
+def http() -> httpx.Client:
+    """Return the one client; it keeps no connection, as who listens at a port changes here."""
+    return httpx.Client(
+        trust_env=False, timeout=15.0, limits=httpx.Limits(max_keepalive_connections=0)
+    )
 
 
 class Nursery:
@@ -167,7 +176,7 @@ class Daemon:
         """Return how the account's desk stands, empty when the daemon does not answer."""
         try:
             url = f"{self.facts()['health_url']}/health/ready"
-            answer = httpx.get(url, trust_env=False, timeout=5.0)
+            answer = http().get(url)
         except (httpx.HTTPError, DaemonGone):
             return ""
         return str(answer.json()["accounts"].get(account, ""))
@@ -197,10 +206,10 @@ class Lane:
         return str(self.banner["rest_root"])
 
     def fault(self, **fields: object) -> None:
-        httpx.post(f"{self.rest_root}/sim/faults", json=fields, trust_env=False).raise_for_status()
+        http().post(f"{self.rest_root}/sim/faults", json=fields).raise_for_status()
 
     def lift_faults(self) -> None:
-        httpx.delete(f"{self.rest_root}/sim/faults", trust_env=False).raise_for_status()
+        http().delete(f"{self.rest_root}/sim/faults").raise_for_status()
 
 
 @contextlib.contextmanager
@@ -264,6 +273,7 @@ class World:
     ledger_from: int
     is_durable: bool = False
     daemons: list[Daemon] = field(default_factory=list)
+    connection: psycopg.Connection[dict[str, Any]] | None = None
 
     @property
     def bearer(self) -> str:
@@ -316,7 +326,7 @@ class World:
     def ledger(self) -> list[dict[str, Any]]:
         """Return what reached the broker for this run's user, oldest first."""
         url = f"{self.lane.rest_root}/sim/ledger"
-        answer = httpx.get(url, params={"after": self.ledger_from}, trust_env=False, timeout=10.0)
+        answer = http().get(url, params={"after": self.ledger_from})
         entries: list[dict[str, Any]] = answer.json()["data"]["entries"]
         return [each for each in entries if each["user_id"] == self.user_id]
 
@@ -333,21 +343,28 @@ class World:
 
     def _ask(self, path: str, **params: str) -> Any:
         key = self.lane.banner["api_key"]
-        answer = httpx.get(
+        answer = http().get(
             self.lane.rest_root + path,
             params=params,
             headers={"Authorization": f"token {key}:{self.access_token}"},
-            trust_env=False,
-            timeout=10.0,
         )
         return answer.raise_for_status().json()["data"]
 
     # --- the journal's side ---------------------------------------------------------------------
 
     def rows(self, statement: str, *parameters: object) -> list[dict[str, Any]]:
-        """Ask the journal's tables."""
-        with psycopg.connect(self.database_url, row_factory=dict_row) as connection:
-            return connection.execute(statement, parameters).fetchall()
+        """Ask the journal's tables, over a connection that is made anew when it was lost."""
+        try:
+            return self._journal().execute(statement, parameters).fetchall()
+        except psycopg.OperationalError:
+            return self._journal().execute(statement, parameters).fetchall()
+
+    def _journal(self) -> psycopg.Connection[dict[str, Any]]:
+        if self.connection is None or self.connection.closed:
+            self.connection = psycopg.connect(
+                self.database_url, row_factory=dict_row, autocommit=True
+            )
+        return self.connection
 
     def tasks(self) -> list[dict[str, Any]]:
         return self.rows("SELECT * FROM order_task WHERE account = %s", self.account)
@@ -385,14 +402,12 @@ class World:
     ) -> httpx.Response:
         """Make one request of the caller's at the REST door."""
         root = daemon.facts()["orders_ws_url"].replace("ws://", "http://").removesuffix("/ws")
-        return httpx.request(
+        return http().request(
             method,
             root + path,
             json=body,
             params={name: str(value) for name, value in params.items()},
             headers={"Authorization": f"Bearer {self.bearer}"},
-            trust_env=False,
-            timeout=15.0,
         )
 
 
@@ -422,6 +437,8 @@ def world(shared: Servers, one_lane: Lane, **own: Any) -> Iterator[World]:
         finally:
             for daemon in made.daemons:
                 daemon.kill()
+            if made.connection is not None:
+                made.connection.close()
         with redis.Redis.from_url(made.redis_url) as client:
             client.delete(f"{made.prefix}orderlog:{made.account}")
 
@@ -528,17 +545,16 @@ def limit_order(side: str, quantity: int, price: str) -> dict[str, object]:
 def log_in(one_lane: Lane, user_id: str) -> str:
     """Log in as a browser and a server would; return the access token."""
     banner = one_lane.banner
-    with httpx.Client(trust_env=False, timeout=DEADLINE_S) as http:
-        query = {"v": "3", "api_key": banner["api_key"], "user_id": user_id}
-        redirect = http.get(banner["login_url"], params=query).headers["location"]
-        (request_token,) = parse_qs(urlsplit(redirect).query)["request_token"]
-        text = banner["api_key"] + request_token + banner["api_secret"]
-        answer = http.post(
-            banner["rest_root"] + "/session/token",
-            data={
-                "api_key": banner["api_key"],
-                "request_token": request_token,
-                "checksum": hashlib.sha256(text.encode()).hexdigest(),
-            },
-        )
+    query = {"v": "3", "api_key": banner["api_key"], "user_id": user_id}
+    redirect = http().get(banner["login_url"], params=query).headers["location"]
+    (request_token,) = parse_qs(urlsplit(redirect).query)["request_token"]
+    text = banner["api_key"] + request_token + banner["api_secret"]
+    answer = http().post(
+        banner["rest_root"] + "/session/token",
+        data={
+            "api_key": banner["api_key"],
+            "request_token": request_token,
+            "checksum": hashlib.sha256(text.encode()).hexdigest(),
+        },
+    )
     return str(answer.json()["data"]["access_token"])
