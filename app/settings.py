@@ -64,6 +64,7 @@ _SECRETS: Final = frozenset(
         "database_url",
         "kite_access_token",
         "kite_api_key",
+        "kite_ws_parameters",
         "redis_url",
         "token_passphrase",
         "token_secret",
@@ -193,15 +194,15 @@ class Settings(BaseSettings):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
 
-    @field_validator("kite_rest_root", "kite_ws_root")
+    @field_validator("kite_rest_root")
     @classmethod
-    def _check_root(cls, value: str) -> str:
-        root = urlsplit(value)
-        if root.scheme not in {"https", "wss", "http", "ws"} or not root.hostname:
-            raise ValueError("must be an https:// or wss:// address")
-        if root.scheme in {"http", "ws"} and root.hostname not in LOOPBACK_HOSTS:
-            raise ValueError("must be encrypted (https:// or wss://) unless it is on loopback")
-        return value.rstrip("/")
+    def _check_rest_root(cls, value: str) -> str:
+        return _checked_root(value, encrypted="https", plain="http")
+
+    @field_validator("kite_ws_root")
+    @classmethod
+    def _check_ws_root(cls, value: str) -> str:
+        return _checked_root(value, encrypted="wss", plain="ws")
 
     @field_validator("database_url")
     @classmethod
@@ -222,8 +223,11 @@ class Settings(BaseSettings):
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix"}:
+        url = value.get_secret_value()
+        if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must begin with redis://, rediss:// or unix://")
+        if not assembly.is_redis_url(url):
+            raise ValueError("is no address; quote special characters as %XX")
         return value
 
     @field_validator("kite_access_token")
@@ -378,6 +382,19 @@ def load(file: Path = FILE, **overrides: object) -> Settings:
     if faults:
         raise ConfigurationError("\n".join(faults))
     return settings
+
+
+def _checked_root(value: str, *, encrypted: str, plain: str) -> str:
+    root = urlsplit(value)
+    try:
+        is_complete = bool(root.hostname) and root.port != 0
+    except ValueError:
+        is_complete = False
+    if root.scheme not in {encrypted, plain} or not is_complete:
+        raise ValueError(f"must be an {encrypted}:// address")
+    if root.scheme == plain and root.hostname not in LOOPBACK_HOSTS:
+        raise ValueError(f"must be encrypted ({encrypted}://) unless it is on loopback")
+    return value.rstrip("/")
 
 
 def database_url(file: Path = FILE) -> str:

@@ -51,6 +51,11 @@ save ""
 appendonly no
 maxmemory 512mb
 maxmemory-policy noeviction
+# Valkey 9 does not count what it has not copied against a subscriber's limit: one that sleeps
+# would hold every message of 16 KiB and more, without end.
+min-string-size-avoid-copy-reply 2147483647
+min-string-size-avoid-copy-reply-threaded 2147483647
+min-io-threads-avoid-copy-reply 1000
 daemonize no
 logfile ""
 loglevel warning

@@ -20,7 +20,7 @@ from ticker_service.adapters.kite_session import Egress
 from ticker_service.adapters.postgres_journal import PostgresJournal
 from ticker_service.adapters.postgres_pool import JournalOptions
 from ticker_service.adapters.redis_events import RedisOrderEvents
-from ticker_service.adapters.redis_publisher import RedisPublisher
+from ticker_service.adapters.redis_publisher import RedisPublisher, is_readable_url
 from ticker_service.adapters.token_file import TokenFiles, read_credential
 from ticker_service.config import KiteConfig
 from ticker_service.domain import universe
@@ -244,6 +244,11 @@ def kite_app(config: OrderHalfConfig, account: str) -> login.KiteApp:
     raise ConfigurationError(
         f"account={account!r}: must be one of {[each.account for each in config.accounts]}"
     )
+
+
+def is_redis_url(url: str) -> bool:
+    """Return whether the Redis client can read an address, its options included."""
+    return is_readable_url(url)
 
 
 def token_store(folder: Path, passphrase: bytes, clock: Clock) -> AccessTokens:

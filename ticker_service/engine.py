@@ -277,7 +277,7 @@ class Engine:
         if event.at_ns - self._said_at_ns < TEXT_INTERVAL_NS:
             return  # counted above; one a second says it
         self._said_at_ns = event.at_ns
-        words = str(event.data)[:TEXT_CHARACTERS_MAX]
+        words = _words(event.data)
         log.warning("feed_text", kind=event.kind, data=words)
         if event.kind in {"error", "message"}:
             state = f"feed_{event.kind}"
@@ -353,6 +353,13 @@ class Engine:
 
     async def _pause(self, attempt: int) -> None:
         await asyncio.sleep(PUBLISH_RETRY.delay_s(attempt, self._chance))
+
+
+def _words(data: object) -> str:
+    try:
+        return str(data)[:TEXT_CHARACTERS_MAX]
+    except RecursionError:
+        return "(nested too deeply to be shown)"
 
 
 def _age_ms(now_ns: int, then_ns: int) -> float | None:

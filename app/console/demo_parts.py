@@ -140,7 +140,7 @@ async def _start_part(
     try:
         child = await stack.enter_async_context(
             keep(
-                [sys.executable, "-m", "app.cli", *arguments],
+                [sys.executable, "-P", "-m", "app.cli", *arguments],
                 env=env,
                 stdout=output.write_end,
                 stderr=errors.write_end,

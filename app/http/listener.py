@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import socket
 from typing import TYPE_CHECKING, Final
 
@@ -72,6 +73,9 @@ class Server(uvicorn.Server):
                 limit_concurrency=CONCURRENT_REQUESTS_MAX,
             )
         )
+        # uvicorn logs a traceback for each request it cannot read: whoever can connect could fill
+        # the log with them.
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._listener = listener
 
     @contextlib.contextmanager

@@ -41,10 +41,6 @@ def subscribe_and_sleep(server: EmbeddedRedis) -> socket.socket:
         12 * KIB,
         pytest.param(
             64 * KIB,
-            marks=pytest.mark.xfail(
-                strict=True,
-                reason="Valkey 9 does not count messages of 16 KiB and more that it has not copied",
-            ),
         ),
     ],
 )

@@ -97,16 +97,10 @@ def test_a_daemon_in_every_trouble_says_no_secret(
         pytest.param(
             {"kite_ws_parameters": '{"enctoken": ["canary-41"]}'},
             "canary-41",
-            marks=pytest.mark.xfail(
-                strict=True, reason="kite_ws_parameters is not among the settings with secrets"
-            ),
         ),
         pytest.param(
             {"redis_url": "redis://:canary-41/x@127.0.0.1:1/0"},
             "canary-41",
-            marks=pytest.mark.xfail(
-                strict=True, reason="an unquoted / puts the password into a ValueError's traceback"
-            ),
         ),
     ],
 )

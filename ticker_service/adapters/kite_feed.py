@@ -8,6 +8,7 @@ restarted and never notices a dead socket (DESIGN D5). Source of the protocol: k
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -53,6 +54,14 @@ STABLE_S: Final = 30.0
 """A connection that lived this long was a success: the next failure starts the backoff anew."""
 RECONNECT: Final = Backoff(delay_s_min=0.5, delay_s_max=15.0)
 HTTP_FORBIDDEN: Final = 403
+
+
+class _Connect(connect):
+    """The library's connector without its redirects: the token in the query goes nowhere else."""
+
+    def process_redirect(self, exc: Exception) -> Exception:
+        """Take a redirect for what it is here, a failed attempt."""
+        return exc
 
 
 class KiteFeed:
@@ -142,7 +151,7 @@ class _Connection:
         self._last_frame_ns = self._last_frame_ns or self._clock.now_ns()
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
-                socket = await connect(
+                socket = await _Connect(
                     self._url,
                     compression=None,
                     max_size=FRAME_BYTES_MAX,
@@ -159,10 +168,17 @@ class _Connection:
             return self._down(f"http_{status}", login_required=status == HTTP_FORBIDDEN)
         except TimeoutError:
             return self._down("connect_timeout")
-        except (OSError, InvalidHandshake, InvalidURI, WebSocketException) as error:
+        except (OSError, ValueError, InvalidHandshake, InvalidURI, WebSocketException) as error:
             return self._down(f"connect_failed: {type(error).__name__}")
-        async with socket:
+        try:
             return await self._converse(socket, sink)
+        finally:
+            # A goodbye is worth a moment, no more: the library's own close waits without limit
+            # for a send buffer that the other side no longer empties.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await socket.close()
+            socket.transport.abort()
 
     async def _converse(self, socket: ClientConnection, sink: FeedSink) -> FeedDown:
         # The first subscription goes out before anything is read, and FeedUp before anything that
@@ -206,7 +222,7 @@ class _Connection:
             desired = dict(self._desired)
             if not await self._request(socket, actual, desired):
                 # A request that did not leave would be missing for ever: begin anew.
-                await socket.close()
+                socket.transport.abort()
                 return
             actual = desired
 

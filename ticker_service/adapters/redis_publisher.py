@@ -9,9 +9,11 @@ knowing and takes seconds against a dead server; the pipeline decides when to se
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import structlog
 from redis.asyncio import Redis
+from redis.asyncio.connection import parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -82,6 +84,15 @@ class RedisPublisher:
     async def close(self) -> None:
         """Give the connections back."""
         await self._redis.aclose()
+
+
+def is_readable_url(url: str) -> bool:
+    """Return whether the client can read an address; its own words may quote the password."""
+    try:
+        parse_url(url)
+        return urlsplit(url).port != 0
+    except ValueError:
+        return False
 
 
 def _words(error: Exception) -> str:

@@ -52,7 +52,7 @@ def by_book(
         chosen = np.flatnonzero(book_of_tick == book)
         arrived = len(chosen)
         if conflate:
-            chosen = chosen[_newest_per_row(rows[chosen])]
+            chosen = chosen[newest_per_row(rows[chosen])]
         batches.append(
             Batch(
                 book=book,
@@ -64,7 +64,7 @@ def by_book(
     return batches
 
 
-def _newest_per_row(rows: NDArray[np.intp]) -> NDArray[np.intp]:
+def newest_per_row(rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Return where each distinct row occurs last, in ascending order of place."""
     _, from_the_end = np.unique(rows[::-1], return_index=True)
     return np.sort(len(rows) - 1 - from_the_end)

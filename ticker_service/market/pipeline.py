@@ -7,6 +7,7 @@ the rows that only a moving forward has repriced.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -194,6 +195,13 @@ class TickPath:
 
     def _message(self, one: Batch, *, now_ns: int) -> tuple[str, bytes]:
         priced = self.pricer.columns(one.rows, now_ns=now_ns)
+        newest = batch.newest_per_row(one.rows)
+        if len(newest) < len(one.rows):
+            # What is priced is the newest tick of an instrument; an earlier one in the same batch
+            # has a last trade and a quote of its own, and nothing of the other's price.
+            is_newest = np.zeros(len(one.rows), np.bool_)
+            is_newest[newest] = True
+            priced = replace(priced, is_option=priced.is_option & is_newest)
         self._published_forward[one.rows] = priced.forward
         rows_out = self._metrics.repriced if one.is_repriced else self._metrics.published
         rows_out.labels(self.universe.books[one.book]).inc(len(one.rows))

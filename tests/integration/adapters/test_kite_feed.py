@@ -504,7 +504,6 @@ ACCEPT_NOTHING = (
         pytest.param(
             b"HTTP/1.1 302 Found\r\nLocation: ws://[bad\r\n\r\n",
             id="redirect to nowhere",
-            marks=pytest.mark.xfail(strict=True, reason=FOLLOWS_REDIRECTS),
         ),
         pytest.param(b"HTTP/1.1 302 Found\r\n\r\n", id="redirect without a place"),
         pytest.param(
@@ -525,7 +524,6 @@ def test_a_hostile_answer_to_the_upgrade_is_a_failed_attempt_like_any_other(answ
     play(scene)
 
 
-@pytest.mark.xfail(strict=True, reason=FOLLOWS_REDIRECTS)
 @pytest.mark.usefixtures("reconnects_soon")
 def test_a_redirect_leads_the_feed_nowhere() -> None:
     async def scene() -> None:
@@ -586,9 +584,6 @@ async def crowd(feed: KiteFeed, sink: Sink, kite: KiteStandIn, *, within_s: floa
         connection.transport.abort()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="after a send that timed out nothing keeps the subscription, in silence"
-)
 @pytest.mark.usefixtures("reconnects_soon")
 def test_a_server_that_reads_nothing_but_stays_alive_is_left(
     monkeypatch: pytest.MonkeyPatch,
@@ -614,9 +609,6 @@ def test_a_server_that_reads_nothing_but_stays_alive_is_left(
     play(scene)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="websockets' close waits for a full send buffer before its close timeout"
-)
 @pytest.mark.usefixtures("reconnects_soon")
 def test_a_silent_server_is_left_even_with_a_full_send_buffer(
     monkeypatch: pytest.MonkeyPatch,

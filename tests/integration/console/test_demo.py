@@ -225,9 +225,6 @@ def test_settings_meant_for_a_daemon_of_the_users_own_do_not_disturb_it(
     private.assert_nothing_is_left()
 
 
-@pytest.mark.xfail(
-    strict=True, reason="children are started with -m, which imports from the working directory"
-)
 def test_what_lies_in_the_working_directory_is_not_imported(
     private: Surrounded, tmp_path: Path
 ) -> None:

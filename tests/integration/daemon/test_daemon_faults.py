@@ -8,7 +8,6 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from running import (
     Daemon,
     Exchange,
@@ -175,7 +174,6 @@ def test_health_turns_away_traffic_while_redis_is_away(
         assert eventually(lambda: running.ready().status_code == 200)
 
 
-@pytest.mark.xfail(strict=True, reason="the gauge inbox_bytes is only ever set to 0")
 def test_the_metric_of_the_inbox_says_what_waits(
     lively_exchange: Exchange, own_redis: EmbeddedRedis
 ) -> None:

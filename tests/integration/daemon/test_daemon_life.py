@@ -312,10 +312,6 @@ def test_a_broker_that_answers_nonsense_is_one_clear_line(settings: dict[str, ob
     assert len(ended.stderr.splitlines()) == 1
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="the settings check schemes only: the rest fails later, mostly with a traceback",
-)
 @pytest.mark.parametrize(
     "wrong",
     [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pytest
 from kite_stand_in import KiteStandIn
 from running import Beside, Exchange, daemon, subscriber
 
@@ -26,10 +25,6 @@ def frames_of(exchange: Exchange, tokens: Iterable[int], mode: Mode) -> list[byt
     return exchange.call(encoded)
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="packets in quote mode, sent before the request for full mode is served, are priced OK",
-)
 def test_a_quote_that_overtakes_the_request_for_depth_is_not_priced_as_if_it_had_depth(
     lively_exchange: Exchange, redis_url: str, prefix: str
 ) -> None:
