@@ -59,7 +59,8 @@ def demo(
 def run(
     config: _Config = CONFIG,
     embedded: Annotated[
-        bool, typer.Option("--embedded", help="Start a private Redis server; for trying things.")
+        bool,
+        typer.Option("--embedded", help="Start a private Redis server; the printed line names it."),
     ] = False,
 ) -> None:
     """Run the daemon: Kite's ticks in, priced batches on Redis out, until SIGTERM.
@@ -199,7 +200,8 @@ async def _daemon(config: Path, *, embedded: bool) -> int:
     from app.embedded import embedded_redis  # noqa: PLC0415 - an optional extra
 
     async with embedded_redis() as redis:
-        await daemon.run(settings.load(config, redis_url=redis.url), pid=os.getpid())
+        loaded = settings.load(config, redis_url=redis.url)
+        await daemon.run(loaded, pid=os.getpid(), own_redis_url=redis.url)
     return 0
 
 

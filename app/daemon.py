@@ -26,6 +26,7 @@ from ticker_service.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Mapping
 
     from app.settings import Settings
     from ticker_service.orders.office import OrderOffice
@@ -36,11 +37,17 @@ log = structlog.get_logger()
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-async def run(settings: Settings, *, pid: int) -> None:
+async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
     """Run the daemon until SIGTERM or SIGINT, then drain and return.
 
     Prints one line of JSON with ``pid``, ``health_url``, ``orders_ws_url``, ``epoch`` and ``books``
     on standard output once it runs; everything else goes to the log.
+
+    Args:
+        settings: What to run.
+        pid: This process.
+        own_redis_url: Address of a server started for this run alone. Nobody could know it
+            otherwise, so the printed line carries it as ``redis_url``; the log never does.
 
     Raises:
         TickerServiceError: It could not start; the message says what is wrong.
@@ -83,6 +90,7 @@ async def run(settings: Settings, *, pid: int) -> None:
             if office is not None:
                 tasks.create_task(office.run(stop), name="orders")
             _say_started(
+                {"redis_url": own_redis_url} if own_redis_url else {},
                 pid=pid,
                 health_url=listener.url_of(health_listener),
                 orders_ws_url=_ws_url(doors_listener),
@@ -124,7 +132,7 @@ def _ws_url(bound: socket.socket | None) -> str | None:
     return listener.url_of(bound).replace("http://", "ws://") + "/v1/orders/ws"
 
 
-def _say_started(**facts: object) -> None:
-    sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
+def _say_started(secret_facts: Mapping[str, object], **facts: object) -> None:
+    sys.stdout.buffer.write(orjson.dumps({**facts, **secret_facts}) + b"\n")
     sys.stdout.buffer.flush()
     log.info("daemon_started", **facts)

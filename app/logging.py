@@ -19,8 +19,13 @@ SILENCED: Final = ("httpx", "httpcore", "websockets", "uvicorn", "redis", "async
 SECRET_WORDS: Final = ("token", "secret", "password", "passphrase", "authorization", "api_key")
 SECRET_KEYS: Final = frozenset({"redis_url", "database_url"})
 HARMLESS_KEYS: Final = frozenset({"instrument_token", "tokens"})
-_IN_AN_ADDRESS: Final = re.compile(r"(access_token=|api_key=|://[^\s/:@]*:)[^\s&@\"']+")
-"""What follows is a credential: in the query of Kite's WebSocket, or before a host's name."""
+_IN_AN_ADDRESS: Final = re.compile(
+    r"(access_token=|api_key=)[^\s&@\"']+|(://[^\s/:@\"']*:)(?:(?!://)[^\s\"'])+(?=@)"
+)
+"""A credential in the query of Kite's WebSocket, or a password: what stands before the last ``@``.
+
+Without an ``@`` it is a port. A password may hold what should have been encoded, even ``/``.
+"""
 
 
 def configure(level: str, style: Literal["json", "console"]) -> None:
@@ -61,7 +66,7 @@ def _hidden(key: str, value: object) -> object:
     if isinstance(value, dict):
         return {inner: _hidden(str(inner), each) for inner, each in value.items()}
     if isinstance(value, str):
-        return _IN_AN_ADDRESS.sub(r"\1(hidden)", value)
+        return _IN_AN_ADDRESS.sub(r"\1\2(hidden)", value)
     return value
 
 

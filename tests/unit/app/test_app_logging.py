@@ -73,6 +73,34 @@ def test_a_value_that_only_sounds_secret_is_shown(logged: Any, key: str) -> None
     assert logged("subscribed", **{key: 256_265})[key] == 256_265
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("http://127.0.0.1:9108", "http://[::1]:9108/metrics", "ws://h:1/v1 of me@example.com"),
+        *("redis://h:6379/0", "http://127.0.0.1:1,http://127.0.0.1:2"),
+    ],
+)
+def test_a_port_is_no_password(logged: Any, address: str) -> None:
+    assert logged("daemon_started", health_url=address)["health_url"] == address
+
+
+@pytest.mark.parametrize(
+    ("address", "shown"),
+    [
+        (f"redis://:{SECRET}@h:1/0", "redis://:(hidden)@h:1/0"),  # allow-secret
+        (f"http://me:{SECRET}@h:1", "http://me:(hidden)@h:1"),  # allow-secret
+        (f"redis://:a@{SECRET}@h", "redis://:(hidden)@h"),
+        (f"redis://:{SECRET}/x@h:1", "redis://:(hidden)@h:1"),
+        (f"http://h:9108,redis://:{SECRET}@h", "http://h:9108,redis://:(hidden)@h"),
+        (f"wss://h:443/?api_key=k&access_token={SECRET}", "wss://h:443/?api_key=(hidden)&"),
+    ],
+)
+def test_a_credential_in_an_address_is_hidden(logged: Any, address: str, shown: str) -> None:
+    line = logged("connected", address=f"to {address} now")
+    assert line["address"].startswith(f"to {shown}")
+    assert SECRET not in line["address"]
+
+
 def test_what_json_does_not_know_is_written_as_text(logged: Any) -> None:
     assert logged("started", directory=PurePosixPath("/run/x"))["directory"] == "/run/x"
 
