@@ -6,6 +6,7 @@ import hashlib
 import math
 from dataclasses import dataclass, field
 from typing import Final
+from urllib.parse import urlsplit
 
 from ticker_service.errors import ConfigurationError
 
@@ -14,6 +15,7 @@ API_KEY_CHARACTERS: Final = 16
 STEPS_PER_S_MAX: Final = 200
 STRIKES_EACH_SIDE_MAX: Final = 400
 PORT_MAX: Final = 65_535
+NEAREST_EXPIRY_DAYS_MAX: Final = 366
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -47,13 +49,13 @@ class SimulatorOptions:
         seed: Fixes instruments, prices, tokens and keys. Ports are chosen by the system.
         host: Address to listen on; the fault panel answers loopback callers only in any case.
         rest_port: Port of the REST root; 0 lets the system choose.
-        ws_port: Port of the WebSocket root; 0 lets the system choose.
+        ws_port: Port of the WebSocket root, another one; 0 lets the system choose.
         rate_per_s: Ticks per second over all instruments together; 0 stops the market, so that it
             moves only by ``Simulator.step``.
         steps_per_s: Steps of the price model per second; a tick belongs to one step.
         strikes_each_side: Strikes listed on each side of the one at the money.
-        nearest_expiry_days_min: The nearest expiry lies at least so many days ahead; 0 allows one
-            that ends today.
+        nearest_expiry_days_min: The nearest expiry lies at least so many days ahead, at most 366;
+            0 allows one that ends today.
         users: Who may log in.
         api_key: The registered application; derived from the seed when empty.
         api_secret: Its secret; derived from the seed when empty.
@@ -102,11 +104,21 @@ class SimulatorOptions:
     def _checks(self) -> list[tuple[bool, str]]:
         ids = [user.user_id for user in self.users]
         ports = [self.rest_port, self.ws_port]
+        days = self.nearest_expiry_days_min
         return [
             (self.seed < 0, f"seed={self.seed} must not be negative"),
             (
                 not all(0 <= port <= PORT_MAX for port in ports),
                 f"rest_port, ws_port={ports} must be 0 to {PORT_MAX}",
+            ),
+            (
+                self.rest_port == self.ws_port != 0,
+                f"rest_port, ws_port={ports} must differ",
+            ),
+            (not self.host, f"host={self.host!r} must name an address"),
+            (
+                self.redirect_url != "" and not _is_web_address(self.redirect_url),
+                f"redirect_url={self.redirect_url!r} must be an address with scheme and host",
             ),
             (
                 not 0.0 <= self.rate_per_s < math.inf,
@@ -121,8 +133,8 @@ class SimulatorOptions:
                 f"strikes_each_side={self.strikes_each_side} must be 1 to {STRIKES_EACH_SIDE_MAX}",
             ),
             (
-                self.nearest_expiry_days_min < 0,
-                f"nearest_expiry_days_min={self.nearest_expiry_days_min} must not be negative",
+                not 0 <= days <= NEAREST_EXPIRY_DAYS_MAX,
+                f"nearest_expiry_days_min={days} must be 0 to {NEAREST_EXPIRY_DAYS_MAX}",
             ),
             (
                 not 0 <= self.order_state_ms < math.inf,
@@ -146,3 +158,12 @@ def derived_secret(seed: int, purpose: str) -> str:
     """Return 32 characters that follow from the seed and look like Kite's tokens."""
     digest = hashlib.sha256(f"ticker-service simulator {seed} {purpose}".encode())
     return digest.hexdigest()[:SECRET_CHARACTERS]
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        _ = parts.port  # only read, it is checked
+    except ValueError:
+        return False
+    return bool(parts.scheme and parts.hostname)

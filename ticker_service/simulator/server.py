@@ -8,6 +8,7 @@ import socket
 from typing import TYPE_CHECKING, Final, Self
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.simulator.exchange import Exchange
 from ticker_service.simulator.feed import Feed
@@ -200,6 +201,10 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.bind((host, port))
         listening.listen(BACKLOG)
         listening.setblocking(False)  # noqa: FBT003 - the standard library's own signature
+    except (OSError, ValueError) as error:  # a name that is none at all is a ValueError
+        listening.close()
+        reason = getattr(error, "strerror", None) or error
+        raise ConfigurationError(f"cannot listen on {host!r} port {port}: {reason}") from error
     except BaseException:
         listening.close()
         raise

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import socket
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import orjson
 import pytest
+import redis
 from running import LIVELY, ROOT, Daemon, daemon, environment, eventually, exchange, program
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from running import Exchange
 
 VERBS = ("demo", "run", "simulate", "tail")
 
@@ -147,15 +152,12 @@ def test_tail_stops_at_control_c(published: tuple[str, Daemon], redis_url: str) 
         assert running.err.text() == ""
 
 
-UNCHECKED = pytest.mark.xfail(strict=True, reason="tail does not check the address: a traceback")
-
-
 @pytest.mark.parametrize(
     "url",
     [
-        "redis://:canary-77@127.0.0.1:1/0",
-        pytest.param("nonsense", marks=UNCHECKED),
-        pytest.param("redis://:canary-77/x@127.0.0.1:1/0", marks=UNCHECKED),
+        "redis://:canary-77@127.0.0.1:1/0",  # allow-secret
+        *("nonsense", "http://x", "redis://h:99999", "redis://h:abc", "redis://h/0?canary-77=1"),
+        "redis://:canary-77/x@127.0.0.1:1/0",  # allow-secret
     ],
 )
 def test_tail_of_a_server_that_is_not_there_is_one_line(url: str) -> None:
@@ -177,6 +179,50 @@ def test_tail_of_a_book_that_nobody_publishes_says_so(redis_url: str, prefix: st
         status = eventually(running.process.poll, within_s=8.0)
         assert status == 1
         assert "nothing was published for NOSUCH" in running.err.text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (("--host", "300.1.2.3"), "300.1.2.3"),
+        (("--rest-port", "5000", "--ws-port", "5000"), "ws_port"),
+        (("--nearest-expiry-days", "999999"), "nearest_expiry_days_min=999999"),
+        (("--redirect-url", "http://[bad"), "redirect_url="),
+    ],
+)
+def test_simulate_refuses_what_cannot_be_in_one_line(
+    arguments: tuple[str, ...], named: str
+) -> None:
+    answer = ended("simulate", *arguments)
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert len(answer.stderr.splitlines()) == 1
+    assert named in answer.stderr
+
+
+def test_simulate_says_when_its_port_is_taken() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        answer = ended("simulate", "--ws-port", str(port))
+    assert (answer.returncode, answer.stdout) == (2, "")
+    assert answer.stderr.splitlines() == [
+        f"ticker-service: cannot listen on '127.0.0.1' port {port}: Address already in use"
+    ]
+
+
+def test_run_embedded_prints_where_its_redis_is_and_does_not_log_it(
+    lively_exchange: Exchange, prefix: str
+) -> None:
+    settings = lively_exchange.settings(channel_prefix=prefix, health_port=0)
+    with program("run", "--embedded", "--config", os.devnull, env=environment(settings)) as running:
+        started = orjson.loads(running.out.wait_for(lambda _: True))
+        with redis.Redis.from_url(started["redis_url"]) as client:
+            assert client.ping()
+        running.signal(signal.SIGTERM)
+        assert running.wait() == 0
+        logged = [orjson.loads(line) for line in running.err.lines()]
+        (line,) = (each for each in logged if each["event"] == "daemon_started")
+        assert "redis_url" not in line
+        assert line["health_url"] == started["health_url"]
 
 
 def test_simulate_says_where_it_is_and_stops_on_sigterm() -> None:

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 
 from ticker_service.errors import ConfigurationError
+from ticker_service.simulator.market import Market
 from ticker_service.simulator.options import DEFAULT_USERS, SimulatorOptions
 
 
@@ -26,6 +28,32 @@ def test_the_secret_is_not_shown_by_repr() -> None:
     options = SimulatorOptions(seed=3)
 
     assert options.api_secret not in repr(options)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("redirect_url", "http://[bad"),
+        ("redirect_url", "http://h:port"),
+        ("redirect_url", "nowhere"),
+        ("nearest_expiry_days_min", 367),
+        ("host", ""),
+    ],
+)
+def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
+    with pytest.raises(ConfigurationError, match=f"{name}="):
+        SimulatorOptions(**{name: value})
+
+
+def test_one_port_is_not_for_two_roots() -> None:
+    with pytest.raises(ConfigurationError, match="must differ"):
+        SimulatorOptions(rest_port=5_000, ws_port=5_000)
+
+
+def test_the_furthest_nearest_expiry_can_be_listed() -> None:
+    options = SimulatorOptions(nearest_expiry_days_min=366)
+
+    assert Market(options, now_ns=1_763_700_000_000_000_000).catalogue.instruments
 
 
 def test_all_faults_are_reported_at_once() -> None:
