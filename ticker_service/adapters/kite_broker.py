@@ -246,20 +246,20 @@ class KiteBroker:
             async with asyncio.timeout(left_s):
                 return await asyncio.wrap_future(work)
         except TimeoutError:
-            exchange.abandon()
-            return conclude(exchange.reply("no answer by the deadline"))
-        finally:
-            exchange.abandon()
+            return conclude(exchange.abandon("no answer by the deadline"))
+        except asyncio.CancelledError:
+            exchange.abandon("nobody waits for it")
+            raise
 
     def _perform(self, exchange: Exchange, call: Callable[[], object]) -> Reply:
         """Make the call on this thread; whatever the client raises, the exchange knows better."""
-        access_token = self._access_token()
-        if not access_token:
-            # The client would send it without saying who we are, and a 400 is a refusal.
-            return _unsent(NO_ACCESS_TOKEN)
-        if not _HEADER_WORD.fullmatch(access_token):
-            return _unsent("the access token is no word that a header can hold")
         try:
+            access_token = self._access_token()
+            if not access_token:
+                # The client would send it without saying who we are, and a 400 is a refusal.
+                return _unsent(NO_ACCESS_TOKEN)
+            if not _HEADER_WORD.fullmatch(access_token):
+                return _unsent("the access token is no word that a header can hold")
             self._client.set_access_token(access_token)
             with performing(exchange):
                 call()

@@ -4,10 +4,10 @@ Goal: know of every request whether a byte of it may have left (I1). What does n
 ``requests`` as the official client uses it: it follows redirects (a 307 made it POST an order
 twice), its timeout starts anew with every byte that dribbles in, it takes proxies, passwords and
 certificates from the environment, and its exceptions do not tell a refused connection from a lost
-answer. It also spends 0.1 ms on every date of an order book. So the client builds the request, and
-is given a session whose ``send`` is ours: over urllib3 connections that ask the :class:`Exchange`
-for leave right before their first write, it records the answer and unwinds the client, whose
-reading of it is not wanted.
+answer. Reading an order book it parses every date (2,000 rows: 104 ms against 18 ms here). So the
+client builds the request, and is given a session whose ``send`` is ours: over urllib3 connections
+that ask the :class:`Exchange` for leave right before their first write, it records the answer and
+unwinds the client, whose reading of it is not wanted.
 
 Still open: a name look-up cannot be interrupted. The exchange is abandoned at its deadline all the
 same, and an abandoned exchange gets no leave, so what is reported unsent stays unsent. Tests:
@@ -149,19 +149,22 @@ class Exchange:
         with self._lock:
             self._answer = (status, content_type, body)
 
-    def abandon(self) -> None:
-        """Stop waiting for it: what has not left by now never will."""
+    def abandon(self, failure: str) -> Reply:
+        """Stop waiting: what has not left by now never will; return what is known by now."""
         with self._lock:
             self._is_abandoned = True
+            return self._observed(failure)
 
     def reply(self, failure: str) -> Reply:
         """Return what was observed; ``failure`` says why there is no answer, if there is none."""
         with self._lock:
-            answer, may_have_left = self._answer, self._may_have_left
-        if answer is None:
-            withheld = Withheld.MAY_HAVE_LEFT if may_have_left else Withheld.NOTHING_LEFT
+            return self._observed(failure)
+
+    def _observed(self, failure: str) -> Reply:
+        if self._answer is None:
+            withheld = Withheld.MAY_HAVE_LEFT if self._may_have_left else Withheld.NOTHING_LEFT
             return Reply(withheld=withheld, failure=failure)
-        status, content_type, body = answer
+        status, content_type, body = self._answer
         return Reply(
             http_status=status, content_type=content_type, body=json_object(content_type, body)
         )

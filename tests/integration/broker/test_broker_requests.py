@@ -264,9 +264,12 @@ async def place_twice(broker: KiteBroker) -> tuple[Reply, Reply]:
     return first, await broker.place(ORDER, tag=TAG, deadline_ns=in_s(LONG_S))
 
 
-def test_a_connection_is_used_again() -> None:
-    with HostileBroker(always(ACKED)) as broker:
-        assert all(map(is_acked, play(broker_at(broker.root), place_twice)))
+@pytest.mark.parametrize("scheme", ["http", "https"])
+def test_a_connection_is_used_again(scheme: str, own_identity: Identity) -> None:
+    tls = own_identity.context if scheme == "https" else None
+    egress = Egress(ca_certificates=own_identity.certificate)
+    with HostileBroker(always(ACKED), tls=tls) as broker:
+        assert all(map(is_acked, play(broker_at(broker.root, egress=egress), place_twice)))
     assert [it.connection for it in broker.requests] == [0, 0]
 
 
