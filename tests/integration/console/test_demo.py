@@ -98,10 +98,7 @@ def assert_ended_well(running: Program) -> dict[str, Any]:
     """Check status and report of a demo that had its time."""
     status = running.wait()
     report = assert_good_report(running)
-    # A quote packet that overtakes the mode request spoils the first volatilities in one run of
-    # ten. This allowance goes together with the xfail in test_daemon_prices.py.
-    is_known_fault = (report["iv_error_max"] or 0.0) >= 0.01
-    assert status == int(is_known_fault), running.err.text()
+    assert status == 0, running.err.text()
     return report
 
 
