@@ -201,6 +201,10 @@ class Executor:
                 return await self._journal.record(task, update, now_ns=self._clock.now_ns())
             except TaskMoved:
                 present = await self._read_when_possible(task)
+                if present.version == task.version:
+                    # It has not moved: a newer writer has the account, and what became of this
+                    # send is that writer's to find out (I6).
+                    return present
                 if (
                     update.state not in TRANSITIONS[present.state]
                     or update.state is TaskState.READY
