@@ -47,6 +47,9 @@ JOURNAL_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
 LAST_TRIES_S: Final = 3.0
 """When told to stop without a journal, an answer that came by its deadline gets so long."""
 WINDOW_CLOSED: Final = "send window closed"
+NO_BROKER_ID: Final = "the order has no broker id yet"
+OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID})
+"""Why we did not ask; nothing about the broker's health."""
 
 
 class Executor:
@@ -165,7 +168,7 @@ class Executor:
             request = request_from_fields(task.body)
             return await self._gateway.place(request, tag=task.tag or "", deadline_ns=deadline_ns)
         if target is None or target.broker_order_id is None:
-            return Reply(withheld=Withheld.NOTHING_LEFT, failure="the order has no broker id yet")
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_BROKER_ID)
         order_id, variety = target.broker_order_id, Variety(target.body["variety"])
         if task.kind is TaskKind.CANCEL:
             return await self._gateway.cancel(order_id, variety, deadline_ns=deadline_ns)
@@ -276,8 +279,7 @@ def _health_of(verdict: Verdict, reply: Reply) -> Health:
     if verdict.outcome is Outcome.AMBIGUOUS:
         return Health.AMBIGUOUS
     if verdict.outcome is Outcome.NOT_SENT:
-        was_ours = reply.failure == WINDOW_CLOSED
-        return Health.NEITHER if was_ours else Health.FAILURE
+        return Health.NEITHER if reply.failure in OURS else Health.FAILURE
     return Health.SUCCESS
 
 
