@@ -1,0 +1,68 @@
+"""Orders nobody can speak for yet, and what must go on around them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import crash_verdict as verdict
+import pytest
+from crash_parts import cancel_frame, door, limit_order, place_frame
+from running import eventually
+
+if TYPE_CHECKING:
+    from crash_parts import World
+
+
+@pytest.mark.parametrize("op", ["cancel", "modify"])
+def test_what_is_asked_of_an_unknown_order_does_not_hold_up_the_others(op: str, own: World) -> None:
+    daemon = own.start(order_settle_after_s=60)
+    assert daemon.opens(own.account)
+    hide(own)
+    own.strike("accept_then_5xx", count=1)
+    with door(own, daemon) as calls:
+        calls.ask(place_frame("unknown", own.account, marketable(own)))
+        assert eventually(lambda: state(own, "unknown") == "UNKNOWN")
+        change = {"order": {"quantity": 2}} if op == "modify" else {}
+        calls.ask({**cancel_frame("unknown"), "op": op, **change})
+        assert eventually(lambda: state(own, "unknown-cancel") == "REJECTED_LOCAL")
+
+        calls.ask(place_frame("next", own.account, marketable(own)))
+
+    assert eventually(lambda: state(own, "next") == "ACKED", within_s=4.0), state(own, "next")
+
+
+def test_an_answer_that_a_newer_writer_has_overtaken_does_not_keep_the_account(own: World) -> None:
+    daemon = own.start(order_request_s=4.0)
+    assert daemon.opens(own.account)
+    hide(own)
+    own.strike("accept_then_timeout", answer_after_s=2.0, count=1)
+    with door(own, daemon) as calls:
+        calls.ask(place_frame("k", own.account, marketable(own)))
+        assert eventually(lambda: verdict.broker_side(own).orders)
+
+    # Another process takes the account and ends before it has looked at a single order.
+    own.rows("UPDATE account_writer SET epoch = epoch + 1 RETURNING epoch")
+    own.rows(
+        "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    own.lane.lift_faults()
+
+    assert eventually(lambda: not verdict.unsettled(own)), daemon.log()[-2000:]
+    assert state(own, "k") == "FILLED"
+    assert verdict.never_twice(own) == []
+
+
+def hide(own: World) -> None:
+    """Let the broker tell of its orders by answers alone."""
+    own.strike("truncated_book")
+    own.strike("drop_updates")
+
+
+def state(own: World, request_id: str) -> str:
+    found = own.rows("SELECT state FROM order_task WHERE request_id = %s", request_id)
+    return str(found[0]["state"]) if found else ""
+
+
+def marketable(own: World) -> dict[str, object]:
+    return limit_order("BUY", 1, f"{own.quote()['last_price'] * 1.02:.0f}.00")
