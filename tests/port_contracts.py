@@ -11,20 +11,43 @@ A test module inherits a contract and says how to open the adapter; the in-memor
 from __future__ import annotations
 
 import asyncio
+import uuid
+from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
 
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import (
+    OrderChange,
+    OrderRequest,
+    OrderType,
+    Product,
+    Side,
+    TaskKind,
+    Variety,
+)
+from ticker_service.domain.order_state import TaskState, state_of
 from ticker_service.domain.tick import Mode
-from ticker_service.errors import PublishError
-from ticker_service.ports import FeedDown, FeedUp, Frame, Outgoing
+from ticker_service.errors import LoginRequired, PublishError
+from ticker_service.orders import classify
+from ticker_service.orders.classify import Outcome
+from ticker_service.ports import FeedDown, FeedUp, Frame, Outgoing, Withheld
+from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from ticker_service.domain.instrument import InstrumentTable
-    from ticker_service.ports import FeedEvent, FeedSource, InstrumentCatalog, TickPublisher
+    from ticker_service.domain.order import BrokerOrder
+    from ticker_service.ports import (
+        BrokerGateway,
+        FeedEvent,
+        FeedSource,
+        InstrumentCatalog,
+        TickPublisher,
+    )
 
 
 class PublisherUnderTest(Protocol):
@@ -231,3 +254,121 @@ class InstrumentCatalogContract:
         tables = asyncio.run(scenario())
         expected = self.EXPECTED.instrument_token.tolist()
         assert [table.instrument_token.tolist() for table in tables] == [expected, expected]
+
+
+class BrokerUnderTest(Protocol):
+    """A gateway, an order at its broker that rests, and the broker's side of the token."""
+
+    gateway: BrokerGateway
+    symbol: str
+    price: str
+
+    def refuse_token(self) -> None:
+        """Let the broker refuse the access token from now on."""
+        ...
+
+
+class BrokerGatewayContract:
+    """``BrokerGateway``: sent at most once, never raising, and a book that shows the tag."""
+
+    def open(self) -> AbstractAsyncContextManager[BrokerUnderTest]:
+        raise NotImplementedError
+
+    def run(self, scenario: Callable[[BrokerUnderTest], Awaitable[None]]) -> None:
+        async def opened() -> None:
+            async with asyncio.timeout(LIMIT_S), self.open() as test:
+                await scenario(test)
+
+        asyncio.run(opened())
+
+    def test_a_placed_order_is_in_the_book_once_with_its_tag_and_its_exact_price(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            tag, order_id = await self._place(test)
+            row = await self._row(test, order_id)
+            assert (row.tags, row.price, row.quantity) == ((tag,), Decimal(test.price), 1)
+            tagged = [row for row in await test.gateway.orders() if tag in row.tags]
+            assert len(tagged) == 1
+
+        self.run(scenario)
+
+    def test_after_the_deadline_nothing_leaves(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            tag = _new_tag()
+            late_ns = SystemClock().monotonic_ns() - 1
+            reply = await test.gateway.place(_order(test), tag=tag, deadline_ns=late_ns)
+            assert reply.withheld is Withheld.NOTHING_LEFT
+            assert all(tag not in row.tags for row in await test.gateway.orders())
+
+        self.run(scenario)
+
+    def test_a_change_and_a_cancel_show_in_the_book(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            _, order_id = await self._place(test)
+            change = OrderChange(quantity=2)
+            reply = await test.gateway.modify(
+                order_id, Variety.REGULAR, change, deadline_ns=_soon_ns()
+            )
+            assert classify.judge(TaskKind.MODIFY, reply).outcome is Outcome.ACKED
+            reply = await test.gateway.cancel(order_id, Variety.REGULAR, deadline_ns=_soon_ns())
+            assert classify.judge(TaskKind.CANCEL, reply).outcome is Outcome.ACKED
+            row = await self._row(test, order_id)
+            assert (state_of(row), row.quantity) == (TaskState.CANCELLED, 2)
+
+        self.run(scenario)
+
+    def test_a_cancel_of_what_has_ended_is_refused(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            _, order_id = await self._place(test)
+            await test.gateway.cancel(order_id, Variety.REGULAR, deadline_ns=_soon_ns())
+            again = await test.gateway.cancel(order_id, Variety.REGULAR, deadline_ns=_soon_ns())
+            assert classify.judge(TaskKind.CANCEL, again).outcome is Outcome.REJECTED
+
+        self.run(scenario)
+
+    def test_a_refused_token_is_told_and_no_order_is_placed(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            test.refuse_token()
+            reply = await test.gateway.place(_order(test), tag=_new_tag(), deadline_ns=_soon_ns())
+            assert classify.judge(TaskKind.PLACE, reply).outcome is Outcome.REJECTED_AUTH
+            with pytest.raises(LoginRequired):
+                await test.gateway.orders()
+
+        self.run(scenario)
+
+    def test_an_update_that_is_no_order_of_ours_is_none(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            for data in (None, [], {"order_id": "1"}, {"user_id": "ZZ9999"}):
+                assert test.gateway.order_update(data) is None
+
+        self.run(scenario)
+
+    async def _place(self, test: BrokerUnderTest) -> tuple[str, str]:
+        tag = _new_tag()
+        reply = await test.gateway.place(_order(test), tag=tag, deadline_ns=_soon_ns())
+        verdict = classify.judge(TaskKind.PLACE, reply)
+        assert verdict.outcome is Outcome.ACKED, verdict
+        return tag, verdict.order_id
+
+    async def _row(self, test: BrokerUnderTest, order_id: str) -> BrokerOrder:
+        (row,) = [row for row in await test.gateway.orders() if row.order_id == order_id]
+        return row
+
+
+def _order(test: BrokerUnderTest) -> OrderRequest:
+    return OrderRequest(
+        exchange="NSE",
+        tradingsymbol=test.symbol,
+        transaction_type=Side.BUY,
+        order_type=OrderType.LIMIT,
+        product=Product.CNC,
+        quantity=1,
+        price=Decimal(test.price),
+    )
+
+
+def _new_tag() -> str:
+    return uuid.uuid4().hex[:20].upper()
+
+
+def _soon_ns() -> int:
+    return SystemClock().monotonic_ns() + int(LIMIT_S * NS_PER_S)

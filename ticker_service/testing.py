@@ -6,17 +6,46 @@ For this project's tests and for anyone who embeds the engine.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+import dataclasses
+import uuid
+from collections import defaultdict, deque
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
 
-from ticker_service.errors import PublishError
-from ticker_service.ports import Frame
+from ticker_service.domain.order import (
+    Account,
+    BrokerOrder,
+    OrderChange,
+    OrderEvent,
+    OrderRequest,
+    OrderTask,
+    TaskKind,
+)
+from ticker_service.domain.order_state import TRANSITIONS, TaskState
+from ticker_service.errors import (
+    AccountTaken,
+    BrokerUnavailable,
+    IdempotencyConflict,
+    InvariantViolatedError,
+    JournalUnavailable,
+    LoginRequired,
+    OrderRefused,
+    PublishError,
+    TaskMoved,
+)
+from ticker_service.ports import Admitted, Frame, Reply, Withheld
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from ticker_service.domain.instrument import InstrumentTable
+    from ticker_service.domain.order import NewTask, TaskUpdate, Variety
     from ticker_service.domain.tick import Mode
     from ticker_service.ports import FeedEvent, FeedSink, Outgoing
+    from ticker_service.runtime.clock import Clock
+
+NAME_CHARACTERS_MAX: Final = 200
 
 
 class FixedCatalog:
@@ -85,3 +114,496 @@ class ScriptedFeed:
                 self._sink.put_frame(item)
             else:
                 self._sink.put_event(item)
+
+
+class MemoryJournal:
+    """An ``OrderJournal`` in memory, as strict as the database about what may follow what.
+
+    ``is_down`` makes every call unavailable. ``before`` and ``after`` are awaited around each call
+    with its name, so that a test can freeze it there or fail it: what ``after`` raises is a commit
+    whose confirmation was lost.
+    """
+
+    def __init__(self) -> None:
+        self.tasks: dict[uuid.UUID, OrderTask] = {}
+        self.events: dict[Account, list[OrderEvent]] = defaultdict(list)
+        self.tags: dict[tuple[Account, str], uuid.UUID] = {}
+        self.is_down = False
+        self.is_closed = False
+        self.taken_elsewhere: set[Account] = set()
+        self.before: Callable[[str], Awaitable[None]] = _at_once
+        self.after: Callable[[str], Awaitable[None]] = _at_once
+        self._epochs: dict[Account, int] = {}
+        self._held: dict[Account, int] = {}
+        self._delivered: dict[tuple[Account, str], int] = {}
+        self._lost: asyncio.Queue[Account] = asyncio.Queue()
+
+    # --- what a test does to it ---------------------------------------------------------------
+
+    def lose_writer(self, account: Account, *, superseded: bool = False) -> None:
+        """Act as if the session that holds an account's lock had died; another may have it."""
+        self._held.pop(account, None)
+        if superseded:
+            self._epochs[account] += 1
+        self._lost.put_nowait(account)
+
+    def states(self, task_id: uuid.UUID) -> list[TaskState]:
+        """Return the states a task has been in, in order."""
+        events = (event for log in self.events.values() for event in log)
+        return [event.state for event in events if event.task_id == task_id]
+
+    # --- the port -----------------------------------------------------------------------------
+
+    async def acquire(self, account: Account) -> int:
+        """Become the account's one writer, or raise ``AccountTaken``."""
+        await self._begin("acquire")
+        if account in self.taken_elsewhere:
+            raise AccountTaken(f"account={account}: told to be taken")
+        self._epochs[account] = self._held[account] = self._epochs.get(account, 0) + 1
+        await self.after("acquire")
+        return self._held[account]
+
+    async def release(self, account: Account) -> None:
+        """Stop being the account's writer."""
+        self._held.pop(account, None)
+
+    def is_writer(self, account: Account) -> bool:
+        """Return whether the account is held."""
+        return account in self._held
+
+    async def watch_writers(self, on_lost: Callable[[frozenset[Account]], None]) -> None:
+        """Tell of every :meth:`lose_writer` until cancelled."""
+        while True:
+            on_lost(frozenset({await self._lost.get()}))
+
+    async def admit(self, new: NewTask) -> Admitted:
+        """Keep an instruction as RECEIVED, or return the one its key names."""
+        await self._begin("admit")
+        _refuse_unstorable(new)
+        known = self._first(
+            lambda task: (task.principal, task.request_id) == (new.principal, new.request_id)
+        )
+        if known is not None:
+            if not _says_the_same(known, new):
+                raise _conflict("request_id", new.request_id)
+            return Admitted(task=known, is_new=False)
+        named = self._named(new.principal, new.client_order_id)
+        if new.kind is TaskKind.PLACE and named is not None:
+            raise _conflict("client_order_id", new.client_order_id)
+        self._append(_received(new), "received", {"body": dict(new.body)})
+        await self.after("admit")
+        return Admitted(task=self.tasks[new.task_id], is_new=True)
+
+    async def claim(
+        self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
+    ) -> OrderTask:
+        """Move READY to SENDING under the newest epoch and a tag that was never used."""
+        await self._begin("claim")
+        present = self._unmoved(task)
+        is_newest = writer_epoch == self._epochs.get(task.account) == self._held.get(task.account)
+        if not is_newest or present.state is not TaskState.READY:
+            raise TaskMoved(
+                f"task_id={task.task_id} writer_epoch={writer_epoch}: not to be claimed"
+            )
+        if (task.account, tag) in self.tags:
+            raise InvariantViolatedError(f"Invariant: a tag is used once, tag={tag}")
+        self.tags[task.account, tag] = task.task_id
+        moved = dataclasses.replace(
+            present,
+            state=TaskState.SENDING,
+            version=present.version + 1,
+            attempt=present.attempt + 1,
+            tag=tag,
+            writer_epoch=writer_epoch,
+            intent_at_ns=now_ns,
+            send_not_after_ns=send_not_after_ns,
+            updated_at_ns=now_ns,
+        )
+        self._append(moved, "intent_recorded", {"tag": tag, "attempt": moved.attempt})
+        await self.after("claim")
+        return moved
+
+    async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
+        """Move a task one step, if it is still at its version."""
+        await self._begin("record")
+        present = self._unmoved(task)
+        self._fence(present, update)
+        moved = dataclasses.replace(
+            present,
+            state=update.state,
+            version=present.version + 1,
+            updated_at_ns=now_ns,
+            **{
+                name: value for name in _SET_BY_STEP if (value := getattr(update, name)) is not None
+            },
+        )
+        if update.state not in TRANSITIONS[present.state]:
+            raise InvariantViolatedError(
+                f"Invariant: this is no transition, {present.state} -> {update.state}"
+            )
+        if moved.filled_quantity < present.filled_quantity:
+            raise InvariantViolatedError("Invariant: the filled quantity never falls")
+        self._append(moved, update.event, _told(update))
+        await self.after("record")
+        return moved
+
+    async def task(self, task_id: uuid.UUID) -> OrderTask | None:
+        """Return one task."""
+        await self._begin("task")
+        return self.tasks.get(task_id)
+
+    async def task_of_order(self, principal: str, client_order_id: str) -> OrderTask | None:
+        """Return the PLACE task a caller named so."""
+        await self._begin("task_of_order")
+        return self._named(principal, client_order_id)
+
+    async def tasks_in(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
+        """Return an account's tasks in the given states, oldest first."""
+        await self._begin("tasks_in")
+        found = [t for t in self.tasks.values() if t.account == account and t.state in states]
+        return sorted(found, key=lambda task: (task.created_at_ns, task.task_id))
+
+    async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
+        """Return the task one of whose attempts carries this tag."""
+        await self._begin("task_by_tag")
+        task_id = self.tags.get((account, tag))
+        return None if task_id is None else self.tasks[task_id]
+
+    async def tasks_of(
+        self, principal: str, accounts: Collection[Account], *, limit: int
+    ) -> list[OrderTask]:
+        """Return a caller's newest tasks on some accounts."""
+        await self._begin("tasks_of")
+        theirs = [t for t in self.tasks.values() if t.principal == principal]
+        found = [task for task in theirs if task.account in accounts]
+        return sorted(found, key=lambda t: (t.created_at_ns, t.task_id), reverse=True)[:limit]
+
+    async def events_after(
+        self, account: Account, account_seq: int, *, limit: int
+    ) -> list[OrderEvent]:
+        """Return an account's events with a greater number, in order."""
+        await self._begin("events_after")
+        return self.events[account][account_seq : account_seq + limit]
+
+    async def last_seq(self, account: Account) -> int:
+        """Return the number of an account's newest event."""
+        await self._begin("last_seq")
+        return len(self.events[account])
+
+    async def delivered_seq(self, account: Account, sink: str) -> int:
+        """Return up to which number a sink has had an account's events."""
+        await self._begin("delivered_seq")
+        return self._delivered.get((account, sink), 0)
+
+    async def set_delivered(self, account: Account, sink: str, account_seq: int) -> None:
+        """Remember up to which number a sink has had an account's events; it never falls."""
+        await self._begin("set_delivered")
+        known = self._delivered.get((account, sink), 0)
+        self._delivered[account, sink] = max(known, account_seq)
+
+    async def close(self) -> None:
+        """Remember that it was closed."""
+        self.is_closed = True
+
+    async def _begin(self, name: str) -> None:
+        await self.before(name)
+        await asyncio.sleep(0)  # as a database does, let others run between any two calls
+        if self.is_down:
+            raise JournalUnavailable("not confirmed: told to be down")
+
+    def _unmoved(self, task: OrderTask) -> OrderTask:
+        present = self.tasks.get(task.task_id)
+        if present is None or (present.version, present.state) != (task.version, task.state):
+            raise TaskMoved(f"task_id={task.task_id} is no longer at version={task.version}")
+        return present
+
+    def _fence(self, present: OrderTask, update: TaskUpdate) -> None:
+        """Hold steps out of SENDING to the newest writer, and back to READY to the sender."""
+        if present.state is not TaskState.SENDING:
+            return
+        ours = self._held.get(present.account, present.writer_epoch)
+        is_sender = present.writer_epoch == ours or update.state is not TaskState.READY
+        if ours != self._epochs.get(present.account) or not is_sender:
+            raise TaskMoved(f"account={present.account}: the writer_epoch={ours} is superseded")
+
+    def _append(self, task: OrderTask, event: str, data: Mapping[str, object]) -> None:
+        log = self.events[task.account]
+        self.tasks[task.task_id] = task
+        log.append(
+            OrderEvent(
+                event_id=uuid.uuid4(),
+                account=task.account,
+                account_seq=len(log) + 1,
+                task_id=task.task_id,
+                version=task.version,
+                event=event,
+                event_version=1,
+                at_ns=task.updated_at_ns,
+                principal=task.principal,
+                client_order_id=task.client_order_id,
+                state=task.state,
+                data={"state": task.state, "request_id": task.request_id, **data},
+            )
+        )
+
+    def _first(self, is_it: Callable[[OrderTask], bool]) -> OrderTask | None:
+        return next((task for task in self.tasks.values() if is_it(task)), None)
+
+    def _named(self, principal: str, client_order_id: str) -> OrderTask | None:
+        return self._first(
+            lambda task: (
+                task.kind is TaskKind.PLACE
+                and (task.principal, task.client_order_id) == (principal, client_order_id)
+            )
+        )
+
+
+_SET_BY_STEP: Final = (
+    "broker_order_id",
+    "broker_status",
+    "filled_quantity",
+    "average_price",
+    "reason_code",
+    "reason",
+)
+
+
+async def _at_once(_: str) -> None:
+    return
+
+
+def _told(update: TaskUpdate) -> dict[str, object]:
+    told = {field.name: getattr(update, field.name) for field in dataclasses.fields(update)}
+    return {
+        name: f"{value:f}" if isinstance(value, Decimal) else value
+        for name, value in told.items()
+        if value is not None and name not in {"event", "state"}
+    }
+
+
+def _received(new: NewTask) -> OrderTask:
+    given = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
+    received_at_ns = given.pop("received_at_ns")
+    return OrderTask(
+        **given,
+        state=TaskState.RECEIVED,
+        version=1,
+        attempt=0,
+        tag=None,
+        writer_epoch=None,
+        send_not_after_ns=None,
+        intent_at_ns=None,
+        broker_order_id=None,
+        broker_status=None,
+        filled_quantity=0,
+        average_price=None,
+        reason_code=None,
+        reason=None,
+        created_at_ns=received_at_ns,
+        updated_at_ns=received_at_ns,
+    )
+
+
+def _says_the_same(known: OrderTask, new: NewTask) -> bool:
+    names = ("body_sha256", "kind", "account", "client_order_id", "target_task_id")
+    return all(getattr(known, name) == getattr(new, name) for name in names)
+
+
+def _conflict(field: str, value: str) -> IdempotencyConflict:
+    return IdempotencyConflict("IDEMPOTENCY_CONFLICT", "used before", field=field, value=value)
+
+
+def _refuse_unstorable(new: NewTask) -> None:
+    for field in ("account", "principal", "request_id", "client_order_id"):
+        name: str = getattr(new, field)
+        is_text = "\0" not in name and name == name.encode("utf-8", "replace").decode("utf-8")
+        if not (1 <= len(name) <= NAME_CHARACTERS_MAX and is_text):
+            rule = f"must be text of 1 to {NAME_CHARACTERS_MAX} characters"
+            raise OrderRefused("INVALID_FIELD", rule, field=field, value=name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sent:
+    """One request that reached a :class:`ScriptedBroker`: ``what`` is its tag or order id."""
+
+    kind: TaskKind
+    what: str
+    deadline_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """How a :class:`ScriptedBroker` takes one request.
+
+    ``reply`` of None is the plain one of a request that went well; ``takes_effect`` says whether
+    the order is placed, changed or cancelled, whatever is answered.
+    """
+
+    reply: Reply | None = None
+    takes_effect: bool = True
+
+
+class ScriptedBroker:
+    """A ``BrokerGateway`` with a book of its own that answers as it is told.
+
+    ``answers`` are used up one by one, then everything goes well. ``on_sent`` is awaited when a
+    request has had its effect and before it is answered.
+    """
+
+    def __init__(self, clock: Clock, *, user_id: str = "AB1234") -> None:
+        self.sent: list[Sent] = []
+        self.answers: deque[Answer] = deque()
+        self.book: dict[str, BrokerOrder] = {}
+        self.hidden: set[str] = set()
+        """Orders that the book does not show."""
+        self.is_down = False
+        self.is_token_refused = False
+        self.is_closed = False
+        self.reads = 0
+        self.on_sent: Callable[[Sent], Awaitable[None]] = _unheld
+        self._clock = clock
+        self._user_id = user_id
+
+    # --- what a test does at the broker -------------------------------------------------------
+
+    def change(self, order_id: str, **fields: object) -> BrokerOrder:
+        """Change an order's row, such as its ``status`` or ``filled_quantity``."""
+        self.book[order_id] = dataclasses.replace(self.book[order_id], **fields)  # type: ignore[arg-type]  # a test names the fields
+        return self.book[order_id]
+
+    def order_of_tag(self, tag: str) -> BrokerOrder:
+        """Return the one order that carries a tag."""
+        (order,) = [order for order in self.book.values() if tag in order.tags]
+        return order
+
+    def sent_tags(self) -> list[str]:
+        """Return the tags of the placements that arrived, in order."""
+        return [sent.what for sent in self.sent if sent.kind is TaskKind.PLACE]
+
+    # --- the port -----------------------------------------------------------------------------
+
+    async def place(self, request: OrderRequest, *, tag: str, deadline_ns: int) -> Reply:
+        """Take one new order into the book, and answer."""
+        order_id = f"{len(self.book) + 1:015d}"
+
+        def effect() -> None:
+            self.book[order_id] = _row(request, order_id, tag=tag, user_id=self._user_id)
+
+        return await self._take(TaskKind.PLACE, tag, order_id, effect, deadline_ns)
+
+    async def modify(
+        self,
+        order_id: str,
+        variety: Variety,  # noqa: ARG002 - the port's signature
+        change: OrderChange,
+        *,
+        deadline_ns: int,
+    ) -> Reply:
+        """Change one order of the book, and answer."""
+
+        def effect() -> None:
+            shown = ("order_type", "quantity", "price", "trigger_price")
+            given = {name: getattr(change, name) for name in shown}
+            self.change(order_id, **{name: v for name, v in given.items() if v is not None})
+
+        return await self._take(TaskKind.MODIFY, order_id, order_id, effect, deadline_ns)
+
+    async def cancel(
+        self,
+        order_id: str,
+        variety: Variety,  # noqa: ARG002 - the port's signature
+        *,
+        deadline_ns: int,
+    ) -> Reply:
+        """Cancel one order of the book, and answer."""
+
+        def effect() -> None:
+            self.change(order_id, status="CANCELLED")
+
+        return await self._take(TaskKind.CANCEL, order_id, order_id, effect, deadline_ns)
+
+    async def orders(self) -> Sequence[BrokerOrder]:
+        """Return what the book shows."""
+        self.reads += 1
+        if self.is_token_refused:
+            raise LoginRequired("told to refuse the access token")
+        if self.is_down:
+            raise BrokerUnavailable("told to be down")
+        return [row for order_id, row in self.book.items() if order_id not in self.hidden]
+
+    async def order_history(self, order_id: str) -> Sequence[BrokerOrder]:
+        """Return the one state of an order that is kept."""
+        return [row for row in await self.orders() if row.order_id == order_id]
+
+    def order_update(self, data: object) -> BrokerOrder | None:
+        """Take a row as an update of this user, None when it is another's."""
+        is_ours = isinstance(data, BrokerOrder) and data.user_id == self._user_id
+        return data if is_ours and isinstance(data, BrokerOrder) else None
+
+    async def close(self) -> None:
+        """Remember that it was closed."""
+        self.is_closed = True
+
+    async def _take(
+        self,
+        kind: TaskKind,
+        what: str,
+        order_id: str,
+        effect: Callable[[], None],
+        deadline_ns: int,
+    ) -> Reply:
+        if self._clock.monotonic_ns() >= deadline_ns:
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure="the deadline had passed")
+        sent = Sent(kind=kind, what=what, deadline_ns=deadline_ns)
+        self.sent.append(sent)
+        answer = self._answer()
+        if kind is not TaskKind.PLACE and not self._is_live(order_id):
+            answer = Answer(reply=refusal(400, "OrderException"), takes_effect=False)
+        if answer.takes_effect:
+            effect()
+        await self.on_sent(sent)
+        body = {"status": "success", "data": {"order_id": order_id}}
+        return answer.reply or Reply(http_status=200, content_type="application/json", body=body)
+
+    def _answer(self) -> Answer:
+        if self.is_token_refused:
+            return Answer(reply=refusal(403, "TokenException"), takes_effect=False)
+        return self.answers.popleft() if self.answers else Answer()
+
+    def _is_live(self, order_id: str) -> bool:
+        ended = {"COMPLETE", "CANCELLED", "REJECTED"}
+        return order_id in self.book and self.book[order_id].status not in ended
+
+
+def refusal(http_status: int, error_type: str, message: str = "told to refuse") -> Reply:
+    """Return Kite's error envelope as a reply."""
+    body = {"status": "error", "error_type": error_type, "message": message}
+    return Reply(http_status=http_status, content_type="application/json", body=body)
+
+
+async def _unheld(_: Sent) -> None:
+    return
+
+
+def _row(request: OrderRequest, order_id: str, *, tag: str, user_id: str) -> BrokerOrder:
+    return BrokerOrder(
+        order_id=order_id,
+        status="OPEN",
+        tags=(tag,),
+        exchange=request.exchange,
+        tradingsymbol=request.tradingsymbol,
+        transaction_type=request.transaction_type,
+        order_type=request.order_type,
+        product=request.product,
+        variety=request.variety,
+        quantity=request.quantity,
+        price=request.price or Decimal(0),
+        trigger_price=request.trigger_price or Decimal(0),
+        filled_quantity=0,
+        average_price=Decimal(0),
+        user_id=user_id,
+        order_timestamp="",
+        exchange_update_timestamp="",
+        status_message="",
+        parent_order_id="",
+    )

@@ -1,0 +1,69 @@
+"""The gateway to Kite keeps the contract of its port, against the simulated exchange."""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from port_contracts import BrokerGatewayContract
+from running import Exchange, exchange
+
+from ticker_service.adapters.kite_broker import KiteBroker
+from ticker_service.config import KiteConfig
+from ticker_service.runtime.clock import SystemClock
+from ticker_service.simulator import SimulatorOptions
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+STILL = SimulatorOptions(seed=7, rate_per_s=0.0, enforce_rate_limits=False)
+
+
+class _Kite:
+    symbol = "INFY"
+
+    def __init__(self, market: Exchange) -> None:
+        self._token = market.access_token
+        key = f"token {market.api_key}:{market.access_token}"
+        quote: dict[str, Any] = httpx.get(
+            f"{market.rest_root}/quote?i=NSE:INFY",
+            headers={"Authorization": key},
+            trust_env=False,
+        ).json(parse_float=Decimal)["data"]["NSE:INFY"]
+        self.price = str(quote["depth"]["buy"][4]["price"])
+        config = KiteConfig(
+            rest_root=market.rest_root, ws_root="", api_key=market.api_key, access_token=""
+        )
+        self.gateway = KiteBroker(
+            config,
+            user_id=market.user_id,
+            clock=SystemClock(),
+            access_token=lambda: self._token,
+        )
+
+    def refuse_token(self) -> None:
+        self._token = "stale"
+
+
+@pytest.fixture(scope="module")
+def market() -> Iterator[Exchange]:
+    """A market that stands still, shared by the contract's tests."""
+    with exchange(STILL) as running:
+        yield running
+
+
+class TestKiteBroker(BrokerGatewayContract):
+    @pytest.fixture(autouse=True)
+    def _market(self, market: Exchange) -> None:
+        self.running = market
+
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_Kite]:
+        kite = _Kite(self.running)
+        try:
+            yield kite
+        finally:
+            await kite.gateway.close()
