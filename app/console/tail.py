@@ -10,14 +10,18 @@ import orjson
 from redis.exceptions import RedisError
 from rich.console import Console, Group
 from rich.live import Live
+from rich.styled import Styled
 from rich.text import Text
 
 from app.console.chain import ChainView
+from app.console.silence import Silence
 from ticker_service.client import TickReader
 from ticker_service.errors import PublishError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from rich.console import RenderableType
 
     from ticker_service.client import Message
 
@@ -39,46 +43,117 @@ async def tail(
         redis_url: Server to read from.
         books: Books to show.
         channel_prefix: The publisher's prefix.
-        as_json: Write every message as a line of JSON on standard output instead of a table.
+        as_json: Write every message as a line of JSON on standard output instead of a table, and
+            one of the kind ``silent`` for every three seconds in which a book said nothing.
         seconds: How long; None for ever.
 
     Raises:
-        PublishError: The server does not answer, or nobody publishes these books.
+        ConfigurationError: The address is not one of a Redis server.
+        PublishError: The server does not answer, or nobody publishes these books; in a group when
+            that shows only later.
     """
+    reader = TickReader(redis_url, books, channel_prefix=channel_prefix)
+    silence = Silence(books, now_s=_now_s())
+    until = asyncio.timeout(seconds)
+    began_s = _now_s()
     try:
-        async with (
-            asyncio.timeout(seconds),
-            TickReader(redis_url, books, channel_prefix=channel_prefix) as reader,
-        ):
-            await (_lines(reader) if as_json else _tables(reader, books))
-    except TimeoutError:
-        if seconds is None:
-            raise PublishError(
-                f"nothing was published for {', '.join(books)} within {FIRST_MESSAGE_S_MAX:.0f} s; "
-                f"is a daemon running with channel prefix {channel_prefix!r}?"
-            ) from None
+        async with until, reader:
+            show = _lines if as_json else _tables
+            await show(reader, books, silence, _nobody(books, channel_prefix))
+    except (RedisError, OSError) as error:
+        if not until.expired():
+            reason = "no answer in time" if isinstance(error, TimeoutError) else error
+            raise PublishError(f"Redis does not answer: {reason}") from error
+    if not silence.has_heard:
+        raise _nobody(books, channel_prefix)(_now_s() - began_s)
+
+
+def _nobody(books: Sequence[str], channel_prefix: str) -> Callable[[float], PublishError]:
+    """Return what to say when nothing came for so many seconds."""
+
+    def fault(waited_s: float) -> PublishError:
+        wrong_case = [book.upper() for book in books if book != book.upper()]
+        hint = f" (names are in capitals: {', '.join(wrong_case)}?)" if wrong_case else ""
+        return PublishError(
+            f"nothing was published for {', '.join(books)} within {waited_s:.0f} s{hint}; "
+            f"is a daemon running with channel prefix {channel_prefix!r}?"
+        )
+
+    return fault
+
+
+async def _lines(
+    reader: TickReader,
+    _: Sequence[str],
+    silence: Silence,
+    nobody: Callable[[float], PublishError],
+) -> None:
+    def show(body: dict[str, object]) -> None:
+        sys.stdout.buffer.write(orjson.dumps(body) + b"\n")
+        sys.stdout.buffer.flush()
+
+    async def take(message: Message) -> None:
+        show({**message.body, "kind": message.kind})
+
+    def look() -> None:
+        for book, silent_s in silence.news(now_s=_now_s()).items():
+            show({"kind": "silent", "book": book, "silent_s": round(silent_s, 1)})
+
+    await _follow(reader, take, look, silence, nobody)
+
+
+async def _tables(
+    reader: TickReader,
+    books: Sequence[str],
+    silence: Silence,
+    nobody: Callable[[float], PublishError],
+) -> None:
+    views = {book: ChainView(book) for book in books}
+    console = Console()
+    with Live(console=console, auto_refresh=False, screen=False, transient=False) as live:
+
+        async def take(message: Message) -> None:
+            await apply(views, message, reader)
+
+        def look() -> None:
+            silent = silence.silent(now_s=_now_s())
+            live.update(render(views, width=console.width, silent_s=silent), refresh=True)
+
+        await _follow(reader, take, look, silence, nobody)
+
+
+async def _follow(
+    reader: TickReader,
+    take: Callable[[Message], Awaitable[None]],
+    look: Callable[[], None],
+    silence: Silence,
+    nobody: Callable[[float], PublishError],
+) -> None:
+    """Take every message and look a few times a second, until cancelled or nobody is there."""
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(_take_all(reader, take, silence), name="read")
+        began_s = _now_s()
+        while True:
+            await asyncio.sleep(1.0 / REFRESH_PER_S)
+            if silence.has_heard:
+                look()
+            elif _now_s() - began_s >= FIRST_MESSAGE_S_MAX:
+                raise nobody(FIRST_MESSAGE_S_MAX)
+
+
+async def _take_all(
+    reader: TickReader, take: Callable[[Message], Awaitable[None]], silence: Silence
+) -> None:
+    try:
+        async for message in reader:
+            silence.hear(message.book, now_s=_now_s())
+            await take(message)
     except (RedisError, OSError) as error:
         raise PublishError(f"Redis does not answer: {error}") from error
 
 
-async def _lines(reader: TickReader) -> None:
-    out = sys.stdout.buffer
-    async for message in reader:
-        out.write(orjson.dumps({**message.body, "kind": message.kind}) + b"\n")
-        out.flush()
-
-
-async def _tables(reader: TickReader, books: Sequence[str]) -> None:
-    views = {book: ChainView(book) for book in books}
-    console = Console()
-    with Live(console=console, auto_refresh=False, screen=False, transient=False) as live:
-        shown_at_s = 0.0
-        clock = asyncio.get_running_loop().time
-        async for message in reader:
-            await apply(views, message, reader)
-            if clock() - shown_at_s >= 1.0 / REFRESH_PER_S:
-                shown_at_s = clock()
-                live.update(render(views, width=console.width), refresh=True)
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 async def apply(views: dict[str, ChainView], message: Message, reader: TickReader) -> None:
@@ -89,10 +164,25 @@ async def apply(views: dict[str, ChainView], message: Message, reader: TickReade
     view.take(message)
 
 
-def render(views: dict[str, ChainView], *, width: int) -> Group:
-    """Return all views below each other, with what was announced last."""
-    parts: list[object] = []
+def render(
+    views: dict[str, ChainView], *, width: int, silent_s: Mapping[str, float] | None = None
+) -> Group:
+    """Return all views below each other, with what was announced last.
+
+    Args:
+        views: Each book's view.
+        width: Columns of the terminal.
+        silent_s: For how long a book has said nothing, where that is worth a word; such a book's
+            figures are dimmed, because they are no longer news.
+    """
+    parts: list[RenderableType] = []
     for view in views.values():
-        parts.append(view.table(width=width))
+        table = view.table(width=width)
+        wait_s = (silent_s or {}).get(view.book)
+        if wait_s is None:
+            parts.append(table)
+        else:
+            parts.append(Text(f"{view.book}: publisher silent for {wait_s:.0f} s", style="bold"))
+            parts.append(Styled(table, "dim"))
         parts.extend(Text(notice, style="dim") for notice in view.notices)
-    return Group(*parts)  # type: ignore[arg-type]  # tables and texts are renderable
+    return Group(*parts)

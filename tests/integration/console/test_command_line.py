@@ -168,17 +168,33 @@ def test_tail_of_a_server_that_is_not_there_is_one_line(url: str) -> None:
     assert "canary-77" not in answer.stderr
 
 
-@pytest.mark.xfail(
-    strict=True, reason="FIRST_MESSAGE_S_MAX is only named in the message: tail waits for ever"
+@pytest.mark.parametrize(
+    "more", [(), ("--json",), ("--json", "--seconds", "9"), ("--seconds", "1")]
 )
-def test_tail_of_a_book_that_nobody_publishes_says_so(redis_url: str, prefix: str) -> None:
-    with program(
-        *("tail", "NOSUCH", "--json", "--channel-prefix", prefix),
-        env=environment(REDIS_URL=redis_url),
-    ) as running:
-        status = eventually(running.process.poll, within_s=8.0)
-        assert status == 1
-        assert "nothing was published for NOSUCH" in running.err.text()
+def test_tail_of_a_book_that_nobody_publishes_says_so(
+    redis_url: str, prefix: str, more: tuple[str, ...]
+) -> None:
+    answer = ended("tail", "nosuch", *more, "--channel-prefix", prefix, REDIS_URL=redis_url)
+    assert answer.returncode == 1
+    assert len(answer.stderr.splitlines()) == 1
+    assert "nothing was published for nosuch" in answer.stderr
+    assert "NOSUCH?" in answer.stderr
+    assert answer.stdout.strip() == ""
+
+
+def test_tail_says_when_the_publisher_has_gone_silent(
+    redis_client: redis.Redis, redis_url: str, prefix: str
+) -> None:
+    body: dict[str, object] = {"v": 1, "book": "NIFTY", "epoch": 1, "seq": 1}
+    snapshot = orjson.dumps(body | {"kind": "snapshot", "columns": {"instrument_token": []}})
+    redis_client.set(f"{prefix}snapshot:NIFTY", snapshot, ex=60)
+    arguments = ("tail", "NIFTY", "--json", "--channel-prefix", prefix)
+    with program(*arguments, env=environment(REDIS_URL=redis_url)) as running:
+        heartbeat = orjson.dumps(body | {"kind": "heartbeat"})
+        assert eventually(lambda: redis_client.publish(f"{prefix}ticks:NIFTY", heartbeat))
+        said = orjson.loads(running.out.wait_for(lambda line: "silent" in line))
+    assert (said["kind"], said["book"]) == ("silent", "NIFTY")
+    assert 3.0 <= said["silent_s"] < 6.0
 
 
 @pytest.mark.parametrize(
