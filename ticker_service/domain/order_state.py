@@ -118,6 +118,15 @@ def state_of(order: BrokerOrder) -> TaskState:
     return S.ACKED
 
 
+def is_in_transit(order: BrokerOrder) -> bool:
+    """Return whether the broker or the exchange is at work on an order.
+
+    What was asked of it may still come: interim states have lasted for hours (kite.md §2.5).
+    """
+    status = order.status.upper()
+    return status not in _TERMINAL_STATUS and status not in _RESTING_STATUS
+
+
 def merge(task: OrderTask, order: BrokerOrder) -> TaskUpdate | None:
     """Return what a row of the broker's book adds to a PLACE task, or None if nothing.
 
@@ -126,8 +135,8 @@ def merge(task: OrderTask, order: BrokerOrder) -> TaskUpdate | None:
     """
     told = state_of(order)
     filled = max(task.filled_quantity, order.filled_quantity)
-    state = _later(task.state, told)
     grows = order.filled_quantity > task.filled_quantity
+    state = _later(task, told, grows=grows)
     if state in {S.ACKED, S.WORKING} and filled > 0:
         state = S.PARTIAL
     is_news = (
@@ -136,7 +145,8 @@ def merge(task: OrderTask, order: BrokerOrder) -> TaskUpdate | None:
         or task.broker_order_id is None
         or (order.status != task.broker_status and told not in TERMINAL and state in LIVE)
     )
-    if not is_news or (state is not task.state and state not in TRANSITIONS[task.state]):
+    if not is_news or state not in TRANSITIONS[task.state]:
+        # The journal would refuse it too, and a step it refuses is our bug.
         return None
     says_why = told is state and bool(order.status_message)
     return TaskUpdate(
@@ -147,14 +157,27 @@ def merge(task: OrderTask, order: BrokerOrder) -> TaskUpdate | None:
         filled_quantity=filled,
         average_price=order.average_price if grows else None,
         reason="" if not says_why else order.status_message,
-        reason_code="BROKER_REJECTED" if state is S.REJECTED else None,
+        reason_code=_reason_code(task, state),
     )
 
 
-def _later(present: TaskState, told: TaskState) -> TaskState:
+def _reason_code(task: OrderTask, state: TaskState) -> str | None:
+    """Return why, emptied where it spoke of a doubt or a try that this fact has overtaken."""
+    if state is S.REJECTED:
+        return "BROKER_REJECTED"
+    return "" if task.reason_code else None
+
+
+def _later(task: OrderTask, told: TaskState, *, grows: bool) -> TaskState:
     """Return the further of two states in an order's life."""
+    present = task.state
     if present in {S.NOT_PLACED, S.MANUAL, S.EXPIRED}:
         return told
+    if present is S.REJECTED and told is not S.REJECTED:
+        # The answer to the send said no, but the book has the order: the book knows better. A
+        # refusal of the book itself is outweighed by a fill only.
+        is_answer_only = task.broker_order_id is None
+        return told if is_answer_only or grows else present
     if present is S.FILLED:
         return present
     if present in {S.CANCELLED, S.REJECTED}:

@@ -1,0 +1,94 @@
+"""Orders as values: what goes into the journal comes back, and a price is the digits written."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from ticker_service.domain.order import (
+    OrderChange,
+    OrderRequest,
+    OrderType,
+    Product,
+    Side,
+    Validity,
+    Variety,
+    body_sha256,
+    change_from_fields,
+    request_from_fields,
+    to_fields,
+)
+
+PRICES = st.decimals(min_value="0.0001", max_value="10000000", places=4)
+QUANTITIES = st.integers(min_value=1, max_value=10_000_000)
+REQUESTS = st.builds(
+    OrderRequest,
+    exchange=st.sampled_from(["NSE", "NFO", "MCX"]),
+    tradingsymbol=st.text(min_size=1, max_size=30),
+    transaction_type=st.sampled_from(Side),
+    order_type=st.sampled_from(OrderType),
+    product=st.sampled_from(Product),
+    quantity=QUANTITIES,
+    variety=st.sampled_from(Variety),
+    validity=st.sampled_from(Validity),
+    price=st.none() | PRICES,
+    trigger_price=st.none() | PRICES,
+    disclosed_quantity=st.none() | QUANTITIES,
+    validity_ttl=st.none() | st.integers(1, 1_440),
+    market_protection=st.none() | PRICES,
+)
+CHANGES = st.builds(
+    OrderChange,
+    order_type=st.none() | st.sampled_from(OrderType),
+    quantity=st.none() | QUANTITIES,
+    price=st.none() | PRICES,
+    trigger_price=st.none() | PRICES,
+    validity=st.none() | st.sampled_from(Validity),
+    disclosed_quantity=st.none() | QUANTITIES,
+    market_protection=st.none() | PRICES,
+)
+
+
+@given(REQUESTS)
+def test_an_order_comes_back_from_its_form_as_it_was(request: OrderRequest) -> None:
+    assert request_from_fields(to_fields(request)) == request
+
+
+@given(CHANGES)
+def test_a_change_comes_back_from_its_form_as_it_was(change: OrderChange) -> None:
+    assert change_from_fields(to_fields(change)) == change
+
+
+@pytest.mark.parametrize(
+    ("price", "written"),
+    [
+        ("100.05", "100.05"),
+        ("100.50", "100.50"),
+        ("1E+3", "1000"),
+        ("1E-4", "0.0001"),
+        ("0.00010", "0.00010"),
+        ("12345678.9", "12345678.9"),
+    ],
+)
+def test_a_price_is_written_in_digits_without_an_exponent(price: str, written: str) -> None:
+    assert to_fields(OrderChange(price=Decimal(price))) == {"price": written}
+
+
+def test_what_is_not_given_is_not_in_the_form() -> None:
+    assert to_fields(OrderChange()) == {}
+
+
+@given(CHANGES, CHANGES)
+def test_two_bodies_have_one_digest_only_if_they_say_the_same(
+    one: OrderChange, other: OrderChange
+) -> None:
+    forms = to_fields(one), to_fields(other)
+    digests = [body_sha256(form) for form in forms]
+    assert (digests[0] == digests[1]) is (forms[0] == forms[1])
+
+
+def test_the_order_of_fields_does_not_change_the_digest() -> None:
+    assert body_sha256({"a": "1", "b": "2"}) == body_sha256({"b": "2", "a": "1"})
