@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import TaskKind, TaskUpdate, change_from_fields
-from ticker_service.domain.order_state import TaskState, state_of
+from ticker_service.domain.order_state import TaskState, is_in_transit, state_of
 from ticker_service.domain.session import ist_date
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class Evidence:
             The end of the task, or None while the evidence is not enough.
         """
         if ist_date(began_ns) != ist_date(task.intent_at_ns or task.created_at_ns):
-            return _to_manual("DAY_OVER", "the book of its trading day is gone")
+            return _DAY_OVER
         if not self._is_window_closed(task, began_ns) or not is_whole:
             return None
         if any(_looks_like(task, row) for row in rows):
@@ -78,9 +78,13 @@ class Evidence:
     def judge_target(
         self, task: OrderTask, target: BrokerOrder | None, *, began_ns: int
     ) -> TaskUpdate | None:
-        """Return what the target's present row says about an UNKNOWN change or cancel."""
+        """Return what the target's present row says about an UNKNOWN change or cancel.
+
+        Without effect is only what left the order at rest as it was, in enough books.
+        """
         if target is None:
-            return None
+            is_over = ist_date(began_ns) != ist_date(task.intent_at_ns or task.created_at_ns)
+            return _DAY_OVER if is_over else None
         if _has_taken_effect(task, target):
             return TaskUpdate(state=TaskState.ACKED, event="settled_by_book")
         if state_of(target) in {TaskState.FILLED, TaskState.REJECTED, TaskState.CANCELLED}:
@@ -90,6 +94,9 @@ class Evidence:
                 reason_code="ORDER_ENDED",
                 reason=f"the order had ended as {target.status}",
             )
+        if is_in_transit(target):
+            self.forget(task)
+            return None
         is_proven = self._is_window_closed(task, began_ns) and self._is_absent_often_enough(
             task, began_ns
         )
@@ -131,6 +138,7 @@ def _looks_like(task: OrderTask, row: BrokerOrder) -> bool:
     )
 
 
+_DAY_OVER: Final = _to_manual("DAY_OVER", "the book of its trading day is gone")
 _NO_EFFECT: Final = TaskUpdate(
     state=TaskState.NOT_PLACED,
     event="proven_absent",
