@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING
 
 import crash_verdict as verdict
 import pytest
 from crash_parts import cancel_frame, door, limit_order, place_frame
 from running import eventually
+
+from ticker_service.config import OrdersConfig
+from ticker_service.constants import NS_PER_S, SECONDS_PER_DAY
+from ticker_service.domain.order import OrderTask, TaskKind
+from ticker_service.domain.order_state import TaskState
+from ticker_service.orders.settle import Evidence
 
 if TYPE_CHECKING:
     from crash_parts import World
@@ -66,3 +73,37 @@ def state(own: World, request_id: str) -> str:
 
 def marketable(own: World) -> dict[str, object]:
     return limit_order("BUY", 1, f"{own.quote()['last_price'] * 1.02:.0f}.00")
+
+
+def test_a_cancel_that_the_broker_is_still_working_on_is_not_called_without_effect(
+    own: World,
+) -> None:
+    daemon = own.start()
+    assert daemon.opens(own.account)
+    own.strike("slow_states", delay_ms=2_000)
+    resting = limit_order("BUY", 1, f"{own.quote()['last_price'] * 0.9:.0f}.00")
+    with door(own, daemon) as calls:
+        calls.ask(place_frame("k", own.account, resting))
+        assert eventually(lambda: state(own, "k") == "ACKED")
+        own.strike("accept_then_5xx", method="cancel", count=1)
+        calls.ask(cancel_frame("k"))
+
+    assert eventually(lambda: state(own, "k") == "CANCELLED"), state(own, "k")
+    assert eventually(lambda: not verdict.unsettled(own)), verdict.unsettled(own)
+    assert state(own, "k-cancel") == "ACKED"
+    assert verdict.cancels_tell_the_truth(own) == []
+
+
+def test_a_cancel_still_unknown_when_its_day_is_over_is_a_persons() -> None:
+    sent_ns = 1_795_255_200 * NS_PER_S
+    cancel = OrderTask(
+        **dict.fromkeys(field.name for field in fields(OrderTask)) | {"kind": TaskKind.CANCEL},
+    )
+    cancel = replace(cancel, intent_at_ns=sent_ns, send_not_after_ns=sent_ns, created_at_ns=sent_ns)
+
+    update = Evidence(OrdersConfig()).judge_target(
+        cancel, None, began_ns=sent_ns + SECONDS_PER_DAY * NS_PER_S
+    )
+
+    assert update is not None
+    assert update.state is TaskState.MANUAL
