@@ -84,7 +84,9 @@ async def _watch(
     """Subscribe and show until the time is up, then report."""
     seen, trades = Score(), Trades()
     views = {book: ChainView(book) for book in BOOKS}
-    async with TickReader(parts.redis_url, BOOKS) as reader:
+    async with TickReader(
+        parts.redis_url, BOOKS, channel_prefix=parts.names.channel_prefix
+    ) as reader:
         screen = _Screen(parts, relay, views, seen, trades) if not as_json else None
         with screen or contextlib.nullcontext():
             async with asyncio.TaskGroup() as tasks:
@@ -92,9 +94,7 @@ async def _watch(
                     tasks.create_task(_read(reader, views, seen, clock)),
                     tasks.create_task(_compare_now_and_then(parts, seen)),
                     tasks.create_task(_notice_an_end(parts, stop)),
-                    tasks.create_task(
-                        trade(parts.orders_ws_url, parts.orders_token, views[BOOKS[0]], trades)
-                    ),
+                    tasks.create_task(trade(parts.door, views[BOOKS[0]], trades)),
                 ]
                 if screen:
                     work.append(tasks.create_task(screen.refresh_forever()))
@@ -120,7 +120,7 @@ async def _watch(
     else:
         _say_report(report)
     is_good = report["ticks_published"] and report["options_priced"] and seen.iv_compared
-    is_good = is_good and report["orders"].get("FILLED")
+    is_good = is_good and report["orders"].get("FILLED") and not seen.unvalued
     return 0 if is_good and seen.iv_error_max < IV_ERROR_MAX else 1
 
 
@@ -235,12 +235,13 @@ class _Screen:
     def _say_where_things_are(self) -> None:
         """Print once, above the picture and unshortened, what a person may want to copy."""
         parts, command = self._parts, _own_command()
-        books = ", ".join(f"ticker:v1:ticks:{book}" for book in BOOKS)
+        books = ", ".join(f"{parts.names.channel_prefix}ticks:{book}" for book in BOOKS)
+        subscribe = f"tail NIFTY --redis-url {parts.redis_url}{parts.names.tail_options()}"
         for line in (
             f"redis      {parts.redis_url}",
             f"channels   {books}",
-            f"subscribe  {command} tail NIFTY --redis-url {parts.redis_url}",
-            f"orders     {parts.orders_ws_url}, token {parts.orders_token}",
+            f"subscribe  {command} {subscribe}",
+            f"orders     {parts.door.url}, account {parts.door.account}, token {parts.door.token}",
             f"health     {parts.health_url}/health/ready and {parts.health_url}/metrics",
             f"exchange   {parts.rest_root} (Kite's REST), {parts.facts['ws_root']} (its WebSocket)",
         ):

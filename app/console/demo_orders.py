@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from app.console.chain import ChainView
 
-ACCOUNT: Final = "DEMO"
 PLACE_EVERY_S: Final = 2.0
 LOOK_EVERY_S: Final = 0.2
 STEPS_INSIDE: Final = 4
@@ -32,6 +31,16 @@ FINAL_STATES: Final = frozenset(
     }
 )
 SHOWN: Final = 3
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Door:
+    """Where the demo's orders go, for whom, and what sets this run's orders apart."""
+
+    url: str
+    token: str = field(repr=False)
+    account: str
+    run: str
 
 
 @dataclass(slots=True)
@@ -56,11 +65,11 @@ class Trades:
             self.states[event["client_order_id"]] = event["state"]
 
 
-async def trade(url: str, token: str, view: ChainView, trades: Trades) -> None:
+async def trade(door: Door, view: ChainView, trades: Trades) -> None:
     """Place an order every other second and follow them all, until cancelled."""
     try:
-        async with OrderClient(url, token) as client, asyncio.TaskGroup() as tasks:
-            await client.subscribe({ACCOUNT: 0})
+        async with OrderClient(door.url, door.token) as client, asyncio.TaskGroup() as tasks:
+            await client.subscribe({door.account: 0})
             tasks.create_task(_follow(client, trades))
             number = 0
             while True:
@@ -69,21 +78,25 @@ async def trade(url: str, token: str, view: ChainView, trades: Trades) -> None:
                     await asyncio.sleep(LOOK_EVERY_S)
                     continue
                 number += 1
-                await _place(client, f"demo-{number}", order, trades)
+                await _place(client, door, f"demo-{door.run}-{number}", order, trades)
                 await asyncio.sleep(PLACE_EVERY_S)
     except OrderDoorClosed:
         return  # the daemon ends; the demo says so elsewhere
 
 
 async def _place(
-    client: OrderClient, client_order_id: str, order: Mapping[str, object], trades: Trades
+    client: OrderClient,
+    door: Door,
+    client_order_id: str,
+    order: Mapping[str, object],
+    trades: Trades,
 ) -> None:
     trades.told[client_order_id] = (
         f"{client_order_id} {order['transaction_type']} {order['quantity']} "
         f"{order['tradingsymbol']} at {order['price']}"
     )
     try:
-        task = await client.place(client_order_id, ACCOUNT, order)
+        task = await client.place(client_order_id, door.account, order)
     except OrderError as error:
         trades.states[client_order_id] = "REJECTED_LOCAL"
         trades.told[client_order_id] += f" ({error})"

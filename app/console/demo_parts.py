@@ -16,7 +16,8 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import orjson
 
-from app.console.demo_orders import ACCOUNT
+from app.console.demo_names import Names, clear_keys, names_of_this_run
+from app.console.demo_orders import Door
 from app.embedded import postgres_or_embedded, redis_or_embedded
 from app.kept import Child, keep
 from app.security.tokens import LIFETIME_S_DEFAULT, Scope, TokenIssuer
@@ -46,8 +47,8 @@ class Parts:
 
     redis_url: str
     database_url: str
-    orders_ws_url: str
-    orders_token: str
+    names: Names
+    door: Door
     health_url: str
     rest_root: str
     daemon: Child
@@ -61,10 +62,15 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
     Raises:
         TickerServiceError: A part did not start; the message says which and why.
     """
-    redis_url = await stack.enter_async_context(redis_or_embedded(os.environ.get("REDIS_URL")))
-    database_url = await stack.enter_async_context(
-        postgres_or_embedded(os.environ.get("DATABASE_URL"))
+    given_redis, given_database = os.environ.get("REDIS_URL"), os.environ.get("DATABASE_URL")
+    names = names_of_this_run(
+        is_redis_shared=bool(given_redis), is_database_shared=bool(given_database)
     )
+    redis_url = await stack.enter_async_context(redis_or_embedded(given_redis))
+    if given_redis:
+        # Pushed before the daemon starts, so that it has ended when this runs.
+        stack.push_async_callback(clear_keys, redis_url, names, BOOKS)
+    database_url = await stack.enter_async_context(postgres_or_embedded(given_database))
     await migrate_journal(database_url)
     simulator, banner = await _start_part(
         stack, relay, "simulator", ["simulate", "--seed", str(seed)], {}
@@ -83,10 +89,11 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
         "KITE_API_KEY": banner["api_key"],
         "KITE_ACCESS_TOKEN": access_token,
         "REDIS_URL": redis_url,
+        "CHANNEL_PREFIX": names.channel_prefix,
         "UNDERLYINGS": ",".join(BOOKS),
         "HEALTH_PORT": "0",
         "DATABASE_URL": database_url,
-        "ACCOUNTS": orjson.dumps({ACCOUNT: account}).decode(),
+        "ACCOUNTS": orjson.dumps({names.account: account}).decode(),
         "ORDERS_PORT": "0",
         "TOKEN_SECRET": token_secret,
     }
@@ -96,18 +103,19 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
     orders_token = TokenIssuer(token_secret.encode()).mint(
         "demo",
         scopes=[Scope.ORDERS_READ, Scope.ORDERS_WRITE],
-        accounts=[ACCOUNT],
+        accounts=[names.account],
         lifetime_s=LIFETIME_S_DEFAULT,
         now_ns=SystemClock().now_ns(),
     )
     facts: dict[str, object] = {
         "pid": os.getpid(),
         "redis_url": redis_url,
+        "channel_prefix": names.channel_prefix,
         "health_url": started["health_url"],
         "database_url": database_url,
         "orders_ws_url": started["orders_ws_url"],
         "orders_token": orders_token,
-        "orders_account": ACCOUNT,
+        "orders_account": names.account,
         **{name: banner[name] for name in ("rest_root", "ws_root", "login_url")},
         "daemon_pid": started["pid"],
         "simulator_pid": simulator.pid,
@@ -115,8 +123,10 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
     return Parts(
         redis_url=redis_url,
         database_url=database_url,
-        orders_ws_url=started["orders_ws_url"],
-        orders_token=orders_token,
+        names=names,
+        door=Door(
+            url=started["orders_ws_url"], token=orders_token, account=names.account, run=names.run
+        ),
         health_url=started["health_url"],
         rest_root=banner["rest_root"],
         daemon=daemon,

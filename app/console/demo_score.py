@@ -34,6 +34,8 @@ class Score:
     batches: int = 0
     ticks: int = 0
     options_priced: int = 0
+    unvalued: int = 0
+    """Rows that say OK and have no volatility or no vega: there must be none."""
     gaps: int = 0
     iv_error_max: float = 0.0
     iv_compared: int = 0
@@ -48,6 +50,11 @@ def count(message: Message, seen: Score, now_us: int) -> None:
     is_priced = status == "OK"
     seen.batches += 1
     seen.options_priced += int(np.count_nonzero(is_priced))
+    # null becomes NaN here
+    volatility, vega = (
+        np.array(columns[name], np.float64) for name in ("implied_volatility", "vega")
+    )
+    seen.unvalued += int(np.count_nonzero(is_priced & ~np.isfinite(volatility + vega)))
     if columns["is_repriced"] and columns["is_repriced"][0]:
         return
     received_us = np.array(columns["received_at_us"], np.float64)
@@ -64,8 +71,12 @@ async def compare(parts: Parts, seen: Score) -> None:
     """Compare volatilities published since the last call with those the exchange priced with."""
     if not seen.to_compare:
         return
-    token, received_us, volatility, vega = np.concatenate(seen.to_compare, axis=1)
+    rows = np.concatenate(seen.to_compare, axis=1)
     seen.to_compare.clear()
+    # A row without a value is counted as such, and cannot be compared.
+    token, received_us, volatility, vega = rows[:, np.isfinite(rows).all(axis=0)]
+    if not len(token):
+        return
     async with httpx.AsyncClient(trust_env=False, timeout=HTTP_S_MAX) as client:
         answer = await client.get(
             f"{parts.rest_root}/sim/truth",
@@ -96,6 +107,7 @@ async def report_of(
         "iv_compared": seen.iv_compared,
         "gaps": seen.gaps + reader.missed,
         "options_priced": seen.options_priced,
+        "unvalued": seen.unvalued,
         "orders": trades.counts(),
         "latency_ms": {"p50": round(p50, 3), "p99": round(p99, 3)},
         "redis_url": parts.redis_url,

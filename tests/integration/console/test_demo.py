@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import sys
@@ -18,6 +19,8 @@ import orjson
 import pytest
 import redis
 from running import ROOT, Program, descendants, environment, eventually, program, watched
+
+from app.embedded import embedded_postgres_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +37,7 @@ REPORTED = {
     "redis_url",
     "database_url",
 }
-ANNOUNCED = {"pid", "redis_url", "health_url", "rest_root", "ws_root"}
+ANNOUNCED = {"pid", "redis_url", "channel_prefix", "health_url", "rest_root", "ws_root"}
 pytestmark = pytest.mark.slow
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 
@@ -184,19 +187,41 @@ def test_two_stand_side_by_side(private: Surrounded) -> None:
     private.assert_nothing_is_left()
 
 
-def test_a_given_redis_is_used_and_left_running(private: Surrounded, own_redis: Any) -> None:
+def test_a_given_redis_is_used_under_a_name_of_its_own_and_left_as_it_was(
+    private: Surrounded, own_redis: Any
+) -> None:
     env = private.env(REDIS_URL=own_redis.url)
     with program("demo", "--seconds", "3", "--json", env=env) as running:
-        assert facts_of(running)["redis_url"] == own_redis.url
+        facts = facts_of(running)
+        assert facts["redis_url"] == own_redis.url
+        assert re.fullmatch(rf"demo-{running.pid}-[0-9a-f]{{4}}:v1:", facts["channel_prefix"])
         with redis.Redis.from_url(own_redis.url) as client:
-            assert eventually(lambda: client.get("ticker:v1:snapshot:NIFTY"))
+            client.set("theirs", "1")
+            assert eventually(lambda: client.get(f"{facts['channel_prefix']}snapshot:NIFTY"))
             assert assert_ended_well(running)["redis_url"] == own_redis.url
-            assert client.ping()
+            assert client.keys() == [b"theirs"]
+    private.assert_nothing_is_left()
+
+
+def test_two_share_given_servers_and_do_not_meet(private: Surrounded, own_redis: Any) -> None:
+    with embedded_postgres_process() as database:
+        env = private.env(REDIS_URL=own_redis.url, DATABASE_URL=database.url)
+        arguments = ("demo", "--seconds", "8", "--json")
+        with program(*arguments, env=env) as one, program(*arguments, env=env) as other:
+            facts = [facts_of(running) for running in (one, other)]
+            for name in ("channel_prefix", "orders_account"):
+                assert facts[0][name] != facts[1][name]
+            assert re.fullmatch("DEMO-[0-9a-f]{4}", facts[0]["orders_account"])
+            for running in (one, other):
+                report = assert_ended_well(running)
+                assert report["orders"]["FILLED"] > 0
+        with redis.Redis.from_url(own_redis.url) as client:
+            assert client.keys() == []
     private.assert_nothing_is_left()
 
 
 def test_a_given_redis_that_is_not_there_is_one_clear_line(private: Surrounded) -> None:
-    env = private.env(REDIS_URL="redis://:canary-31@127.0.0.1:1/0")
+    env = private.env(REDIS_URL="redis://:canary-31@127.0.0.1:1/0")  # allow-secret
     with program("demo", "--seconds", "3", "--json", env=env) as running:
         assert running.wait() == 1
         assert running.out.text() == ""
