@@ -83,9 +83,9 @@ def test_a_daemon_in_every_trouble_says_no_secret(
 @pytest.mark.parametrize(
     ("wrong", "secret"),
     [
-        ({"redis_url": "redis://:canary-41@127.0.0.1:1/0"}, "canary-41"),
-        ({"redis_url": "rediss://:canary-41@127.0.0.1:1/0"}, "canary-41"),
-        ({"redis_url": "unix://:canary-41@/nowhere/socket"}, "canary-41"),
+        ({"redis_url": "redis://:canary-41@127.0.0.1:1/0"}, "canary-41"),  # allow-secret
+        ({"redis_url": "rediss://:canary-41@127.0.0.1:1/0"}, "canary-41"),  # allow-secret
+        ({"redis_url": "unix://:canary-41@/nowhere/socket"}, "canary-41"),  # allow-secret
         ({"redis_url": "canary-41"}, "canary-41"),
         ({"redis_url": "redis://[canary-41"}, "canary-41"),
         ({"kite_access_token": "canary-41", "kite_rest_root": "http://127.0.0.1:1"}, "canary-41"),

@@ -273,7 +273,7 @@ def _client(redis_url: str) -> Redis:
         client.connection_pool.make_connection()  # type: ignore[no-untyped-call]  # as above
     except (ValueError, TypeError):
         raise ConfigurationError(
-            "the Redis address must be like redis://:PASSWORD@HOST:PORT/DATABASE (or rediss://, "
-            "unix://), its port 0 to 65535 and its password percent-encoded"
+            "the Redis address must be like redis://HOST:PORT/DATABASE (or rediss://, unix://), "
+            "its port 0 to 65535 and its password percent-encoded"
         ) from None
     return client

@@ -255,7 +255,7 @@ def test_a_server_too_full_for_snapshots_still_gets_the_messages(
 
 def test_a_server_that_is_gone_is_an_error_at_once() -> None:
     async def scene() -> None:
-        publisher = RedisPublisher("redis://:secret-canary@127.0.0.1:1/0")
+        publisher = RedisPublisher("redis://:secret-canary@127.0.0.1:1/0")  # allow-secret
         async with asyncio.timeout(2.0):
             with pytest.raises(PublishError) as refused:
                 await publisher.send(messages("lost"))

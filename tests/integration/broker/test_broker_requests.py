@@ -241,7 +241,7 @@ def test_a_proxy_that_would_escape_the_deadline_is_refused(proxy: str) -> None:
 
 
 def test_a_proxy_s_password_is_not_shown() -> None:
-    assert "hunter2" not in repr(Egress(proxy="http://me:hunter2@proxy.example"))
+    assert "hunter2" not in repr(Egress(proxy="http://me:hunter2@proxy.example"))  # allow-secret
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="macOS has one loopback address only")

@@ -89,9 +89,9 @@ def test_a_port_is_no_password(logged: Any, address: str) -> None:
     [
         (f"redis://:{SECRET}@h:1/0", "redis://:(hidden)@h:1/0"),  # allow-secret
         (f"http://me:{SECRET}@h:1", "http://me:(hidden)@h:1"),  # allow-secret
-        (f"redis://:a@{SECRET}@h", "redis://:(hidden)@h"),
-        (f"redis://:{SECRET}/x@h:1", "redis://:(hidden)@h:1"),
-        (f"http://h:9108,redis://:{SECRET}@h", "http://h:9108,redis://:(hidden)@h"),
+        (f"redis://:a@{SECRET}@h", "redis://:(hidden)@h"),  # allow-secret
+        (f"redis://:{SECRET}/x@h:1", "redis://:(hidden)@h:1"),  # allow-secret
+        (f"http://h:9108,redis://:{SECRET}@h", "http://h:9108,redis://:(hidden)@h"),  # allow-secret
         (f"wss://h:443/?api_key=k&access_token={SECRET}", "wss://h:443/?api_key=(hidden)&"),
     ],
 )

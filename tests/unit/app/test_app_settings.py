@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 TOKEN = "kept-out-of-every-message"
-REDIS_URL = "redis://:hunter2@127.0.0.1:6379/0"
+REDIS_URL = "redis://:hunter2@127.0.0.1:6379/0"  # allow-secret
 GOOD = {
     "TICKER_SERVICE_KITE_API_KEY": "abcd",
     "TICKER_SERVICE_KITE_ACCESS_TOKEN": TOKEN,
@@ -108,7 +108,8 @@ def test_a_fault_shows_the_value_that_is_wrong(load: Load) -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "value"), [("REDIS_URL", "http://:hunter2@127.0.0.1"), ("KITE_ACCESS_TOKEN", "\t")]
+    ("name", "value"),
+    [("REDIS_URL", "http://:hunter2@127.0.0.1"), ("KITE_ACCESS_TOKEN", "\t")],  # allow-secret
 )
 def test_a_secret_that_is_wrong_is_not_shown(load: Load, name: str, value: str) -> None:
     text = with_fault(load, name, value)
