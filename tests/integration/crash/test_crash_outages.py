@@ -29,6 +29,8 @@ if TYPE_CHECKING:
     from app.embedded import EmbeddedPostgres, EmbeddedRedis
 
 RECOVERY_S = 40.0
+FOR_NOW = {"JOURNAL_UNAVAILABLE", "ACCOUNT_NOT_OPEN", "TOO_MANY_REQUESTS"}
+"""Refusals after which the same key may be sent again."""
 
 
 @pytest.fixture
@@ -217,7 +219,7 @@ def insist(own: World, daemon: Daemon, key: str, body: dict[str, object]) -> dic
             answer = calls.ask(place_frame(key, own.account, body))
             if answer["op"] == "ack":
                 return answer
-            assert answer["code"] in {"JOURNAL_UNAVAILABLE", "ACCOUNT_NOT_OPEN"}, answer
+            assert answer["code"] in FOR_NOW, answer
         return {}
 
     return eventually(asked, within_s=RECOVERY_S)
