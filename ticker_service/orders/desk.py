@@ -172,7 +172,6 @@ class AccountDesk:
         attempt = 0
         while True:
             try:
-                await self._doubt_what_was_being_sent()
                 await self._read_book()
             except LoginRequired:
                 self.state = DeskState.LOGIN_REQUIRED
@@ -189,14 +188,20 @@ class AccountDesk:
         await self._lost.wait()
         raise WriterLost(f"account={self.account}: the session that held its lock is gone")
 
-    async def _doubt_what_was_being_sent(self) -> None:
-        """Turn every SENDING into UNKNOWN: nobody is left who knows whether bytes left."""
+    async def _doubt_what_nobody_sends(self) -> None:
+        """Turn every SENDING that is not being sent into UNKNOWN: who knew its outcome is gone.
+
+        That is what an earlier run left, and an intent whose commit came through after it had been
+        read back as not made.
+        """
         for task in await self._journal.tasks_in(self.account, {TaskState.SENDING}):
+            if task.task_id in self._in_flight:
+                continue
             update = TaskUpdate(
                 state=TaskState.UNKNOWN,
                 event="found_sending",
                 reason_code="RESTARTED",
-                reason="the process that was sending it ended",
+                reason="who was sending it is gone",
             )
             await self._record(task, update)
 
@@ -256,6 +261,7 @@ class AccountDesk:
 
     async def _read_book(self) -> float:
         """Merge one book, settle what it proves, and return when to read the next, seconds."""
+        await self._doubt_what_nobody_sends()
         began_ns = self._clock.now_ns()
         rows = await self._gateway.orders()
         is_whole = self._reconciler.memory.is_whole(rows)
