@@ -22,7 +22,7 @@ from ticker_service.domain.order import (
     change_from_fields,
     request_from_fields,
 )
-from ticker_service.domain.order_state import TERMINAL, TRANSITIONS, TaskState
+from ticker_service.domain.order_state import AT_BROKER, TERMINAL, TRANSITIONS, TaskState
 from ticker_service.domain.tag import tag_of
 from ticker_service.errors import JournalUnavailable, TaskMoved
 from ticker_service.orders import classify
@@ -197,7 +197,7 @@ class Executor:
         The broker's own update may have come first; then what it told stands, and the answer adds
         nothing to it.
         """
-        update = _update_of(verdict, reply)
+        update = _update_of(verdict, reply, task)
         attempt = 0
         while True:
             try:
@@ -209,7 +209,8 @@ class Executor:
                     # send is that writer's to find out (I6).
                     return present
                 if (
-                    update.state not in TRANSITIONS[present.state]
+                    present.state in AT_BROKER
+                    or update.state not in TRANSITIONS[present.state]
                     or update.state is TaskState.READY
                 ):
                     return present
@@ -283,14 +284,16 @@ def _health_of(verdict: Verdict, reply: Reply) -> Health:
     return Health.SUCCESS
 
 
-def _update_of(verdict: Verdict, reply: Reply) -> TaskUpdate:
+def _update_of(verdict: Verdict, reply: Reply, task: OrderTask) -> TaskUpdate:
     state = _STATE_OF_OUTCOME[verdict.outcome]
+    # An order that is acknowledged has no fault; that of an earlier try goes with it.
+    cleared = "" if task.reason_code else None
     return TaskUpdate(
         state=state,
         event=f"send_{verdict.outcome.lower()}",
         broker_order_id=verdict.order_id or None,
-        reason_code=None if state is TaskState.ACKED else verdict.code,
-        reason=None if state is TaskState.ACKED else verdict.message,
+        reason_code=cleared if state is TaskState.ACKED else verdict.code,
+        reason=cleared if state is TaskState.ACKED else verdict.message,
         outcome=verdict.outcome,
         http_status=reply.http_status,
     )
