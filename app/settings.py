@@ -139,6 +139,10 @@ class Settings(BaseSettings):
     )
     order_settle_spacing_s: float = Field(2.0, gt=0, le=60, description="Between two proofs")
     order_book_poll_s: float = Field(5.0, gt=0, le=60, description="While an order is live")
+    order_connections_max: int = Field(8, ge=1, le=100, description="To the journal, for orders")
+    query_connections_max: int = Field(4, ge=1, le=100, description="To the journal, for reads")
+    connection_wait_s: float = Field(1.0, gt=0, le=30, description="Longest wait for one of them")
+    statement_ms: int = Field(2_000, ge=100, le=60_000, description="Longest statement for orders")
     journal_may_be_volatile: bool = Field(
         default=False, description="Accept a database with fsync off; tests only"
     )
@@ -279,6 +283,10 @@ class Settings(BaseSettings):
             rest_root=self.kite_rest_root,
             route_prefix=self.kite_route_prefix,
             requires_durable_storage=not self.journal_may_be_volatile,
+            order_connections_max=self.order_connections_max,
+            query_connections_max=self.query_connections_max,
+            connection_wait_s=self.connection_wait_s,
+            statement_ms=self.statement_ms,
             accounts=tuple(
                 AccountConfig(
                     account=name,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -9,7 +10,7 @@ import structlog
 
 from ticker_service.accounts import login
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
-from ticker_service.accounts.limits import Pacer, PaceRules
+from ticker_service.accounts.limits import Lane, Pacer, PaceRules
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_migrate
 from ticker_service.adapters.kite_broker import BrokerOptions, KiteBroker
@@ -18,7 +19,7 @@ from ticker_service.adapters.kite_instruments import KiteInstruments
 from ticker_service.adapters.kite_login import KiteLogin
 from ticker_service.adapters.kite_session import Egress
 from ticker_service.adapters.postgres_journal import PostgresJournal
-from ticker_service.adapters.postgres_pool import JournalOptions
+from ticker_service.adapters.postgres_pool import JournalOptions, PoolOptions
 from ticker_service.adapters.redis_events import RedisOrderEvents
 from ticker_service.adapters.redis_publisher import RedisPublisher, is_readable_url
 from ticker_service.adapters.token_file import TokenFiles, read_credential
@@ -32,6 +33,7 @@ from ticker_service.market import subscribe
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
+from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
@@ -116,7 +118,7 @@ async def assemble_orders(
     clock = surroundings.clock
     journal = PostgresJournal(
         config.database_url,
-        JournalOptions(requires_durable_storage=config.requires_durable_storage),
+        _journal_options(config),
     )
     await journal.open()
     events = RedisOrderEvents(config.redis_url, channel_prefix=config.channel_prefix)
@@ -125,6 +127,10 @@ async def assemble_orders(
         "1 while no order of the account is sent, 0.5 while one is tried",
         ["account"],
     )
+    waiting = surroundings.telemetry.gauge(
+        "order_sends_waiting", "Sends that wait for their turn", ["account", "lane"]
+    )
+    notices = Notices(events, surroundings)
     token_in_use: dict[Account, str] = {}
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
@@ -145,8 +151,8 @@ async def assemble_orders(
         executor = Executor(
             journal=journal,
             gateway=gateways[account],
-            breaker=_breaker(account, breaker_open, clock),
-            pacer=Pacer(PaceRules(), clock),
+            breaker=_breaker(account, breaker_open, clock, notices),
+            pacer=_watch_pacer(account, Pacer(PaceRules(), clock), waiting),
             config=config.orders,
             surroundings=surroundings,
             reach=reach,
@@ -167,8 +173,38 @@ async def assemble_orders(
         gateways=gateways,
         tokens=tokens,
         token_in_use=token_in_use,
+        notices=notices,
         surroundings=surroundings,
     )
+
+
+def _journal_options(config: OrderHalfConfig) -> JournalOptions:
+    orders = PoolOptions(
+        size_min=min(2, config.order_connections_max),
+        size_max=config.order_connections_max,
+        waiting_max=256,
+        wait_s=config.connection_wait_s,
+        statement_ms=config.statement_ms,
+    )
+    queries = PoolOptions(
+        size_max=config.query_connections_max,
+        wait_s=config.connection_wait_s,
+        statement_ms=max(5_000, config.statement_ms),
+        synchronous_commit="off",
+    )
+    return JournalOptions(
+        orders=orders,
+        queries=queries,
+        requires_durable_storage=config.requires_durable_storage,
+    )
+
+
+def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge) -> Pacer:
+    """Show how many sends of an account wait in each lane."""
+    lanes: tuple[Lane, ...] = ("place", "cancel")
+    for lane in lanes:
+        waiting.labels(account, lane).set_function(partial(pacer.waiting, lane))
+    return pacer
 
 
 def _gateway(
@@ -197,13 +233,20 @@ def _gateway(
     )
 
 
-def _breaker(account: Account, gauge: Gauge, clock: Clock) -> Breaker:
+def _breaker(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Breaker:
     """Return the account's breaker for orders, its state in the metrics and the log."""
     state = gauge.labels(account)
 
     def changed(change: BreakerChange) -> None:
         state.set({"closed": 0.0, "half-open": 0.5}.get(str(change.after), 1.0))
         log.warning("breaker_changed", account=account, before=change.before, after=change.after)
+        notices.tell(
+            "breaker",
+            account=account,
+            before=str(change.before),
+            after=str(change.after),
+            failures=change.failures,
+        )
 
     return Breaker(f"orders-{account}", rules=BreakerRules(), clock=clock, on_change=changed)
 
@@ -328,7 +371,7 @@ async def look_at_journal(config: OrderHalfConfig) -> str:
         raise ConfigurationError(f"migrations are pending: {', '.join(pending)}")
     journal = PostgresJournal(
         config.database_url,
-        JournalOptions(requires_durable_storage=config.requires_durable_storage),
+        _journal_options(config),
     )
     async with journal:
         return "answers, up to date, durable"

@@ -136,6 +136,10 @@ class OrderHalfConfig:
     accounts: tuple[AccountConfig, ...]
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     requires_durable_storage: bool = True
+    order_connections_max: int = 8
+    query_connections_max: int = 4
+    connection_wait_s: float = 1.0
+    statement_ms: int = 2_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -324,6 +324,18 @@ class OrderUpdates(Protocol):
         ...
 
 
+class NoticeBoard(Protocol):
+    """Where notices for everybody go."""
+
+    async def post(self, notice: Mapping[str, object]) -> None:
+        """Publish one notice.
+
+        Raises:
+            PublishError: Not confirmed.
+        """
+        ...
+
+
 class OrderEventSink(Protocol):
     """Where an account's events go, in order."""
 

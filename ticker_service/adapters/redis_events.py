@@ -1,4 +1,6 @@
-"""Order events on Redis: a channel and a bounded stream per account. Port ``OrderEventSink``.
+"""Order events on Redis: a channel and a bounded stream per account, and notices for everybody.
+
+Ports ``OrderEventSink`` and ``NoticeBoard``.
 
 The stream's ids are the account's own numbers, so an event that is delivered again is refused there
 and a reader can ask for what comes after a number. Pub/sub gets it again; subscribers drop what
@@ -19,7 +21,7 @@ from ticker_service.domain.order import event_message
 from ticker_service.errors import PublishError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from ticker_service.domain.order import Account, OrderEvent
 
@@ -68,6 +70,17 @@ class RedisOrderEvents:
             is_repeat = isinstance(answer, ResponseError) and ALREADY_THERE in str(answer)
             if isinstance(answer, Exception) and not is_repeat:
                 raise PublishError(f"Redis did not take an order event: {answer}")
+
+    async def post(self, notice: Mapping[str, object]) -> None:
+        """Publish one notice for everybody on ``events``.
+
+        Raises:
+            PublishError: Not confirmed.
+        """
+        try:
+            await self._redis.publish(f"{self._prefix}events", orjson.dumps(notice))
+        except (RedisError, OSError) as error:
+            raise PublishError(f"Redis did not confirm: {type(error).__name__}: {error}") from error
 
     async def close(self) -> None:
         """Give the connections back."""

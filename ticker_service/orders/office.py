@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.order import Account
     from ticker_service.orders.desk import AccountDesk
     from ticker_service.orders.front import FrontDesk
+    from ticker_service.orders.notices import Notices
     from ticker_service.ports import BrokerGateway, OrderJournal
     from ticker_service.runtime.surroundings import Surroundings
 
@@ -32,7 +33,7 @@ RESTART: Final = Backoff(delay_s_min=0.5, delay_s_max=5.0)
 class OrderOffice:
     """Runs the desks; one that loses its account's lock stands by until it has it again."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the order half
         self,
         front: FrontDesk,
         *,
@@ -40,6 +41,7 @@ class OrderOffice:
         gateways: Mapping[Account, BrokerGateway],
         tokens: AccessTokens,
         token_in_use: dict[Account, str],
+        notices: Notices,
         surroundings: Surroundings,
     ) -> None:
         """Take the parts.
@@ -49,6 +51,7 @@ class OrderOffice:
             journal: Open already; closed when :meth:`run` ends.
             gateways: By account; closed when :meth:`run` ends.
             tokens: Where a login leaves its token.
+            notices: What everybody may know.
             token_in_use: What the gateways send with; this object keeps it up to date.
             surroundings: Time and chance.
         """
@@ -57,6 +60,7 @@ class OrderOffice:
         self._gateways = gateways
         self._tokens = tokens
         self._token_in_use = token_in_use
+        self._notices = notices
         self._surroundings = surroundings
         self._is_closed = False
 
@@ -70,6 +74,7 @@ class OrderOffice:
             async with asyncio.TaskGroup() as tasks:
                 work = [tasks.create_task(self._watch_tokens(), name="tokens")]
                 work.append(tasks.create_task(self._watch_writers(), name="writers"))
+                work.append(tasks.create_task(self._notices.deliver(), name="notices"))
                 work += [
                     tasks.create_task(self._keep(desk), name=f"desk-{desk.account}")
                     for desk in self.front.desks.values()
@@ -104,6 +109,7 @@ class OrderOffice:
                 desk.state = DeskState.STANDBY
                 if not attempt:
                     log.warning("account_stands_by", account=desk.account, error=str(error))
+                    self._notices.tell("account", account=desk.account, state="standby")
             except (WriterLost, JournalUnavailable) as error:
                 log.warning("account_given_up", account=desk.account, error=str(error))
             except BaseExceptionGroup as group:
@@ -127,6 +133,7 @@ class OrderOffice:
                     self._token_in_use[account] = token.value
                     desk.has_new_token()
                     log.info("token_changed", account=account)
+                    self._notices.tell("token", account=account, state="changed")
             await asyncio.sleep(TOKEN_LOOK_S)
 
     async def _watch_writers(self) -> None:
