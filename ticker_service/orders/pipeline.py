@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ticker_service.domain.order import TaskKind, TaskUpdate
-from ticker_service.domain.order_state import UNSENT, TaskState
+from ticker_service.domain.order_state import TERMINAL, UNSENT, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,30 +42,43 @@ async def carry(
         task = await journal.record(task, ready, now_ns=now_ns())
         executor.reach("C2")
     target = await journal.task(task.target_task_id) if task.target_task_id else None
-    if target is not None and target.state in UNSENT:
-        return await _about_unsent(task, target, journal, now_ns=now_ns)
-    if executor.is_auth_refused and now_ns() < task.deadline_ns:
+    lacks_order_id = target is not None and target.broker_order_id is None
+    if target is not None and lacks_order_id:
+        if target.state in UNSENT and task.kind is TaskKind.CANCEL:
+            target = await _withdraw(target, journal, now_ns=now_ns)
+        if target.state in TERMINAL:
+            return await journal.record(task, _about_ended(task, target), now_ns=now_ns())
+    # Asked of an order that is on its way or in doubt: the broker's answer or book names it yet.
+    if (executor.is_auth_refused or lacks_order_id) and now_ns() < task.deadline_ns:
         return task
     return await executor.send(task, target)
 
 
-async def _about_unsent(
-    task: OrderTask, target: OrderTask, journal: OrderJournal, *, now_ns: Callable[[], int]
+async def _withdraw(
+    target: OrderTask, journal: OrderJournal, *, now_ns: Callable[[], int]
 ) -> OrderTask:
-    """Cancel an order that has not been sent; a change of one waits until it has."""
-    if task.kind is not TaskKind.CANCEL:
-        return task
+    """Cancel an order that has not been sent."""
     withdrawn = TaskUpdate(
         state=TaskState.CANCELLED_LOCAL,
         event="withdrawn",
         reason_code="CANCELLED_BY_CALLER",
         reason="withdrawn before it was sent",
     )
-    await journal.record(target, withdrawn, now_ns=now_ns())
-    done = TaskUpdate(
-        state=TaskState.CANCELLED_LOCAL,
-        event="order_withdrawn",
-        reason_code="ORDER_WITHDRAWN",
-        reason="the order was withdrawn before it was sent",
+    return await journal.record(target, withdrawn, now_ns=now_ns())
+
+
+def _about_ended(task: OrderTask, target: OrderTask) -> TaskUpdate:
+    """Return the end of what is asked of an order that never came to the broker."""
+    if task.kind is TaskKind.CANCEL and target.state is TaskState.CANCELLED_LOCAL:
+        return TaskUpdate(
+            state=TaskState.CANCELLED_LOCAL,
+            event="order_withdrawn",
+            reason_code="ORDER_WITHDRAWN",
+            reason="the order was withdrawn before it was sent",
+        )
+    return TaskUpdate(
+        state=TaskState.REJECTED_LOCAL,
+        event="order_ended",
+        reason_code="ORDER_ENDED",
+        reason=f"the order had ended as {target.state} and is not at the broker",
     )
-    return await journal.record(task, done, now_ns=now_ns())
