@@ -17,6 +17,7 @@ import structlog
 
 from ticker_service.domain.order import TaskKind, TaskUpdate
 from ticker_service.domain.order_state import LIVE, UNSENT, TaskState, is_terminal
+from ticker_service.domain.session import ist_date
 from ticker_service.errors import (
     BrokerUnavailable,
     JournalError,
@@ -97,7 +98,8 @@ class AccountDesk:
         self._lost = asyncio.Event()
         self._work = Bell()
         self._book_wanted = Bell()
-        self._in_flight: set[uuid.UUID] = set()
+        self._in_flight: dict[uuid.UUID, OrderTask] = {}
+        self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self._slots = asyncio.Semaphore(config.sends_parallel)
         self._cancel_slots = asyncio.Semaphore(config.sends_parallel)
@@ -134,7 +136,7 @@ class AccountDesk:
 
     def has_new_token(self) -> None:
         """Try again with a new access token."""
-        self._executor.is_auth_refused = False
+        self._executor.has_new_token()
         self._work.ring()
         self._book_wanted.ring()
 
@@ -215,41 +217,50 @@ class AccountDesk:
                 log.warning("work_not_read", account=self.account, error=str(error))
                 waiting = []
             for task in waiting:
-                if task.task_id not in self._in_flight:
-                    self._in_flight.add(task.task_id)
+                if task.task_id not in self._in_flight and not self._waits_its_turn(task):
+                    self._in_flight[task.task_id] = task
                     tasks.create_task(self._carry_until_done(task), name=f"task-{task.task_id}")
             await _sleep_or_ring(SCAN_S, ring)
+
+    def _waits_its_turn(self, task: OrderTask) -> bool:
+        """Return whether an earlier change of the same order is under way: the last one counts."""
+        return task.kind is TaskKind.MODIFY and any(
+            (other.kind, other.target_task_id) == (task.kind, task.target_task_id)
+            for other in self._in_flight.values()
+        )
 
     async def _carry_until_done(self, task: OrderTask) -> None:
         """Carry one instruction until it is sent, ended, or handed to the book."""
         slots = self._cancel_slots if task.kind is TaskKind.CANCEL else self._slots
         try:
-            async with slots:
-                while task.state in UNSENT:
+            while task.state in UNSENT:
+                # Who waits to try again, or for another order, leaves its place to the others.
+                async with slots:
                     try:
                         task = await pipeline.carry(
                             task, self._journal, self._executor, now_ns=self._clock.now_ns
                         )
                     except TaskMoved:
                         task = await self._journal.task(task.task_id) or task
-                    if task.state in UNSENT:
-                        await asyncio.sleep(self._executor.retry_delay_s(task.attempt))
+                if task.state in UNSENT:
+                    await asyncio.sleep(self._executor.retry_delay_s(task.attempt))
         except JournalUnavailable as error:
             # It is still READY in the journal; the next scan finds it again.
             log.warning("task_waits_for_journal", task_id=str(task.task_id), error=str(error))
         finally:
-            self._in_flight.discard(task.task_id)
+            self._in_flight.pop(task.task_id, None)
             self.news.ring()
-            if task.state is TaskState.UNKNOWN:
+            self._work.ring()
+            is_idle = self._book_period_s > self._config.book_poll_live_s
+            if task.state is TaskState.UNKNOWN or (task.state is TaskState.ACKED and is_idle):
                 self._book_wanted.ring()
 
     async def _keep_book(self) -> None:
         """Read the broker's book: often while something is live or unknown, now and then if not."""
         while True:
             ring = self._book_wanted.listen()
-            period_s = self._config.book_poll_idle_s
             try:
-                period_s = await self._read_book()
+                self._book_period_s = await self._read_book()
             except LoginRequired as error:
                 self.state = DeskState.LOGIN_REQUIRED
                 log.warning("login_required", account=self.account, error=str(error))
@@ -257,14 +268,14 @@ class AccountDesk:
                 log.warning("book_not_read", account=self.account, error=str(error))
             else:
                 self.state = DeskState.OPEN
-            await _sleep_or_ring(period_s, ring)
+            await _sleep_or_ring(self._book_period_s, ring)
 
     async def _read_book(self) -> float:
         """Merge one book, settle what it proves, and return when to read the next, seconds."""
         await self._doubt_what_nobody_sends()
         began_ns = self._clock.now_ns()
         rows = await self._gateway.orders()
-        is_whole = self._reconciler.memory.is_whole(rows)
+        is_whole = self._reconciler.memory.is_whole(rows, ist_date(began_ns))
         if await self._reconciler.merge_book(rows):
             self.news.ring()
         for task in await self._journal.tasks_in(self.account, {TaskState.UNKNOWN}):

@@ -79,6 +79,12 @@ class Executor:
         self._chance = surroundings.chance
         self.reach = reach
         self._gives_up_ns: int | None = None
+        self._logins = 0
+
+    def has_new_token(self) -> None:
+        """Send again; a refusal that is still to come speaks of the token before."""
+        self.is_auth_refused = False
+        self._logins += 1
 
     def stop(self) -> None:
         """Let what was sent be recorded within its deadline and a little; recovery has the rest.
@@ -129,10 +135,11 @@ class Executor:
         if claimed is None:
             raise TaskMoved(f"task_id={task.task_id} was claimed by nobody; read it again")
         self.reach("C3")
+        logins = self._logins
         reply = await self._transmit(claimed, target)
         verdict = classify.judge(task.kind, reply)
         permit.report(_health_of(verdict, reply))
-        self._notice(verdict, claimed)
+        self._notice(verdict, claimed, logins=logins)
         self.reach("C6")
         return await self._record_outcome(claimed, verdict, reply)
 
@@ -175,8 +182,8 @@ class Executor:
         change = change_from_fields(task.body)
         return await self._gateway.modify(order_id, variety, change, deadline_ns=deadline_ns)
 
-    def _notice(self, verdict: Verdict, task: OrderTask) -> None:
-        if verdict.outcome is Outcome.REJECTED_AUTH:
+    def _notice(self, verdict: Verdict, task: OrderTask, *, logins: int) -> None:
+        if verdict.outcome is Outcome.REJECTED_AUTH and logins == self._logins:
             self.is_auth_refused = True
         if verdict.outcome is Outcome.THROTTLED:
             self._pacer.cool_down()

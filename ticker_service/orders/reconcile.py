@@ -14,10 +14,12 @@ import structlog
 
 from ticker_service.domain import order_state
 from ticker_service.domain.order import TaskKind
+from ticker_service.domain.session import ist_date
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import TaskMoved
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Sequence
 
     from ticker_service.domain.order import Account, BrokerOrder, OrderTask
@@ -34,13 +36,25 @@ MERGE_TRIES_MAX: Final = 10
 class BookMemory:
     """What earlier reads of the day's book held, to tell a whole book from a truncated one (A3)."""
 
-    user_id: str = ""
+    day: dt.date | None = None
     known_order_ids: set[str] = field(default_factory=set)
-    orphans: set[str] = field(default_factory=set)
+    alarmed: set[str] = field(default_factory=set)
 
-    def is_whole(self, rows: Sequence[BrokerOrder]) -> bool:
-        """Return whether a book holds every order that an earlier one held."""
-        return self.known_order_ids <= {row.order_id for row in rows}
+    def is_whole(self, rows: Sequence[BrokerOrder], day: dt.date) -> bool:
+        """Return whether a book holds every order of its day that an earlier one held."""
+        return day != self.day or self.known_order_ids <= {row.order_id for row in rows}
+
+    def keep(self, rows: Sequence[BrokerOrder], day: dt.date) -> None:
+        """Remember the orders of a book's day; those of other days leave the book at any time."""
+        if day != self.day:
+            self.day = day
+            self.known_order_ids.clear()
+        self.known_order_ids.update(row.order_id for row in rows if _is_of(row, day))
+
+
+def _is_of(row: BrokerOrder, day: dt.date) -> bool:
+    """Return whether an order is of a day; one that does not say is of the day it is seen."""
+    return not row.order_timestamp or row.order_timestamp.startswith(day.isoformat())
 
 
 class Reconciler:
@@ -60,7 +74,7 @@ class Reconciler:
         changed = 0
         for row in rows:
             changed += await self.merge_row(row)
-        self.memory.known_order_ids.update(row.order_id for row in rows)
+        self.memory.keep(rows, ist_date(self._clock.now_ns()))
         return changed
 
     async def merge_row(self, row: BrokerOrder) -> bool:
@@ -73,6 +87,10 @@ class Reconciler:
             task = await self._task_of(row)
             if task is None:
                 self._notice_orphan(row)
+                return False
+            if task.broker_order_id not in {None, row.order_id}:
+                # One tag, two orders: what is known of the first must not be mixed with the other.
+                self._alarm("duplicate_order", row, task_id=str(task.task_id))
                 return False
             update = order_state.merge(task, row)
             if update is None:
@@ -104,6 +122,11 @@ class Reconciler:
 
     def _notice_orphan(self, row: BrokerOrder) -> None:
         has_our_tag = any(is_ours(tag, self._installation) for tag in row.tags)
-        if has_our_tag and row.order_id not in self.memory.orphans:
-            self.memory.orphans.add(row.order_id)
-            log.error("orphan_order", account=self._account, order_id=row.order_id, tags=row.tags)
+        if has_our_tag:
+            self._alarm("orphan_order", row)
+
+    def _alarm(self, event: str, row: BrokerOrder, **facts: object) -> None:
+        """Say once of an order what only a person can put right."""
+        if row.order_id not in self.memory.alarmed:
+            self.memory.alarmed.add(row.order_id)
+            log.error(event, account=self._account, order_id=row.order_id, tags=row.tags, **facts)

@@ -204,6 +204,10 @@ class Scene:
         submitted, _ = await self.desk.submit(self.new(kind, body, **changed))
         return submitted
 
+    def pass_days(self, count: int) -> None:
+        """Let days go by in which nothing happens."""
+        self.clock._start_ns += count * 86_400 * NS_PER_S
+
     def new(self, kind: TaskKind, body: dict[str, str], **changed: Any) -> NewTask:
         """Return an instruction as the door makes it."""
         key = f"key-{next(_numbers)}"
@@ -227,6 +231,6 @@ class Scene:
         return self.journal.tasks[of.task_id]
 
     async def reaches(self, of: OrderTask, *states: TaskState) -> OrderTask:
-        """Wait until a task is in one of the states, and return it."""
-        await self.until(lambda: self.now(of).state in states)
+        """Wait until a task has been in one of the states, and return it as it is then."""
+        await self.until(lambda: {*self.journal.states(of.task_id)} & {*states})
         return self.now(of)
