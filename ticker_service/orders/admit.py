@@ -18,6 +18,7 @@ PRICE_MAX: Final = Decimal(10000000)
 PRICE_DECIMALS_MAX: Final = 4
 SYMBOL_CHARACTERS_MAX: Final = 64
 PROTECTION_PERCENT_MAX: Final = 100
+TTL_MINUTES_MAX: Final = 24 * 60
 AUTOMATIC_PROTECTION: Final = -1
 _PROTECTED: Final = frozenset({OrderType.MARKET, OrderType.SL_M})
 _PRICED: Final = frozenset({OrderType.LIMIT, OrderType.SL})
@@ -47,6 +48,8 @@ def check_order(order: OrderRequest) -> None:
         raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={order.quantity}")
     if (order.validity is Validity.TTL) != (order.validity_ttl is not None):
         raise _refusal("validity_ttl", order.validity_ttl, "given with validity TTL, in minutes")
+    if order.validity_ttl is not None and not 0 < order.validity_ttl <= TTL_MINUTES_MAX:
+        raise _refusal("validity_ttl", order.validity_ttl, f"1 to {TTL_MINUTES_MAX} minutes")
     if order.exchange == "MCX" and order.validity is Validity.IOC:
         raise _refusal("validity", order.validity, "other than IOC on MCX (kite.md §3.2)")
 
@@ -63,8 +66,13 @@ def check_change(change: OrderChange) -> None:
         _check_quantity(change.quantity)
     _check_price("price", change.price)
     _check_price("trigger_price", change.trigger_price)
+    disclosed, whole = change.disclosed_quantity, change.quantity or QUANTITY_MAX
+    if disclosed is not None and not 0 <= disclosed <= whole:
+        raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={whole}")
     if change.order_type is not None:
         _check_protection(change.order_type, change.market_protection)
+    elif change.market_protection is not None:
+        _check_percentage(change.market_protection)
 
 
 def _check_quantity(quantity: int) -> None:
@@ -95,8 +103,17 @@ def _check_protection(order_type: OrderType, protection: Decimal | None) -> None
         if protection is not None:
             raise _refusal("market_protection", protection, "given for MARKET and SL-M only")
         return
+    _check_percentage(protection)
+
+
+def _check_percentage(protection: Decimal | None) -> None:
     is_automatic = protection == AUTOMATIC_PROTECTION
-    if protection is None or not (is_automatic or 0 < protection <= PROTECTION_PERCENT_MAX):
+    is_percentage = (
+        protection is not None
+        and protection.is_finite()
+        and 0 < protection <= PROTECTION_PERCENT_MAX
+    )
+    if not (is_automatic or is_percentage):
         raise _refusal(
             "market_protection",
             protection,

@@ -100,7 +100,9 @@ class Evidence:
         is_proven = self._is_window_closed(task, began_ns) and self._is_absent_often_enough(
             task, began_ns
         )
-        return _NO_EFFECT if is_proven else None
+        if not is_proven:
+            return None
+        return _NO_EFFECT if task.kind is TaskKind.CANCEL or _shown(task) else _NOT_SHOWN
 
     def forget(self, task: OrderTask) -> None:
         """Drop what was gathered about a task that has been settled."""
@@ -147,13 +149,23 @@ _NO_EFFECT: Final = TaskUpdate(
 )
 
 
+_NOT_SHOWN: Final = _to_manual("NOT_SHOWN", "the book does not show the fields it changes")
+
+
 def _has_taken_effect(task: OrderTask, target: BrokerOrder) -> bool:
     if task.kind is TaskKind.CANCEL:
         return state_of(target) is TaskState.CANCELLED
+    shown = _shown(task)
+    return bool(shown) and all(getattr(target, name) == value for name, value in shown.items())
+
+
+def _shown(task: OrderTask) -> dict[str, object]:
+    """Return what a change sets of the fields that a row of the book shows."""
     change = change_from_fields(task.body)
     wanted = {
+        "order_type": change.order_type,
         "quantity": change.quantity,
         "price": change.price,
         "trigger_price": change.trigger_price,
     }
-    return all(value is None or getattr(target, name) == value for name, value in wanted.items())
+    return {name: value for name, value in wanted.items() if value is not None}

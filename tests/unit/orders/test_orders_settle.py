@@ -1,0 +1,167 @@
+"""Evidence: an order is proven absent only when every condition of reliability.md §1.7 holds."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from order_scene import NOON_NS, broker_order, task
+
+from ticker_service.config import OrdersConfig
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order_state import TaskState
+from ticker_service.orders.settle import Evidence
+
+if TYPE_CHECKING:
+    from ticker_service.domain.order import BrokerOrder, OrderTask, TaskUpdate
+
+S = TaskState
+CONFIG = OrdersConfig()
+CLOSED_NS = NOON_NS + int((CONFIG.send_window_s + CONFIG.settle_after_s) * NS_PER_S)
+SPACING_NS = int(CONFIG.settle_spacing_s * NS_PER_S)
+DAY_NS = 86_400 * NS_PER_S
+UNKNOWN = task(state=S.UNKNOWN)
+OTHERS = broker_order(order_id="9", tags=("SOMEBODY",))
+
+
+def judge(
+    evidence: Evidence,
+    at_ns: int,
+    *rows: BrokerOrder,
+    is_whole: bool = True,
+    of: OrderTask = UNKNOWN,
+) -> TaskState | None:
+    update = evidence.judge_place(of, rows, began_ns=at_ns, is_whole=is_whole)
+    return update.state if update else None
+
+
+def ends(**each: Any) -> list[TaskState | None]:
+    """Read books from the closing of the window on, as many as are needed, and return the ends."""
+    evidence = Evidence(CONFIG)
+    times = [CLOSED_NS + number * SPACING_NS for number in range(CONFIG.settle_reads_min)]
+    return [judge(evidence, at_ns, OTHERS, **each) for at_ns in times]
+
+
+def test_all_conditions_together_prove_absence() -> None:
+    assert ends() == [None, None, S.NOT_PLACED]
+
+
+def test_a1_books_begun_before_the_window_closed_do_not_count() -> None:
+    evidence = Evidence(CONFIG)
+    early = [judge(evidence, CLOSED_NS - 1 - n * SPACING_NS) for n in range(20)]
+    late = [judge(evidence, CLOSED_NS + n * SPACING_NS) for n in range(3)]
+    assert (early, late) == ([None] * 20, [None, None, S.NOT_PLACED])
+
+
+def test_a2_books_read_close_together_count_once() -> None:
+    evidence = Evidence(CONFIG)
+    assert {judge(evidence, CLOSED_NS + n) for n in range(100)} == {None}
+
+
+def test_a3_a_book_that_lacks_known_orders_does_not_count() -> None:
+    assert ends(is_whole=False) == [None] * 3
+
+
+def test_a4_an_order_without_a_tag_that_looks_like_it_is_for_a_person() -> None:
+    twin = broker_order(order_id="8")
+    assert judge(Evidence(CONFIG), CLOSED_NS, twin) is S.MANUAL
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"tags": ("SOMEBODY",)},
+        {"exchange": "NSE"},
+        {"tradingsymbol": "INFY"},
+        {"transaction_type": "SELL"},
+        {"product": "MIS"},
+        {"quantity": 150},
+    ],
+    ids=lambda it: next(iter(it)),
+)
+def test_a4_an_order_that_differs_is_not_taken_for_it(changed: dict[str, Any]) -> None:
+    assert judge(Evidence(CONFIG), CLOSED_NS, broker_order(order_id="8", **changed)) is None
+
+
+def test_a5_another_day_s_book_proves_nothing() -> None:
+    assert judge(Evidence(CONFIG), NOON_NS + DAY_NS) is S.MANUAL
+
+
+def test_a_task_that_was_settled_starts_anew() -> None:
+    evidence = Evidence(CONFIG)
+    for n in range(3):
+        judge(evidence, CLOSED_NS + n * SPACING_NS)
+    evidence.forget(UNKNOWN)
+    assert judge(evidence, CLOSED_NS + 9 * SPACING_NS) is None
+
+
+def about(kind: TaskKind, **body: str) -> OrderTask:
+    return task(state=S.UNKNOWN, kind=kind, body=body)
+
+
+def target_says(
+    asked: OrderTask, row: BrokerOrder | None, *, reads: int = 3, start_ns: int = CLOSED_NS
+) -> TaskUpdate | None:
+    evidence = Evidence(CONFIG)
+    for number in range(reads):
+        update = evidence.judge_target(asked, row, began_ns=start_ns + number * SPACING_NS)
+        if update is not None:
+            return update
+    return None
+
+
+@pytest.mark.parametrize(
+    ("asked", "row", "state", "code"),
+    [
+        (about(TaskKind.CANCEL), broker_order(status="CANCELLED"), S.ACKED, None),
+        (about(TaskKind.CANCEL), broker_order(status="COMPLETE"), S.REJECTED, "ORDER_ENDED"),
+        (about(TaskKind.CANCEL), broker_order(), S.NOT_PLACED, "NO_EFFECT"),
+        (
+            about(TaskKind.MODIFY, price="101"),
+            broker_order(price=Decimal("101.00")),
+            S.ACKED,
+            None,
+        ),
+        (about(TaskKind.MODIFY, price="101"), broker_order(), S.NOT_PLACED, "NO_EFFECT"),
+        (
+            about(TaskKind.MODIFY, price="101", quantity="150"),
+            broker_order(price=Decimal(101)),
+            S.NOT_PLACED,
+            "NO_EFFECT",
+        ),
+        (
+            about(TaskKind.MODIFY, price="101"),
+            broker_order(status="COMPLETE"),
+            S.REJECTED,
+            "ORDER_ENDED",
+        ),
+        (
+            about(TaskKind.MODIFY, order_type="MARKET", market_protection="-1"),
+            broker_order(),
+            S.NOT_PLACED,
+            "NO_EFFECT",
+        ),
+        (about(TaskKind.MODIFY, validity="IOC"), broker_order(), S.MANUAL, "NOT_SHOWN"),
+    ],
+)
+def test_the_target_s_row_says_what_became_of_a_change_or_a_cancel(
+    asked: OrderTask, row: BrokerOrder, state: TaskState, code: str | None
+) -> None:
+    update = target_says(asked, row)
+    assert update is not None
+    assert (update.state, update.reason_code) == (state, code)
+
+
+def test_a_change_without_effect_so_far_may_still_come() -> None:
+    asked = about(TaskKind.MODIFY, price="101")
+    assert target_says(asked, broker_order(), reads=30, start_ns=NOON_NS) is None
+
+
+def test_a_book_without_the_target_says_nothing_until_its_day_is_over() -> None:
+    asked = about(TaskKind.CANCEL)
+    assert target_says(asked, None, reads=30) is None
+    update = target_says(asked, None, start_ns=NOON_NS + DAY_NS)
+    assert update is not None
+    assert update.state is S.MANUAL
