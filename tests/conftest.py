@@ -5,6 +5,7 @@ from __future__ import annotations
 import uuid
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 import redis
 from running import LIVELY, Exchange, exchange
@@ -13,6 +14,15 @@ from app.embedded import EmbeddedRedis, embedded_redis_process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+# Examples are not timed: the machine may be busy, and a slow example is not a wrong one.
+hypothesis.settings.register_profile(
+    "shared-machine",
+    deadline=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],
+    print_blob=True,
+)
+hypothesis.settings.load_profile("shared-machine")
 
 
 @pytest.fixture(scope="session")

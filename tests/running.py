@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 ROOT: Final = Path(__file__).resolve().parents[1]
-DEADLINE_S: Final = 20.0
+DEADLINE_S: Final = 40.0
 LIVELY: Final = SimulatorOptions(seed=7, rate_per_s=2_000.0, enforce_rate_limits=False)
 PACE_S: Final = 0.01
 """How often a condition is asked for where nothing can be waited on."""
