@@ -8,11 +8,13 @@ have; repeating a request with its key is always safe (docs/orders.md).
 from __future__ import annotations
 
 import asyncio
+import itertools
+from collections import defaultdict, deque
 from typing import TYPE_CHECKING, Any, Final, Self
 
 import orjson
 from websockets.asyncio.client import connect
-from websockets.exceptions import ConnectionClosed, InvalidHandshake
+from websockets.exceptions import ConnectionClosed, WebSocketException
 
 from ticker_service.errors import TickerServiceError
 
@@ -24,6 +26,9 @@ if TYPE_CHECKING:
 OPEN_S_MAX: Final = 10.0
 REPLY_S_MAX: Final = 10.0
 EVENTS_WAITING_MAX: Final = 10_000
+"""Whoever follows and does not take its events is not answered either, once so many wait."""
+KEY_CHARACTERS_MAX: Final = 64
+"""A refusal of a longer key names this much of it."""
 
 
 class OrderDoorClosed(TickerServiceError):  # noqa: N818 - says what happened
@@ -51,7 +56,9 @@ class OrderClient:
         self._url = url
         self._token = token
         self._socket: ClientConnection | None = None
-        self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._replies: defaultdict[str, deque[asyncio.Future[dict[str, Any]]]] = defaultdict(deque)
+        self._numbers = itertools.count(1)
+        self._is_over = False
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(EVENTS_WAITING_MAX)
         self._tasks = asyncio.TaskGroup()
         self._reader: asyncio.Task[None] | None = None
@@ -62,29 +69,25 @@ class OrderClient:
         Raises:
             OrderDoorClosed: The daemon is not there or does not take the token.
         """
+        if not (self._token.isascii() and self._token.isprintable()):
+            raise OrderDoorClosed("Condition failed: the token is no word that a header can hold")
         try:
             async with asyncio.timeout(OPEN_S_MAX):
-                self._socket = await connect(
-                    self._url,
-                    additional_headers={"Authorization": f"Bearer {self._token}"},
-                    compression=None,
-                    proxy=None,
-                    open_timeout=None,
-                )
-                hello = orjson.loads(await self._socket.recv())
-        except (OSError, TimeoutError, InvalidHandshake, ConnectionClosed) as error:
+                hello = await self._connect()
+        except (OSError, TimeoutError, WebSocketException, ValueError) as error:
+            await self._hang_up()
             raise OrderDoorClosed(f"no order door at {self._url}: {error}") from error
         if hello.get("op") == "error":
-            await self._socket.close()
+            await self._hang_up()
             raise OrderError(hello)
         await self._tasks.__aenter__()
-        self._reader = self._tasks.create_task(self._read(self._socket))
+        if self._socket is not None:
+            self._reader = self._tasks.create_task(self._read(self._socket))
         return self
 
     async def __aexit__(self, *exc: object) -> None:
         """Close the connection."""
-        if self._socket is not None:
-            await self._socket.close()
+        await self._hang_up()
         if self._reader is not None:
             self._reader.cancel()
         await self._tasks.__aexit__(None, None, None)
@@ -129,24 +132,46 @@ class OrderClient:
 
     async def status(self, client_order_id: str) -> dict[str, Any]:
         """Return an order as the journal has it."""
-        request = {"op": "status", "request_id": "status", "client_order_id": client_order_id}
+        number = f"status-{next(self._numbers)}"
+        request = {"op": "status", "request_id": number, "client_order_id": client_order_id}
         return await self._ask(request)
 
     async def subscribe(self, after: Mapping[str, int | None]) -> None:
         """Follow accounts, each after a number, or from now on with None."""
-        await self._ask({"op": "subscribe", "request_id": "subscribe", "after": dict(after)})
+        number = f"subscribe-{next(self._numbers)}"
+        await self._ask({"op": "subscribe", "request_id": number, "after": dict(after)})
 
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Yield events of the accounts subscribed, in order, until the connection ends."""
-        while (event := await self._events.get()) is not None:
-            yield event
+        while not (self._is_over and self._events.empty()):
+            event = await self._events.get()
+            if event is not None:
+                yield event
+
+    async def _connect(self) -> dict[str, Any]:
+        self._socket = await connect(
+            self._url,
+            additional_headers={"Authorization": f"Bearer {self._token}"},
+            compression=None,
+            proxy=None,
+            open_timeout=None,
+        )
+        hello: dict[str, Any] = orjson.loads(await self._socket.recv())
+        return hello
+
+    async def _hang_up(self) -> None:
+        if self._socket is not None:
+            await self._socket.close()
 
     async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
         if self._socket is None:
             raise OrderDoorClosed("Condition failed: use the client inside its async with block")
-        key = str(request["request_id"])
+        if self._is_over:
+            raise OrderDoorClosed("the connection closed")
+        key = str(request["request_id"])[:KEY_CHARACTERS_MAX]
         reply = asyncio.get_running_loop().create_future()
-        self._replies[key] = reply
+        # The same key twice at once is answered twice, in the order of asking.
+        self._replies[key].append(reply)
         try:
             await self._socket.send(orjson.dumps(request, default=str).decode())
             async with asyncio.timeout(REPLY_S_MAX):
@@ -156,10 +181,17 @@ class OrderClient:
         except TimeoutError as error:
             raise OrderDoorClosed(f"no reply within {REPLY_S_MAX:.0f} s") from error
         finally:
-            self._replies.pop(key, None)
+            self._forget(key, reply)
         if answer["op"] == "error":
             raise OrderError(answer)
         return answer
+
+    def _forget(self, key: str, reply: asyncio.Future[dict[str, Any]]) -> None:
+        waiting = self._replies[key]
+        if reply in waiting:
+            waiting.remove(reply)
+        if not waiting:
+            del self._replies[key]
 
     async def _read(self, socket: ClientConnection) -> None:
         try:
@@ -168,13 +200,15 @@ class OrderClient:
                 if message["op"] == "event":
                     await self._events.put(message)
                     continue
-                reply = self._replies.get(str(message.get("request_id")))
-                if reply is not None and not reply.done():
+                waiting = self._replies.get(str(message.get("request_id")), ())
+                reply = next((each for each in waiting if not each.done()), None)
+                if reply is not None:
                     reply.set_result(message)
         except ConnectionClosed:
             pass
         finally:
-            for reply in self._replies.values():
+            self._is_over = True
+            for reply in itertools.chain.from_iterable(self._replies.values()):
                 if not reply.done():
                     reply.set_exception(OrderDoorClosed("the connection closed"))
             if not self._events.full():
