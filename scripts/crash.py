@@ -84,7 +84,7 @@ def _play_all(cases: list[Case], options: argparse.Namespace) -> list[Report]:
                     case = next(waiting, None)
                 if case is None or time.monotonic() > over:
                     return
-                report = play(case, shared, lane)
+                report = _played(case, shared, lane)
                 with turn:
                     reports.append(report)
                     _tell(report, len(reports), len(cases))
@@ -93,6 +93,13 @@ def _play_all(cases: list[Case], options: argparse.Namespace) -> list[Report]:
         for future in [pool.submit(work, number) for number in range(options.jobs)]:
             future.result()
     return reports
+
+
+def _played(case: Case, shared: parts.Servers, lane: parts.Lane) -> Report:
+    try:
+        return play(case, shared, lane)
+    except Exception as error:  # noqa: BLE001 - the campaign goes on and says so at its end
+        return Report(case=case, violations=[f"could not be played: {error!r}"])
 
 
 def _tell(report: Report, done: int, count: int) -> None:

@@ -419,7 +419,7 @@ def world(shared: Servers, one_lane: Lane, **own: Any) -> Iterator[World]:
     with contextlib.ExitStack() as stack:
         database_url = own.pop("database_url", None)
         if database_url is None:
-            database_url = stack.enter_context(fresh_database(shared.template_url))
+            database_url = stack.enter_context(_database(shared.template_url))
         made = World(
             servers=shared,
             lane=one_lane,
@@ -441,6 +441,17 @@ def world(shared: Servers, one_lane: Lane, **own: Any) -> Iterator[World]:
                 made.connection.close()
         with redis.Redis.from_url(made.redis_url) as client:
             client.delete(f"{made.prefix}orderlog:{made.account}")
+
+
+@contextlib.contextmanager
+def _database(template_url: str) -> Iterator[str]:
+    """Make a copy of the template; one that is being vacuumed at the end goes with the server."""
+    with contextlib.ExitStack() as stack:
+        url = stack.enter_context(fresh_database(template_url))
+        yield url
+        # The owner of a database may not end the server's own process that cleans it up.
+        with contextlib.suppress(psycopg.errors.InsufficientPrivilege):
+            stack.close()
 
 
 @contextlib.contextmanager
