@@ -7,17 +7,20 @@ Knows nothing of the service: what fills the template is handed in.
 from __future__ import annotations
 
 import contextlib
+import time
 import uuid
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 import psycopg
-from psycopg import sql
+from psycopg import errors, sql
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 MAINTENANCE_DATABASE: Final = "postgres"
+DROP_TRIES_MAX: Final = 50
+DROP_PAUSE_S: Final = 0.1
 
 
 @contextlib.contextmanager
@@ -59,7 +62,20 @@ def _database(server_url: str, *, template: str | None) -> Iterator[str]:
     try:
         yield urlsplit(server_url)._replace(path=f"/{name}").geturl()
     finally:
-        _administer(server_url, sql.SQL("DROP DATABASE {} WITH (FORCE)"), name)
+        _drop(server_url, name)
+
+
+def _drop(server_url: str, name: str) -> None:
+    """Drop a database; an autovacuum worker that is just in it may not be ended by us, so wait."""
+    for attempt in range(DROP_TRIES_MAX):
+        try:
+            _administer(server_url, sql.SQL("DROP DATABASE {} WITH (FORCE)"), name)
+        except (errors.InsufficientPrivilege, errors.ObjectInUse):
+            if attempt == DROP_TRIES_MAX - 1:
+                raise
+            time.sleep(DROP_PAUSE_S)
+        else:
+            return
 
 
 def _name(url: str) -> str:

@@ -248,6 +248,12 @@ class Settings(BaseSettings):
         secret_bytes = len(self.token_secret.get_secret_value().encode())
         checks = [
             (
+                self.order_settle_after_s < self.order_request_s,
+                "ORDER_SETTLE_AFTER_S",
+                f"must not be below order_request_s={self.order_request_s}: an order could still "
+                "be under way when its absence is proven",
+            ),
+            (
                 bool(self.kill_at) and not is_loopback,
                 "KILL_AT",
                 "only with Kite's roots on loopback",
