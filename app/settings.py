@@ -251,8 +251,8 @@ class Settings(BaseSettings):
                 self.order_settle_after_s < self.order_request_s,
                 "ORDER_SETTLE_AFTER_S",
                 (
-                    f"must not be below order_request_s={self.order_request_s}: an order could still "
-                    "be under way when its absence is proven"
+                    f"must not be below order_request_s={self.order_request_s}: an order could "
+                    "still be under way when its absence is proven"
                 ),
             ),
             (
