@@ -16,6 +16,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from ticker_service.constants import NS_PER_S, SECONDS_PER_DAY
+from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import ManualClock, SystemClock
 from ticker_service.simulator import Simulator, SimulatorOptions, connection
 
@@ -391,7 +392,7 @@ def test_a_port_that_is_taken_is_refused_at_start() -> None:
         async with Simulator(STILL) as simulator:
             port = urlsplit(str(simulator.banner()["ws_root"])).port
             taken = SimulatorOptions(seed=7, ws_port=port or 0)
-            with pytest.raises(OSError, match="in use"):
+            with pytest.raises(ConfigurationError, match="in use"):
                 await Simulator(taken).__aenter__()
 
     asyncio.run(play())
