@@ -15,6 +15,7 @@ import structlog
 from app import logging
 from app.doors import Doors, application
 from app.http import health, listener
+from app.security.limits import ConnectionCaps
 from app.security.tokens import TokenVerifier
 from app.ws.orders import FRAME_BYTES_MAX
 from ticker_service.assembly import assemble, assemble_orders
@@ -123,7 +124,12 @@ def _doors_server(
         clock=surroundings.clock,
         reach=reach,
     )
-    return listener.Server(application(doors), bound, frame_bytes_max=FRAME_BYTES_MAX)
+    return listener.Server(
+        application(doors),
+        bound,
+        frame_bytes_max=FRAME_BYTES_MAX,
+        sockets_max=ConnectionCaps().total_max,
+    )
 
 
 def _ws_url(bound: socket.socket | None) -> str | None:

@@ -86,7 +86,14 @@ class Doors:
 
 def application(doors: Doors) -> FastAPI:
     """Return the listener's application, its OpenAPI under ``/openapi.json``."""
-    app = FastAPI(title="ticker-service orders", version="1", description=DESCRIPTION)
+    # FastAPI's own pages load scripts from elsewhere, which the answers' headers forbid.
+    app = FastAPI(
+        title="ticker-service orders",
+        version="1",
+        description=DESCRIPTION,
+        docs_url=None,
+        redoc_url=None,
+    )
     rest.install_faults(app)
     app.state.doors = doors
     app.include_router(rest.router)

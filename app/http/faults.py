@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -27,6 +28,7 @@ _STATUS: Final = {
     "FORBIDDEN": 403,
 }
 VALUE_CHARACTERS_MAX: Final = 100
+INTEGER_MAX: Final = 2**63 - 1
 
 
 def answer_of(error: Exception, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -56,24 +58,52 @@ def invalid(details: Sequence[ErrorDetails] | Sequence[Any]) -> ErrorAnswer:
     field = ".".join(str(part) for part in first["loc"] if part != "body")
     value = first.get("input")
     shown = value if isinstance(value, int | float | str | None) else type(value).__name__
-    if isinstance(shown, str):
-        shown = shown[:VALUE_CHARACTERS_MAX]
     rule = first["msg"]
     return ErrorAnswer(
         code="INVALID_REQUEST",
-        message=f"{field}: {rule}",
-        field=field,
-        value=None if first["type"] == "missing" else shown,
-        rule=rule,
+        message=_text(f"{field}: {rule}"),
+        field=_text(field),
+        value=None if first["type"] == "missing" else _writable(shown),
+        rule=_text(rule),
     )
+
+
+def unread(status: int, why: str) -> tuple[int, ErrorAnswer]:
+    """Return the status and answer of a request that never came to one of our functions."""
+    match status:
+        case 404:
+            return 404, ErrorAnswer(code="NOT_FOUND", message="there is nothing at this path")
+        case 405:
+            return 405, ErrorAnswer(code="METHOD_NOT_ALLOWED", message=why)
+        case _:
+            return 422, ErrorAnswer(code="INVALID_REQUEST", message=f"the body is not JSON: {why}")
 
 
 def _refused(error: OrderRefused) -> ErrorAnswer:
-    value = error.value if isinstance(error.value, int | str | None) else str(error.value)
     return ErrorAnswer(
         code=error.code,
-        message=str(error),
+        message=_text(str(error)),
         field=error.field or None,
-        value=value,
+        value=_writable(error.value),
         rule=error.rule,
     )
+
+
+def _writable(value: object) -> int | float | str | None:
+    """Return what the caller sent as any JSON reader takes it back."""
+    match value:
+        case None | bool():
+            return value
+        case int() if abs(value) <= INTEGER_MAX:
+            return value
+        case float() if math.isfinite(value):
+            return value
+        case int():
+            return "an integer that is too large"
+        case _:
+            return _text(str(value))[:VALUE_CHARACTERS_MAX]
+
+
+def _text(text: str) -> str:
+    """Return a text without the halves of characters that JSON can spell and UTF-8 cannot."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -54,7 +54,12 @@ class Server(uvicorn.Server):
     """uvicorn on a socket that is already bound, leaving signals to the daemon."""
 
     def __init__(
-        self, app: FastAPI, listener: socket.socket, *, frame_bytes_max: int = 65_536
+        self,
+        app: FastAPI,
+        listener: socket.socket,
+        *,
+        frame_bytes_max: int = 65_536,
+        sockets_max: int = 0,
     ) -> None:
         super().__init__(
             uvicorn.Config(
@@ -70,7 +75,8 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_S_MAX,
-                limit_concurrency=CONCURRENT_REQUESTS_MAX,
+                # uvicorn counts open WebSockets too: they must not take the requests' room.
+                limit_concurrency=CONCURRENT_REQUESTS_MAX + sockets_max,
             )
         )
         # uvicorn logs a traceback for each request it cannot read: whoever can connect could fill

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from starlette.exceptions import HTTPException
 
-from app.http.faults import EXPECTED, answer_of, invalid
+from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, invalid, unread
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
     KEY_PATTERN,
@@ -104,7 +105,7 @@ async def events(
     who: _Reads,
     doors: _Doors,
     account: _Key,
-    after: Annotated[int, Query(ge=0)] = 0,
+    after: Annotated[int, Query(ge=0, le=INTEGER_MAX)] = 0,
     limit: _Page = 100,
 ) -> dict[str, list[dict[str, Any]]]:
     """List an account's events after a number, in order, without a hole."""
@@ -152,8 +153,16 @@ def install_faults(app: FastAPI) -> None:
         details = error.errors() if isinstance(error, RequestValidationError) else []
         return JSONResponse(invalid(details).model_dump(), status_code=422, headers=HEADERS)
 
+    async def refuse_unread(_: Request, error: Exception) -> JSONResponse:
+        code, why = (
+            (error.status_code, error.detail) if isinstance(error, HTTPException) else (400, "")
+        )
+        status, answer = unread(code, why)
+        return JSONResponse(answer.model_dump(), status_code=status, headers=HEADERS)
+
     for kind in EXPECTED:
         app.add_exception_handler(kind, refuse)
+    app.add_exception_handler(HTTPException, refuse_unread)
     app.add_exception_handler(RequestValidationError, refuse_shape)
 
     @app.middleware("http")

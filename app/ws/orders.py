@@ -10,16 +10,17 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 import structlog
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from app.http.faults import EXPECTED, answer_of
+from app.http.faults import EXPECTED, INTEGER_MAX, answer_of
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
+    Key,
     ModifyRequest,
     PlaceRequest,
     task_answer,
@@ -57,8 +58,12 @@ TRY_LATER: Final = 1013
 class _Target(BaseModel):
     """What `modify`, `cancel` and `status` name."""
 
-    client_order_id: str
-    request_id: str
+    client_order_id: Key
+    request_id: Key
+
+
+class _Gone(Exception):  # noqa: N818 - says what happened
+    """The caller takes nothing any more."""
 
 
 async def serve(websocket: WebSocket, doors: Doors) -> None:
@@ -69,7 +74,7 @@ async def serve(websocket: WebSocket, doors: Doors) -> None:
         return
     try:
         await _Session(websocket, doors, slot).run()
-    except WebSocketDisconnect:
+    except (WebSocketDisconnect, _Gone):
         pass
     finally:
         slot.release()
@@ -106,6 +111,8 @@ class _Session:
                     end = await self._converse(caller, followers, following)
             except TimeoutError:
                 pass
+            except _Gone:
+                end = _End(GONE, "")
             finally:
                 for task in following.values():
                     task.cancel()
@@ -249,8 +256,8 @@ class _Session:
                     after = event.account_seq
             except JournalUnavailable:
                 events = ()
-            except (WebSocketDisconnect, RuntimeError, TimeoutError):
-                return  # the socket is gone; its reader says so
+            except _Gone:
+                return  # its reader says so
             if not events:
                 await wait_for_news(news)
 
@@ -259,8 +266,12 @@ class _Session:
         await self._send({"op": "error", **body})
 
     async def _send(self, message: dict[str, Any]) -> None:
-        async with self._sending, asyncio.timeout(SEND_S_MAX):
-            await self._websocket.send_text(orjson.dumps(message).decode())
+        try:
+            async with self._sending, asyncio.timeout(SEND_S_MAX):
+                await self._websocket.send_text(orjson.dumps(message).decode())
+        except (WebSocketDisconnect, RuntimeError, TimeoutError) as error:
+            # A slow one must not be taken for one whose token ended.
+            raise _Gone from error
 
     async def _close(self, end: _End) -> None:
         if self._websocket.client_state is WebSocketState.CONNECTED:
@@ -271,7 +282,7 @@ class _Session:
 class _Subscribe(BaseModel):
     """Accounts to follow, each after a number or from now on."""
 
-    after: dict[str, int | None]
+    after: dict[str, Annotated[int, Field(strict=True, ge=0, le=INTEGER_MAX)] | None]
     op: str = "subscribe"
     request_id: str | None = None
 

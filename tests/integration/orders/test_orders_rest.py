@@ -1,0 +1,245 @@
+"""The REST door against the running daemon: what it takes, what it answers, what it never does."""
+
+from __future__ import annotations
+
+import json
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from order_house import House, new_name
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+HEADERS = {
+    "cache-control": "no-store",
+    "x-content-type-options": "nosniff",
+    "content-security-policy": "default-src 'none'; frame-ancestors 'none'",
+    "referrer-policy": "no-referrer",
+}
+
+
+def test_an_order_is_placed_changed_cancelled_and_told_of(home: House) -> None:
+    key = new_name()
+    with home.caller() as caller:
+        placed = caller.place(key, home.order())
+        assert placed.status_code == 202
+        resting = caller.reaches(key, "WORKING")
+        (row,) = [row for row in home.broker_rows() if row["order_id"] == resting["order_id"]]
+        assert row["quantity"] == 1
+        changed = caller.ask(
+            "PUT", f"/{key}", json={"request_id": f"{key}-m", "order": {"quantity": 2}}
+        )
+        assert changed.status_code == 202
+        gone = caller.ask("DELETE", f"/{key}", params={"request_id": f"{key}-c"})
+        assert gone.status_code == 202
+        assert caller.reaches(key, "CANCELLED")["filled_quantity"] == 0
+        listed = caller.ask("GET").json()["orders"]
+        assert [task["kind"] for task in listed] == ["CANCEL", "MODIFY", "PLACE"]
+        events: list[dict[str, Any]] = []
+        while page := caller.events("MAIN", after=len(events)):
+            events += page
+        ours = [event for event in events if event["client_order_id"] == key]
+        assert [event["event"] for event in ours][:3] == ["received", "ready", "intent_recorded"]
+        numbers = [event["account_seq"] for event in events]
+        assert numbers == list(range(1, len(numbers) + 1))
+
+
+def test_the_same_key_and_body_give_the_same_task_and_one_order(home: House) -> None:
+    key = new_name()
+    with home.caller() as caller:
+        answers = [caller.place(key, home.order()) for _ in range(3)]
+        assert [answer.status_code for answer in answers] == [202, 200, 200]
+        assert len({answer.json()["task_id"] for answer in answers}) == 1
+        order_id = caller.reaches(key, "WORKING")["order_id"]
+        assert caller.place(key, home.order()).json()["order_id"] == order_id
+        tags = [tag for row in home.broker_rows() for tag in row["tags"] or ()]
+        assert len(tags) == len(set(tags))
+
+
+def test_the_same_key_with_another_body_is_a_conflict_without_effect(home: House) -> None:
+    key = new_name()
+    with home.caller() as caller:
+        caller.place(key, home.order())
+        other = caller.place(key, home.order(quantity=2))
+        assert (other.status_code, other.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
+        assert caller.status(key)["order"]["quantity"] == "1"
+
+
+def test_two_callers_may_use_one_key_for_two_orders(home: House) -> None:
+    key = new_name()
+    with home.caller() as one, home.caller() as other:
+        tasks = {each.place(key, home.order()).json()["task_id"] for each in (one, other)}
+    assert len(tasks) == 2
+
+
+@pytest.mark.parametrize("written", ["100.05", '"100.05"', "100.050", '"100.0500"'])
+def test_a_price_is_the_digits_that_were_written(home: House, written: str) -> None:
+    key = new_name()
+    order = json.dumps(home.order(price=None))[:-1] + f', "price": {written}}}'
+    body = f'{{"client_order_id": "{key}", "account": "MAIN", "order": {order}}}'
+    with home.caller() as caller:
+        answer = caller.ask("POST", content=body, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 202, answer.text
+        assert Decimal(caller.status(key)["order"]["price"]) == Decimal("100.05")
+
+
+def _with(**changed: object) -> Callable[[dict[str, object]], dict[str, object]]:
+    return lambda order: order | changed
+
+
+@pytest.mark.parametrize(
+    ("field", "changed"),
+    [
+        ("quantity", _with(quantity=0)),
+        ("price", _with(price="0")),
+        ("price", _with(price="100.00001")),
+        ("exchange", _with(exchange="NASDAQ")),
+        ("tradingsymbol", _with(tradingsymbol="")),
+        ("tradingsymbol", _with(tradingsymbol="IN\0FY")),
+        ("order.tradingsymbol", _with(tradingsymbol="\ud800")),
+        ("trigger_price", _with(trigger_price="1")),
+        ("variety", _with(variety="amo")),
+        ("order.quantity", _with(quantity=1.5)),
+        ("order.quantity", _with(quantity="1")),
+        ("order.quantity", _with(quantity=True)),
+        ("order.price", _with(price="NaN")),
+        ("order.price", _with(price="Infinity")),
+        ("order.price", _with(price=[])),
+        ("order.price", _with(price="9" * 300)),
+        ("order.order_type", _with(order_type="ICEBERG")),
+        ("order.tag", _with(tag="MINE")),
+        ("order", _with(**{"\ud800": 1})),
+        ("order.transaction_type", _with(transaction_type="\ud800")),
+    ],
+)
+def test_a_fault_names_field_value_and_rule(
+    home: House, field: str, changed: Callable[[dict[str, object]], dict[str, object]]
+) -> None:
+    body = {"client_order_id": new_name(), "account": "MAIN", "order": changed(home.order())}
+    with home.caller() as caller:
+        answer = caller.ask(
+            "POST", content=json.dumps(body), headers={"Content-Type": "application/json"}
+        )
+    fault = answer.json()
+    assert answer.status_code == 422, answer.text
+    assert fault["code"] in {"INVALID_FIELD", "INVALID_REQUEST"}
+    assert fault["field"] == field
+    assert fault["rule"]
+    assert set(fault) == {"code", "message", "field", "value", "rule", "request_id"}
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"garbage",
+        b"null",
+        b"[]",
+        b'"text"',
+        b"{",
+        b"\xff\xfe",
+        b"[" * 8_000,
+        b'{"a":' * 2_000,
+        b"1" * 10_000,
+        b'{"client_order_id": NaN}',
+        b'{"client_order_id": "k", "account": "MAIN", "order": {"quantity": NaN}}',
+        b'{"client_order_id": "k", "account": "MAIN", "order": {"quantity": 1e999}}',
+        b'{"client_order_id": "k", "account": "MAIN", "order": {"quantity": '
+        + b"9" * 5_000
+        + b"}}",
+        b'{"client_order_id": "\\ud800", "account": "MAIN", "order": {}}',
+    ],
+    ids=range(15),
+)
+def test_no_body_is_more_than_a_refusal(home: House, content: bytes) -> None:
+    with home.caller() as caller:
+        answer = caller.ask("POST", content=content, headers={"Content-Type": "application/json"})
+        assert answer.status_code == 422, answer.text
+        assert answer.json()["code"] == "INVALID_REQUEST"
+        assert caller.ask("GET").json() == {"orders": []}
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/events?account=MAIN&after=-1"),
+        ("GET", "/events?account=MAIN&after=9223372036854775808"),
+        ("GET", "/events?account=MAIN&after=x"),
+        ("GET", "/events"),
+        ("GET", "?limit=0"),
+        ("GET", "?limit=501"),
+        ("GET", "?account=%00"),
+        ("GET", "/a%00b"),
+        ("GET", "/" + "a" * 65),
+        ("DELETE", "/k"),
+        ("DELETE", "/k?request_id=%ff"),
+    ],
+)
+def test_no_parameter_is_more_than_a_refusal(home: House, method: str, path: str) -> None:
+    with home.caller() as caller:
+        answer = caller.ask(method, path)
+    assert answer.status_code == 422, answer.text
+    assert answer.json()["code"] == "INVALID_REQUEST"
+
+
+@pytest.mark.parametrize(
+    ("content", "headers"),
+    [
+        (b"x" * 16_385, {}),
+        (iter([b"{}"]), {}),
+    ],
+    ids=["too long", "chunked"],
+)
+def test_a_body_that_is_too_long_or_does_not_say_is_not_read(
+    home: House, content: Any, headers: dict[str, str]
+) -> None:
+    with home.caller() as caller:
+        answer = caller.ask("POST", content=content, headers=headers)
+    assert (answer.status_code, answer.json()["code"]) == (413, "BODY_TOO_LARGE")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("GET", "/v1/orders"),
+        ("GET", "/v1/orders/none"),
+        ("GET", "/elsewhere"),
+        ("PATCH", "/v1/orders"),
+        ("POST", "/v1/orders"),
+        ("GET", "/openapi.json"),
+    ],
+)
+def test_every_answer_has_its_security_headers_and_no_name_of_the_server(
+    home: House, method: str, path: str
+) -> None:
+    answer = httpx.request(method, home.rest_url + path, trust_env=False)
+    assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
+    assert "server" not in answer.headers
+
+
+def test_the_door_describes_itself(home: House) -> None:
+    api = httpx.get(f"{home.rest_url}/openapi.json", trust_env=False).json()
+    assert api["openapi"].startswith("3.")
+    assert {(path, method) for path, methods in api["paths"].items() for method in methods} == {
+        ("/v1/orders", "post"),
+        ("/v1/orders", "get"),
+        ("/v1/orders/events", "get"),
+        ("/v1/orders/{client_order_id}", "get"),
+        ("/v1/orders/{client_order_id}", "put"),
+        ("/v1/orders/{client_order_id}", "delete"),
+    }
+    defined = set(api["components"]["schemas"])
+    refs = {part.split('"')[0] for part in json.dumps(api).split("#/components/schemas/")[1:]}
+    assert refs <= defined
+
+
+def test_a_caller_beyond_its_rate_is_told_to_wait_and_nobody_else_is(home: House) -> None:
+    with home.caller() as busy, home.caller() as other:
+        answers = [busy.ask("GET", "/none") for _ in range(80)]
+        refused = [answer for answer in answers if answer.status_code == 429]
+        assert refused
+        assert refused[0].json()["code"] == "TOO_MANY_REQUESTS"
+        assert other.ask("GET").status_code == 200
