@@ -1,0 +1,328 @@
+"""Nothing at the order doors works without the right token, and nothing is told about others (I14)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import random
+from typing import TYPE_CHECKING, Any, Final
+
+import httpx
+import orjson
+import pytest
+from running import DEADLINE_S, Beside, eventually
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
+
+from app.doors import Doors, application
+from app.http import listener
+from app.security.tokens import Scope, TokenIssuer, TokenVerifier
+from ticker_service.accounts.breaker import Breaker, BreakerRules
+from ticker_service.accounts.limits import Pacer, PaceRules
+from ticker_service.config import OrdersConfig
+from ticker_service.domain.order import Account
+from ticker_service.orders.desk import AccountDesk, DeskState
+from ticker_service.orders.execute import Executor
+from ticker_service.orders.front import FrontDesk
+from ticker_service.runtime.clock import SystemClock
+from ticker_service.runtime.crash_points import never
+from ticker_service.runtime.surroundings import Surroundings
+from ticker_service.runtime.telemetry import Telemetry
+from ticker_service.testing import MemoryJournal, ScriptedBroker
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+SECRET: Final = b"stand-in-secret-of-thirty-two-bytes!"  # allow-secret
+OTHER_SECRET: Final = b"another-secret-that-is-not-the-doors"  # allow-secret
+MINE, THEIRS = Account("MINE"), Account("THEIRS")
+ORDER: Final = {
+    "exchange": "NSE",
+    "tradingsymbol": "INFY",
+    "transaction_type": "BUY",
+    "order_type": "LIMIT",
+    "product": "CNC",
+    "quantity": 1,
+    "price": "100.05",
+}
+CLOCK: Final = SystemClock()
+_numbers = itertools.count(1)
+
+
+class House:
+    """Two accounts in memory behind real doors on loopback."""
+
+    def __init__(self, journal: MemoryJournal, url: str) -> None:
+        self.journal = journal
+        self.url = url
+
+    def ask(self, token: str | None, method: str, path: str, body: object = None) -> httpx.Response:
+        headers = {} if token is None else {"Authorization": f"Bearer {token}"}
+        return httpx.request(
+            method, self.url + path, headers=headers, json=body, trust_env=False, timeout=DEADLINE_S
+        )
+
+
+@contextlib.asynccontextmanager
+async def house() -> AsyncIterator[House]:
+    journal, config = MemoryJournal(), OrdersConfig()
+    chance = random.Random(1)  # noqa: S311 - jitter
+    surroundings = Surroundings(clock=CLOCK, chance=chance, telemetry=Telemetry())
+    desks = {name: _desk(name, journal, config, surroundings) for name in (MINE, THEIRS)}
+    doors = Doors(
+        front=FrontDesk(desks, journal, config, CLOCK),
+        verifier=TokenVerifier(SECRET),
+        clock=CLOCK,
+        reach=never,
+    )
+    bound = listener.listen("127.0.0.1", 0)
+    server = listener.Server(application(doors), bound, sockets_max=100)
+    async with asyncio.TaskGroup() as tasks:
+        running = [tasks.create_task(desk.run()) for desk in desks.values()]
+        serving = tasks.create_task(server.run_until_stopped())
+        while not (  # noqa: ASYNC110 - neither tells
+            server.started and all(desk.state is DeskState.OPEN for desk in desks.values())
+        ):
+            await asyncio.sleep(0.01)
+        yield House(journal, listener.url_of(bound))
+        server.stop()
+        await serving
+        for task in running:
+            task.cancel()
+
+
+def _desk(
+    name: Account, journal: MemoryJournal, config: OrdersConfig, surroundings: Surroundings
+) -> AccountDesk:
+    broker = ScriptedBroker(CLOCK)
+    executor = Executor(
+        journal=journal,
+        gateway=broker,
+        breaker=Breaker(name, rules=BreakerRules(), clock=CLOCK),
+        pacer=Pacer(PaceRules(), CLOCK),
+        config=config,
+        surroundings=surroundings,
+        reach=never,
+    )
+    return AccountDesk(
+        name,
+        journal=journal,
+        gateway=broker,
+        executor=executor,
+        sinks={},
+        config=config,
+        surroundings=surroundings,
+        reach=never,
+    )
+
+
+@pytest.fixture(scope="module")
+def doors() -> Iterator[House]:
+    """The doors, with one order of somebody else's on their account."""
+    with Beside(house) as beside:
+        running: House = beside.part
+        other = token("other", accounts=[THEIRS])
+        body = {"client_order_id": "theirs", "account": THEIRS, "order": ORDER}
+        assert running.ask(other, "POST", "/v1/orders", body).status_code == 202
+        yield running
+
+
+def token(subject: str, *, secret: bytes = SECRET, **claims: Any) -> str:
+    values = {
+        "scopes": [Scope.ORDERS_READ, Scope.ORDERS_WRITE],
+        "accounts": [MINE],
+        "lifetime_s": 600,
+        "now_ns": CLOCK.now_ns(),
+    } | claims
+    # A caller's allowance of requests is its own: each test is another caller.
+    name = subject if subject == "other" else f"{subject}-{next(_numbers)}"
+    return TokenIssuer(secret).mint(name, **values)
+
+
+PLACE = {"client_order_id": "k", "account": MINE, "order": ORDER}
+CHANGE = {"request_id": "m", "order": {"quantity": 2}}
+WRITES: Final = [
+    ("POST", "/v1/orders", PLACE),
+    ("PUT", "/v1/orders/theirs", CHANGE),
+    ("DELETE", "/v1/orders/theirs?request_id=c", None),
+]
+READS: Final = [
+    ("GET", "/v1/orders", None),
+    ("GET", f"/v1/orders?account={MINE}", None),
+    ("GET", "/v1/orders/theirs", None),
+    ("GET", f"/v1/orders/events?account={MINE}", None),
+]
+ROUTES: Final = [*WRITES, *READS]
+ids = [f"{method} {path}" for method, path, _ in ROUTES]
+
+
+def hours_ago(count: int) -> int:
+    return CLOCK.now_ns() - count * 3_600 * 10**9
+
+
+BAD_TOKENS: Final = {
+    "none": (lambda: None, "TOKEN_INVALID"),
+    "garbage": (lambda: "a.b.c", "TOKEN_INVALID"),
+    "another secret": (lambda: token("me", secret=OTHER_SECRET), "TOKEN_INVALID"),
+    "expired": (lambda: token("me", now_ns=hours_ago(2)), "TOKEN_EXPIRED"),
+    "too early": (lambda: token("me", now_ns=hours_ago(-2)), "TOKEN_NOT_YET_VALID"),
+    "too long": (lambda: "a" * 5_000, "TOKEN_INVALID"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD_TOKENS)
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=ids)
+def test_no_route_opens_to_a_token_that_is_not_good(
+    doors: House, method: str, path: str, body: object, kind: str
+) -> None:
+    make, code = BAD_TOKENS[kind]
+    made = make()
+    count = len(doors.journal.tasks)
+    answer = doors.ask(made, method, path, body)
+    assert (answer.status_code, answer.json()["code"]) == (401, code)
+    assert made is None or made not in answer.text
+    assert len(doors.journal.tasks) == count
+
+
+@pytest.mark.parametrize("header", ["", "Basic abc", "Bearer", "bearer ,"])
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=ids)
+def test_no_route_opens_to_a_header_without_a_token(
+    doors: House, method: str, path: str, body: object, header: str
+) -> None:
+    answer = httpx.request(
+        method, doors.url + path, headers={"Authorization": header}, json=body, trust_env=False
+    )
+    assert answer.status_code == 401
+
+
+@pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=ids)
+@pytest.mark.parametrize("scopes", [[], [Scope.ADMIN], [Scope.PORTFOLIO_READ, Scope.MARKET_READ]])
+def test_no_route_opens_to_another_scope(
+    doors: House, method: str, path: str, body: object, scopes: list[Scope]
+) -> None:
+    answer = doors.ask(token("me", scopes=scopes), method, path, body)
+    assert (answer.status_code, answer.json()["code"]) == (403, "FORBIDDEN")
+
+
+@pytest.mark.parametrize(("method", "path", "body"), WRITES, ids=ids[: len(WRITES)])
+def test_who_may_only_read_changes_nothing(
+    doors: House, method: str, path: str, body: object
+) -> None:
+    reader = token("reader", scopes=[Scope.ORDERS_READ])
+    count = len(doors.journal.tasks)
+    assert doors.ask(reader, method, path, body).status_code == 403
+    assert len(doors.journal.tasks) == count
+
+
+@pytest.mark.parametrize(("method", "path", "body"), READS, ids=ids[len(WRITES) :])
+def test_who_may_only_write_reads_nothing(
+    doors: House, method: str, path: str, body: object
+) -> None:
+    writer = token("writer", scopes=[Scope.ORDERS_WRITE])
+    assert doors.ask(writer, method, path, body).status_code == 403
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("GET", "/v1/orders/NAME", None),
+        ("PUT", "/v1/orders/NAME", CHANGE),
+        ("DELETE", "/v1/orders/NAME?request_id=c", None),
+    ],
+)
+@pytest.mark.parametrize(
+    ("who", "accounts"),
+    [("me", [MINE]), ("me", [MINE, THEIRS]), ("me", "all"), ("other", [MINE])],
+    ids=["another", "another on the account", "another on all", "its owner without the account"],
+)
+def test_an_order_of_others_looks_like_one_that_is_not_there(
+    doors: House, method: str, path: str, body: object, who: str, accounts: Any
+) -> None:
+    mine = token(who, accounts=accounts)
+    answers = [
+        doors.ask(mine, method, path.replace("NAME", name), body) for name in ("theirs", "nobodys")
+    ]
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[0].text.replace("theirs", "nobodys") == answers[1].text
+    assert answers[0].headers.keys() == answers[1].headers.keys()
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body"),
+    [
+        ("POST", "/v1/orders", {**PLACE, "account": "ACCOUNT"}),
+        ("GET", "/v1/orders?account=ACCOUNT", None),
+        ("GET", "/v1/orders/events?account=ACCOUNT", None),
+    ],
+)
+def test_an_account_of_others_looks_like_one_that_is_not_there(
+    doors: House, method: str, path: str, body: dict[str, object] | None
+) -> None:
+    answers = []
+    for name in (THEIRS, "NOBODYS"):
+        named = orjson.loads(orjson.dumps(body).replace(b"ACCOUNT", name.encode()))
+        answers.append(doors.ask(token("me"), method, path.replace("ACCOUNT", name), named))
+    assert [answer.status_code for answer in answers] == [404, 404]
+    assert answers[0].text.replace(THEIRS, "NOBODYS") == answers[1].text
+
+
+def test_a_list_of_orders_holds_no_one_else_s(doors: House) -> None:
+    for accounts in ([MINE, THEIRS], "all"):
+        answer = doors.ask(token("me", accounts=accounts), "GET", "/v1/orders")
+        assert answer.json() == {"orders": []}
+
+
+def test_an_order_s_owner_is_the_token_s_whatever_the_body_says(doors: House) -> None:
+    body = {**PLACE, "client_order_id": "mine", "principal": "other"}
+    assert doors.ask(token("me"), "POST", "/v1/orders", body).status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/metrics", "/health", "/v1", "/v1/admin"])
+def test_the_doors_lead_to_orders_and_nowhere_else(doors: House, path: str) -> None:
+    assert doors.ask(token("me"), "GET", path).status_code == 404
+
+
+def test_no_other_site_s_page_is_let_in(doors: House) -> None:
+    answer = httpx.options(
+        f"{doors.url}/v1/orders",
+        headers={"Origin": "https://evil.example", "Access-Control-Request-Method": "POST"},
+        trust_env=False,
+    )
+    assert answer.status_code == 405
+    assert not [name for name in answer.headers if name.startswith("access-control")]
+
+
+@pytest.mark.parametrize("kind", [kind for kind in BAD_TOKENS if kind != "none"])
+@pytest.mark.parametrize("in_header", [True, False], ids=["header", "frame"])
+def test_no_socket_opens_to_a_token_that_is_not_good(
+    doors: House,
+    kind: str,
+    in_header: bool,  # noqa: FBT001
+) -> None:
+    make, code = BAD_TOKENS[kind]
+    made = str(make())
+    headers = {"Authorization": f"Bearer {made}"} if in_header else {}
+    url = doors.url.replace("http://", "ws://") + "/v1/orders/ws"
+    with connect(url, additional_headers=headers, compression=None, proxy=None) as talking:
+        if not in_header:
+            talking.send(orjson.dumps({"op": "auth", "token": made}).decode())
+        refused = orjson.loads(talking.recv(DEADLINE_S))
+        assert (refused["op"], refused["code"]) == ("error", code)
+        with pytest.raises(ConnectionClosed) as closed:
+            talking.recv(DEADLINE_S)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 4401
+    assert made not in closed.value.rcvd.reason
+
+
+def test_what_is_asked_before_a_token_has_no_effect(doors: House) -> None:
+    url = doors.url.replace("http://", "ws://") + "/v1/orders/ws"
+    count = len(doors.journal.tasks)
+    with connect(url, compression=None, proxy=None) as talking:
+        for _ in range(3):
+            talking.send(orjson.dumps({"op": "place", **PLACE}).decode())
+        talking.recv(DEADLINE_S)
+        with pytest.raises(ConnectionClosed):
+            talking.recv(DEADLINE_S)
+    assert eventually(lambda: len(doors.journal.tasks) == count)
