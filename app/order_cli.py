@@ -143,12 +143,13 @@ def watch(
 
     async def job() -> int:
         from ticker_service.client import OrderClient  # noqa: PLC0415 - as above
+        from ticker_service.client.order_client import OrderDoorClosed  # noqa: PLC0415 - as above
 
         async with OrderClient(url, token) as client:
             await client.subscribe({account: after})
             async for event in client.events():
                 print(orjson.dumps(event).decode(), flush=True)  # noqa: T201 - the answer
-        return 1
+        raise OrderDoorClosed(client.why_closed)
 
     raise typer.Exit(run_job(job()))
 

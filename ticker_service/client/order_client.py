@@ -59,6 +59,8 @@ class OrderClient:
         self._replies: defaultdict[str, deque[asyncio.Future[dict[str, Any]]]] = defaultdict(deque)
         self._numbers = itertools.count(1)
         self._is_over = False
+        self.why_closed = "the connection closed"
+        """What the daemon said when it closed the connection, such as that the token ended."""
         self._events: asyncio.Queue[dict[str, Any] | None] = asyncio.Queue(EVENTS_WAITING_MAX)
         self._tasks = asyncio.TaskGroup()
         self._reader: asyncio.Task[None] | None = None
@@ -167,7 +169,7 @@ class OrderClient:
         if self._socket is None:
             raise OrderDoorClosed("Condition failed: use the client inside its async with block")
         if self._is_over:
-            raise OrderDoorClosed("the connection closed")
+            raise OrderDoorClosed(self.why_closed)
         key = str(request["request_id"])[:KEY_CHARACTERS_MAX]
         reply = asyncio.get_running_loop().create_future()
         # The same key twice at once is answered twice, in the order of asking.
@@ -208,8 +210,10 @@ class OrderClient:
             pass
         finally:
             self._is_over = True
+            if socket.close_reason:
+                self.why_closed += f": {socket.close_reason}"
             for reply in itertools.chain.from_iterable(self._replies.values()):
                 if not reply.done():
-                    reply.set_exception(OrderDoorClosed("the connection closed"))
+                    reply.set_exception(OrderDoorClosed(self.why_closed))
             if not self._events.full():
                 self._events.put_nowait(None)

@@ -63,6 +63,9 @@ SCALED: Final[dict[str, object]] = {
 """A tenth of the defaults or less. What each must outlast keeps its place: an answer is waited for
 shorter than an unknown order is given to surface, which is shorter than an order's life."""
 
+PATIENT: Final[dict[str, object]] = {"order_request_s": 4.0, "order_settle_after_s": 5.0}
+"""For daemons whose broker's answer is meant to be on its way while something else happens."""
+
 
 @functools.cache
 def http() -> httpx.Client:
@@ -191,6 +194,10 @@ class Daemon:
 
 class DaemonGone(Exception):  # noqa: N818 - says what happened
     """The daemon ended, or closed the door."""
+
+
+class DoorBusy(Exception):  # noqa: N818 - says what happened
+    """The daemon asks this caller to come again a little later."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -484,7 +491,8 @@ class Door:
             raise DaemonGone(str(error)) from error
         if hello["op"] == "error":
             self.close()
-            raise AssertionError(hello)
+            assert hello["code"] == "TOO_MANY_REQUESTS", hello
+            raise DoorBusy(hello["message"])
         self.answers: dict[str, dict[str, Any]] = {}
 
     def say(self, frame: Mapping[str, object]) -> None:

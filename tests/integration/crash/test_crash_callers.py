@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import crash_verdict as verdict
 import httpx
 import pytest
-from crash_parts import DaemonGone, Door, door, limit_order, place_frame
+from crash_parts import DaemonGone, Door, DoorBusy, door, limit_order, place_frame
 from running import DEADLINE_S, eventually
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _insist(own: World, daemons: list[Daemon], body: dict[str, object], *, by_so
     frame = place_frame("k", own.account, body)
 
     def asked() -> str:
-        with contextlib.suppress(DaemonGone, httpx.HTTPError):
+        with contextlib.suppress(DaemonGone, DoorBusy, httpx.HTTPError):
             answer = _by_socket(own, daemons[-1], frame) if by_socket else None
             answer = answer or _by_rest(own, daemons[-1], frame)
             if "task_id" in answer:

@@ -11,6 +11,7 @@ import crash_verdict as verdict
 import psycopg
 import pytest
 from crash_parts import (
+    PATIENT,
     DaemonGone,
     World,
     door,
@@ -71,7 +72,7 @@ def test_an_answer_that_finds_no_journal_is_recorded_once_there_is_one(
     on_own_postgres: World, postgres: EmbeddedPostgres
 ) -> None:
     own = on_own_postgres
-    daemon = own.start(order_request_s=3.0)
+    daemon = own.start(**PATIENT)
     assert daemon.opens(own.account)
     own.strike("accept_then_timeout", answer_after_s=1.0, count=1)
     with door(own, daemon) as calls:
@@ -131,7 +132,7 @@ def test_orders_do_not_wait_for_redis_and_their_events_come_in_order_later(
 
 
 def test_an_order_under_way_at_sigterm_is_recorded_before_the_daemon_ends(own: World) -> None:
-    daemon = own.start(order_request_s=3.0)
+    daemon = own.start(**PATIENT)
     assert daemon.opens(own.account)
     own.strike("accept_then_timeout", answer_after_s=0.5, count=1)
     with door(own, daemon) as calls:

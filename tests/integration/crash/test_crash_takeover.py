@@ -30,7 +30,11 @@ def test_a_second_daemon_stands_by_and_takes_no_orders(own: World) -> None:
 
 
 def test_the_second_sends_what_waited_and_settles_what_was_being_sent(own: World) -> None:
-    long_lived = {"order_deadline_s": 60.0, "order_request_s": 20.0}
+    long_lived = {
+        "order_deadline_s": 60.0,
+        "order_request_s": 20.0,
+        "order_settle_after_s": 25.0,
+    }
     first = own.start(**long_lived)
     assert first.opens(own.account)
     second = own.start(**long_lived)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import crash_verdict as verdict
 import pytest
-from crash_parts import cancel_frame, door, limit_order, place_frame
+from crash_parts import PATIENT, cancel_frame, door, limit_order, place_frame
 from running import eventually
 
 from ticker_service.config import OrdersConfig
@@ -39,7 +39,7 @@ def test_what_is_asked_of_an_unknown_order_does_not_hold_up_the_others(op: str, 
 
 
 def test_an_answer_that_a_newer_writer_has_overtaken_does_not_keep_the_account(own: World) -> None:
-    daemon = own.start(order_request_s=4.0)
+    daemon = own.start(**PATIENT)
     assert daemon.opens(own.account)
     hide(own)
     own.strike("accept_then_timeout", answer_after_s=2.0, count=1)

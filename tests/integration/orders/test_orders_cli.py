@@ -1,0 +1,323 @@
+"""The command line of the order half: one clear line and a status, and no secret in either."""
+
+from __future__ import annotations
+
+import os
+import stat
+import subprocess
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+from urllib.parse import parse_qs, urlsplit
+
+import httpx
+import orjson
+import pytest
+from order_house import SECRET, House, new_name
+from running import DEADLINE_S, ROOT, environment, program
+
+from app.embedded import embedded_postgres_process
+from app.fresh_databases import fresh_database, template_database
+from app.security.tokens import TokenVerifier
+from ticker_service.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+PASSPHRASE = "a passphrase nobody types"  # allow-secret
+
+
+@dataclass(frozen=True)
+class Ran:
+    status: int
+    out: str
+    err: str
+
+
+def run(*arguments: str, env: Mapping[str, str] | None = None, given: str = "") -> Ran:
+    """Run one command to its end; whatever it says holds no secret and no traceback."""
+    chosen = dict(environment() if env is None else env)
+    ran = subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments],
+        cwd=ROOT,
+        env=chosen,
+        input=given,
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_S,
+        check=False,
+    )
+    said = ran.stdout + ran.stderr
+    assert "Traceback" not in said, said
+    for secret in (SECRET, PASSPHRASE):
+        assert secret not in said
+    return Ran(ran.returncode, ran.stdout, ran.stderr)
+
+
+def refused(ran: Ran, *words: str) -> None:
+    """Check that a command ended with a fault and one line that says it."""
+    assert ran.status != 0
+    assert ran.out == ""
+    assert len(ran.err.splitlines()) == 1, ran.err
+    for word in words:
+        assert word in ran.err, ran.err
+
+
+def env_of(home: House, **more: object) -> dict[str, str]:
+    return environment({**home.settings, **more})
+
+
+# --- token create ---------------------------------------------------------------------------------
+
+
+def test_a_token_is_made_that_the_doors_take(home: House) -> None:
+    made = run("token", "create", "desk-1", "--account", "MAIN", "--hours", "1", env=env_of(home))
+    assert made.status == 0, made.err
+    principal = TokenVerifier(SECRET.encode()).verify(made.out.strip(), SystemClock().now_ns())
+    assert (principal.subject, principal.accounts) == ("desk-1", frozenset({"MAIN"}))
+    assert principal.scopes == {"orders:read", "orders:write"}
+    headers = {"Authorization": f"Bearer {made.out.strip()}"}
+    answer = httpx.get(f"{home.rest_url}/v1/orders", headers=headers, trust_env=False)
+    assert answer.status_code == 200
+
+
+def test_without_a_secret_no_token_is_made(tmp_path: Path) -> None:
+    nowhere = str(tmp_path / "none.toml")
+    refused(run("token", "create", "me", "--account", "MAIN", "--config", nowhere), "TOKEN_SECRET")
+
+
+def test_a_subject_that_cannot_be_one_is_refused(home: House) -> None:
+    refused(run("token", "create", "a b", "--account", "MAIN", env=env_of(home)), "sub")
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shell(home: House) -> dict[str, str]:
+    """The environment of somebody who orders from a shell."""
+    return environment(
+        {}, TICKER_ORDERS_URL=home.ws_url, TICKER_ORDERS_TOKEN=home.token(new_name("caller"))
+    )
+
+
+def told(ran: Ran) -> dict[str, Any]:
+    assert ran.status == 0, ran.err
+    answer: dict[str, Any] = orjson.loads(ran.out)
+    return answer
+
+
+def test_an_order_is_placed_changed_cancelled_and_asked_for(
+    home: House, shell: dict[str, str]
+) -> None:
+    key = new_name()
+    what = ["--account", "MAIN", "--symbol", "NSE:INFY", "--side", "buy", "--quantity", "1"]
+    what += ["--product", "cnc", "--price", home.price]
+    placed = told(run("order", "place", key, *what, env=shell))
+    again = told(run("order", "place", key, *what, env=shell))
+    assert placed["task_id"] == again["task_id"]
+    assert told(run("order", "modify", key, "--quantity", "2", env=shell))["kind"] == "MODIFY"
+    assert told(run("order", "cancel", key, env=shell))["kind"] == "CANCEL"
+    assert told(run("order", "status", key, env=shell))["client_order_id"] == key
+
+
+def test_a_refused_order_is_one_line_with_its_field(home: House, shell: dict[str, str]) -> None:
+    what = ["--account", "MAIN", "--symbol", "NASDAQ:X", "--side", "BUY", "--quantity", "1"]
+    refused(run("order", "place", "k", *what, "--price", "1", env=shell), "exchange", "NASDAQ")
+    refused(run("order", "status", "nobodys", env=shell), "UNKNOWN_ORDER")
+
+
+def test_events_are_followed_a_line_each(home: House, shell: dict[str, str]) -> None:
+    with program("order", "watch", "MAIN", "--after", "0", env=shell) as watching:
+        first = orjson.loads(watching.out.wait_for(lambda _: True))
+        assert (first["op"], first["account_seq"]) == ("event", 1)
+
+
+@pytest.mark.parametrize(
+    ("url", "words"),
+    [
+        ("ws://127.0.0.1:1/v1/orders/ws", "no order door"),
+        ("nonsense", "no order door"),
+        ("http://127.0.0.1:1/", "no order door"),
+    ],
+)
+@pytest.mark.parametrize("verb", ["status", "watch"])
+def test_a_door_that_is_not_there_is_one_line(verb: str, url: str, words: str) -> None:
+    refused(run("order", verb, "k", "--url", url, "--token", "t"), words)
+
+
+@pytest.mark.parametrize("verb", ["status", "watch"])
+@pytest.mark.parametrize("token", ["", "a.b.c", "schlüssel"])
+def test_a_token_that_is_not_good_is_one_line(home: House, verb: str, token: str) -> None:
+    refused(run("order", verb, "MAIN", "--url", home.ws_url, "--token", token))
+
+
+def test_who_follows_hears_when_the_token_ends(home: House) -> None:
+    short = home.token(new_name("caller"), lifetime_s=1)
+    ran = run("order", "watch", "MAIN", "--url", home.ws_url, "--token", short)
+    refused(ran, "token expired")
+
+
+# --- migrate --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def empty_url() -> Iterator[str]:
+    """The address of a database without any table."""
+    with (
+        embedded_postgres_process(durable=False) as server,
+        template_database(server.url, lambda _: None) as template,
+        fresh_database(template) as url,
+    ):
+        yield url
+
+
+def test_a_database_is_migrated_once(empty_url: str) -> None:
+    env = environment({}, DATABASE_URL=empty_url)
+    first, second = run("migrate", env=env), run("migrate", env=env)
+    assert (first.status, second.status) == (0, 0)
+    assert "0001_pre_order_journal" in first.out
+    assert (second.out, second.err) == ("", "0 migrations applied\n")
+
+
+def test_a_database_that_is_not_there_is_one_line() -> None:
+    url = "postgresql://somebody:hidden-word@127.0.0.1:1/none"  # allow-secret
+    ran = run("migrate", env=environment({}, DATABASE_URL=url))
+    refused(ran)
+    assert "hidden-word" not in ran.err
+
+
+def test_without_an_address_nothing_is_migrated(tmp_path: Path) -> None:
+    refused(run("migrate", "--config", str(tmp_path / "none.toml")), "DATABASE_URL")
+
+
+# --- doctor ---------------------------------------------------------------------------------------
+
+NOWHERE = "127.0.0.1:1"
+
+
+def test_the_doctor_finds_nothing_wrong_with_what_runs(home: House) -> None:
+    ran = run("doctor", env=env_of(home))
+    assert ran.status == 0, ran.out
+    lines = ran.out.splitlines()
+    assert all(line.startswith("ok ") for line in lines), lines
+    names = [line.split()[1].rstrip(":") for line in lines]
+    assert names == ["redis", "instruments", "clock", "database", "account", "account"]
+
+
+@pytest.mark.parametrize(
+    ("settings", "name", "advice"),
+    [
+        ({"redis_url": f"redis://{NOWHERE}/0"}, "redis", "REDIS_URL"),
+        ({"underlyings": "NOSUCHNAME"}, "instruments", "kite_rest_root"),
+        ({"kite_rest_root": f"http://{NOWHERE}"}, "instruments", "kite_rest_root"),
+        ({"database_url": f"postgresql://x@{NOWHERE}/x"}, "database", "migrate"),
+        ({"journal_may_be_volatile": False}, "database", "PostgreSQL"),
+    ],
+    ids=["redis", "names", "broker", "database", "durability"],
+)
+def test_the_doctor_names_each_fault_and_what_to_do(
+    home: House, settings: dict[str, object], name: str, advice: str
+) -> None:
+    ran = run("doctor", env=env_of(home, **settings))
+    assert ran.status == 1
+    lines = ran.out.splitlines()
+    (at,) = [n for n, line in enumerate(lines) if line.startswith(f"FAULT {name}:")]
+    assert lines[at + 1].strip().startswith("->")
+    assert advice in lines[at + 1]
+
+
+def test_the_doctor_asks_for_a_login_where_the_broker_refuses_the_token(home: House) -> None:
+    accounts: dict[str, Any] = orjson.loads(str(home.settings["accounts"]))
+    accounts["SPARE"]["access_token"] = "stale-and-hidden"
+    del accounts["MAIN"]["access_token"]
+    ran = run("doctor", env=env_of(home, accounts=orjson.dumps(accounts).decode()))
+    assert ran.status == 1
+    assert "stale-and-hidden" not in ran.out + ran.err
+    for name in ("MAIN", "SPARE"):
+        assert f"FAULT account {name}:" in ran.out
+        assert f"ticker-service login {name}" in ran.out
+
+
+def test_the_doctor_says_that_there_is_a_migration_to_make(home: House) -> None:
+    with (
+        embedded_postgres_process(durable=False) as server,
+        template_database(server.url, lambda _: None) as template,
+        fresh_database(template) as url,
+    ):
+        ran = run("doctor", env=env_of(home, database_url=url))
+    assert ran.status == 1
+    assert "0001_pre_order_journal" in ran.out
+    assert "ticker-service migrate" in ran.out
+
+
+def test_the_doctor_does_not_begin_with_wrong_settings(home: House) -> None:
+    refused(run("doctor", env=env_of(home, flush_interval_ms=-1)), "FLUSH_INTERVAL_MS")
+
+
+# --- login ----------------------------------------------------------------------------------------
+
+
+def redirect(home: House, user_id: str) -> str:
+    """Log in at the broker's page, and return where it sends the browser."""
+    banner = home.exchange.banner
+    query = {"v": "3", "api_key": banner["api_key"], "user_id": user_id}
+    with httpx.Client(trust_env=False) as http:
+        return str(http.get(banner["login_url"], params=query).headers["location"])
+
+
+@pytest.fixture
+def vault(home: House, tmp_path: Path) -> dict[str, str]:
+    """The settings of a desk that keeps its tokens in an encrypted folder."""
+    accounts: dict[str, Any] = orjson.loads(str(home.settings["accounts"]))
+    for each in accounts.values():
+        del each["access_token"]
+    return env_of(
+        home,
+        accounts=orjson.dumps(accounts).decode(),
+        token_folder=tmp_path / "tokens",
+        token_passphrase=PASSPHRASE,
+    )
+
+
+def test_a_login_leaves_a_token_that_only_its_owner_reads_and_the_broker_takes(
+    home: House, vault: dict[str, str]
+) -> None:
+    ran = run("login", "SPARE", env=vault, given=redirect(home, "CD5678") + "\n")
+    assert ran.status == 0, ran.err
+    assert "CD5678" in ran.out
+    folder = vault["TICKER_SERVICE_TOKEN_FOLDER"]
+    files = [os.path.join(at, name) for at, _, names in os.walk(folder) for name in names]  # noqa: PTH118
+    assert files
+    assert {stat.S_IMODE(os.stat(each).st_mode) for each in files} == {0o600}  # noqa: PTH116
+    checked = run("doctor", env=vault)
+    assert "ok    account SPARE" in checked.out
+    assert "FAULT account MAIN" in checked.out
+
+
+def test_a_login_as_another_user_is_refused_and_leaves_nothing(
+    home: House, vault: dict[str, str]
+) -> None:
+    ran = run("login", "SPARE", "--redirect", redirect(home, "EF9012"), env=vault)
+    refused(ran, "EF9012")
+    folder = vault["TICKER_SERVICE_TOKEN_FOLDER"]
+    assert not [name for _, _, names in os.walk(folder) for name in names]
+
+
+@pytest.mark.parametrize("pasted", ["nonsense", "http://x/?request_token=", "http://x/?a=b"])
+def test_a_login_with_what_is_no_redirect_is_one_line(vault: dict[str, str], pasted: str) -> None:
+    refused(run("login", "SPARE", "--redirect", pasted, env=vault))
+
+
+def test_a_request_token_is_good_once(home: House, vault: dict[str, str]) -> None:
+    where = redirect(home, "CD5678")
+    assert parse_qs(urlsplit(where).query)["request_token"]
+    assert run("login", "SPARE", "--redirect", where, env=vault).status == 0
+    refused(run("login", "SPARE", "--redirect", where, env=vault))
+
+
+def test_a_login_needs_a_known_account_and_a_passphrase(home: House, vault: dict[str, str]) -> None:
+    refused(run("login", "NOBODY", "--redirect", "x", env=vault), "NOBODY")
+    bare = {name: v for name, v in vault.items() if not name.endswith("TOKEN_PASSPHRASE")}
+    refused(run("login", "SPARE", "--redirect", "x", env=bare), "token_passphrase")
