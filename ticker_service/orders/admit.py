@@ -107,13 +107,13 @@ def _check_protection(order_type: OrderType, protection: Decimal | None) -> None
 
 
 def _check_percentage(protection: Decimal | None) -> None:
-    is_automatic = protection == AUTOMATIC_PROTECTION
-    is_percentage = (
+    # Finite before anything else: a signalling NaN raises where it is compared.
+    is_allowed = (
         protection is not None
         and protection.is_finite()
-        and 0 < protection <= PROTECTION_PERCENT_MAX
+        and (protection == AUTOMATIC_PROTECTION or 0 < protection <= PROTECTION_PERCENT_MAX)
     )
-    if not (is_automatic or is_percentage):
+    if not is_allowed:
         raise _refusal(
             "market_protection",
             protection,

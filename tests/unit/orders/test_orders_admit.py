@@ -69,6 +69,7 @@ def test_a_right_order_is_let_through(order: OrderRequest) -> None:
         (MARKET, "market_protection", Decimal(-2)),
         (MARKET, "market_protection", Decimal(101)),
         (MARKET, "market_protection", Decimal("NaN")),
+        (MARKET, "market_protection", Decimal("sNaN")),
         (dataclasses.replace(BUY, validity=Validity.TTL, validity_ttl=1), "validity_ttl", None),
         (dataclasses.replace(BUY, validity=Validity.TTL, validity_ttl=1), "validity_ttl", -1),
         (dataclasses.replace(BUY, exchange="MCX"), "validity", Validity.IOC),
@@ -99,6 +100,7 @@ def test_a_wrong_order_is_refused_with_field_value_and_rule(
         ("market_protection", {"order_type": OrderType.MARKET}),
         ("market_protection", {"market_protection": Decimal(1_000)}),
         ("market_protection", {"market_protection": Decimal("NaN")}),
+        ("market_protection", {"market_protection": Decimal("sNaN")}),
         ("market_protection", {"order_type": OrderType.LIMIT, "market_protection": Decimal(1)}),
     ],
 )
