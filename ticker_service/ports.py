@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         TaskUpdate,
         Variety,
     )
-    from ticker_service.domain.order_state import TaskState
     from ticker_service.domain.tick import Mode
 
 
@@ -275,8 +274,19 @@ class OrderJournal(Protocol):
         """Return the PLACE task a caller named so."""
         ...
 
-    async def tasks_in(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
-        """Return an account's tasks in the given states, oldest first."""
+    async def unsent(self, account: Account) -> list[OrderTask]:
+        """Return an account's instructions in RECEIVED and READY, oldest first."""
+        ...
+
+    async def in_doubt(self, account: Account) -> list[OrderTask]:
+        """Return an account's instructions in SENDING and UNKNOWN, oldest first."""
+        ...
+
+    async def live_orders(self, account: Account) -> list[OrderTask]:
+        """Return an account's PLACE tasks in ACKED, WORKING and PARTIAL, oldest first.
+
+        A MODIFY or CANCEL that was ACKED has ended, and is not among them.
+        """
         ...
 
     async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:

@@ -22,7 +22,7 @@ from ticker_service.domain.order import (
     OrderTask,
     TaskKind,
 )
-from ticker_service.domain.order_state import TRANSITIONS, TaskState
+from ticker_service.domain.order_state import IN_DOUBT, LIVE, TRANSITIONS, UNSENT, TaskState
 from ticker_service.errors import (
     AccountTaken,
     BrokerUnavailable,
@@ -257,11 +257,20 @@ class MemoryJournal:
         await self._begin("task_of_order")
         return self._named(principal, client_order_id)
 
-    async def tasks_in(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
-        """Return an account's tasks in the given states, oldest first."""
-        await self._begin("tasks_in")
-        found = [t for t in self.tasks.values() if t.account == account and t.state in states]
-        return sorted(found, key=lambda task: (task.created_at_ns, task.task_id))
+    async def unsent(self, account: Account) -> list[OrderTask]:
+        """Return an account's instructions in RECEIVED and READY, oldest first."""
+        await self._begin("unsent")
+        return self._of(account, UNSENT)
+
+    async def in_doubt(self, account: Account) -> list[OrderTask]:
+        """Return an account's instructions in SENDING and UNKNOWN, oldest first."""
+        await self._begin("in_doubt")
+        return self._of(account, IN_DOUBT)
+
+    async def live_orders(self, account: Account) -> list[OrderTask]:
+        """Return an account's PLACE tasks in ACKED, WORKING and PARTIAL, oldest first."""
+        await self._begin("live_orders")
+        return [task for task in self._of(account, LIVE) if task.kind is TaskKind.PLACE]
 
     async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
         """Return the task one of whose attempts carries this tag."""
@@ -345,6 +354,10 @@ class MemoryJournal:
                 data={"state": task.state, "request_id": task.request_id, **data},
             )
         )
+
+    def _of(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
+        found = [t for t in self.tasks.values() if t.account == account and t.state in states]
+        return sorted(found, key=lambda task: (task.created_at_ns, task.task_id))
 
     def _first(self, is_it: Callable[[OrderTask], bool]) -> OrderTask | None:
         return next((task for task in self.tasks.values() if is_it(task)), None)

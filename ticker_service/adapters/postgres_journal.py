@@ -220,12 +220,17 @@ class PostgresJournal:
         named = {"principal": principal, "client_order_id": client_order_id}
         return _first(await self._queries.run(self._sql.task_by_client_order, named))
 
-    async def tasks_in(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
-        """Return an account's tasks in the given states, oldest first."""
-        wanted = {"account": account, "states": sorted(state.value for state in states)}
-        # Planned anew each time: which partial index serves depends on the states asked for.
-        rows = await self._orders.run(self._sql.tasks_in, wanted, prepare=False)
-        return [task_of(row) for row in rows]
+    async def unsent(self, account: Account) -> list[OrderTask]:
+        """Return an account's instructions in RECEIVED and READY, oldest first."""
+        return await self._open_work(self._sql.unsent_tasks, account)
+
+    async def in_doubt(self, account: Account) -> list[OrderTask]:
+        """Return an account's instructions in SENDING and UNKNOWN, oldest first."""
+        return await self._open_work(self._sql.tasks_in_doubt, account)
+
+    async def live_orders(self, account: Account) -> list[OrderTask]:
+        """Return an account's PLACE tasks in ACKED, WORKING and PARTIAL, oldest first."""
+        return await self._open_work(self._sql.live_orders, account)
 
     async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
         """Return the task one of whose attempts carries this tag."""
@@ -262,6 +267,9 @@ class PostgresJournal:
         """Remember up to which number a sink has had an account's events; it never falls."""
         reached = {"account": account, "sink": sink, "account_seq": Int8(account_seq)}
         await self._queries.run(self._sql.set_delivered, reached)
+
+    async def _open_work(self, statement: bytes, account: Account) -> list[OrderTask]:
+        return [task_of(row) for row in await self._orders.run(statement, {"account": account})]
 
     async def _move(
         self, statement: bytes, task: OrderTask, parameters: Mapping[str, object]

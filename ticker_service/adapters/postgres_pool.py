@@ -224,9 +224,7 @@ class Pool:
         """Close the connections."""
         await self._pool.close(timeout=CLOSE_S)
 
-    async def run(
-        self, statement: bytes, parameters: Mapping[str, Any], *, prepare: bool | None = True
-    ) -> list[Row]:
+    async def run(self, statement: bytes, parameters: Mapping[str, Any]) -> list[Row]:
         """Run one statement as one transaction and return its rows.
 
         Raises:
@@ -239,7 +237,7 @@ class Pool:
                     limited(self._database.options.operation_s),
                     self._pool.connection() as one,
                 ):
-                    found = await rows(one, statement, parameters, prepare=prepare)
+                    found = await rows(one, statement, parameters, prepare=True)
             except TooManyRequests:
                 await self._begin_anew_if_stuck()
                 raise

@@ -22,7 +22,9 @@ class Statements:
     task_by_request: bytes
     task_by_client_order: bytes
     task_by_tag: bytes
-    tasks_in: bytes
+    unsent_tasks: bytes
+    tasks_in_doubt: bytes
+    live_orders: bytes
     tasks_of: bytes
     events_after: bytes
     last_seq: bytes

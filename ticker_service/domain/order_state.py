@@ -9,7 +9,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from ticker_service.domain.order import TaskKind, TaskUpdate
+from ticker_service.domain.order import TaskUpdate
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import BrokerOrder, OrderTask
@@ -52,6 +52,7 @@ class TaskState(StrEnum):
 
 S = TaskState
 UNSENT: Final = frozenset({S.RECEIVED, S.READY})
+IN_DOUBT: Final = frozenset({S.SENDING, S.UNKNOWN})
 LIVE: Final = frozenset({S.ACKED, S.WORKING, S.PARTIAL})
 AT_BROKER: Final = LIVE | {S.CANCELLED, S.FILLED, S.REJECTED}
 TERMINAL: Final = frozenset(
@@ -86,11 +87,6 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.CANCELLED_LOCAL: frozenset(),
 }
 """What may follow what; the migration writes the same pairs into the database."""
-
-
-def is_terminal(kind: TaskKind, state: TaskState) -> bool:
-    """Return whether nothing more is expected; a late fact may still come."""
-    return state in TERMINAL or (kind is not TaskKind.PLACE and state is S.ACKED)
 
 
 _TERMINAL_STATUS: Final = {

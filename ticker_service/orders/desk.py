@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.domain.order import TaskKind, TaskUpdate
-from ticker_service.domain.order_state import LIVE, UNSENT, TaskState, is_terminal
+from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.domain.session import ist_date
 from ticker_service.errors import (
     BrokerUnavailable,
@@ -155,6 +155,7 @@ class AccountDesk:
         """Take the account, settle what an earlier run left, then work until cancelled."""
         self._executor.writer_epoch = await self._journal.acquire(self.account)
         self._lost.clear()
+        self._reconciler.memory.merged.clear()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._end_when_lost())
@@ -196,8 +197,8 @@ class AccountDesk:
         That is what an earlier run left, and an intent whose commit came through after it had been
         read back as not made.
         """
-        for task in await self._journal.tasks_in(self.account, {TaskState.SENDING}):
-            if task.task_id in self._in_flight:
+        for task in await self._journal.in_doubt(self.account):
+            if task.state is not TaskState.SENDING or task.task_id in self._in_flight:
                 continue
             update = TaskUpdate(
                 state=TaskState.UNKNOWN,
@@ -212,7 +213,7 @@ class AccountDesk:
         while True:
             ring = self._work.listen()
             try:
-                waiting = await self._journal.tasks_in(self.account, UNSENT)
+                waiting = await self._journal.unsent(self.account)
             except JournalUnavailable as error:
                 log.warning("work_not_read", account=self.account, error=str(error))
                 waiting = []
@@ -278,17 +279,19 @@ class AccountDesk:
         is_whole = self._reconciler.memory.is_whole(rows, ist_date(began_ns))
         if await self._reconciler.merge_book(rows):
             self.news.ring()
-        for task in await self._journal.tasks_in(self.account, {TaskState.UNKNOWN}):
+        is_settled = True
+        for task in await self._journal.in_doubt(self.account):
+            if task.state is not TaskState.UNKNOWN:
+                continue
             update = await self._judge(task, rows, began_ns=began_ns, is_whole=is_whole)
-            if update is not None:
-                await self._record(task, update)
-                self._evidence.forget(task)
-        if await self._journal.tasks_in(self.account, {TaskState.UNKNOWN}):
+            if update is None:
+                is_settled = False
+                continue
+            await self._record(task, update)
+            self._evidence.forget(task)
+        if not is_settled:
             return self._config.settle_poll_s
-        is_live = any(
-            not is_terminal(task.kind, task.state)
-            for task in await self._journal.tasks_in(self.account, LIVE)
-        )
+        is_live = await self._journal.live_orders(self.account)
         return self._config.book_poll_live_s if is_live else self._config.book_poll_idle_s
 
     async def _judge(

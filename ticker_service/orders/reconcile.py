@@ -39,17 +39,24 @@ class BookMemory:
     day: dt.date | None = None
     known_order_ids: set[str] = field(default_factory=set)
     alarmed: set[str] = field(default_factory=set)
+    merged: dict[str, BrokerOrder] = field(default_factory=dict)
+    """Rows that the journal has, by order id: a book that repeats one brings no news."""
 
     def is_whole(self, rows: Sequence[BrokerOrder], day: dt.date) -> bool:
         """Return whether a book holds every order of its day that an earlier one held."""
         return day != self.day or self.known_order_ids <= {row.order_id for row in rows}
 
-    def keep(self, rows: Sequence[BrokerOrder], day: dt.date) -> None:
-        """Remember the orders of a book's day; those of other days leave the book at any time."""
+    def turn_to(self, day: dt.date) -> None:
+        """Forget the orders of other days; those leave the book at any time."""
         if day != self.day:
             self.day = day
             self.known_order_ids.clear()
-        self.known_order_ids.update(row.order_id for row in rows if _is_of(row, day))
+            self.merged.clear()
+
+    def keep(self, rows: Sequence[BrokerOrder]) -> None:
+        """Remember the orders of the day that a book holds."""
+        if self.day is not None:
+            self.known_order_ids.update(row.order_id for row in rows if _is_of(row, self.day))
 
 
 def _is_of(row: BrokerOrder, day: dt.date) -> bool:
@@ -71,10 +78,11 @@ class Reconciler:
 
     async def merge_book(self, rows: Sequence[BrokerOrder]) -> int:
         """Merge a whole book; return how many tasks changed."""
+        self.memory.turn_to(ist_date(self._clock.now_ns()))
         changed = 0
         for row in rows:
             changed += await self.merge_row(row)
-        self.memory.keep(rows, ist_date(self._clock.now_ns()))
+        self.memory.keep(rows)
         return changed
 
     async def merge_row(self, row: BrokerOrder) -> bool:
@@ -83,6 +91,8 @@ class Reconciler:
         Raises:
             JournalUnavailable: The journal does not answer; the row will come again.
         """
+        if self.memory.merged.get(row.order_id) == row:
+            return False
         for _ in range(MERGE_TRIES_MAX):
             task = await self._task_of(row)
             if task is None:
@@ -94,11 +104,14 @@ class Reconciler:
                 return False
             update = order_state.merge(task, row)
             if update is None:
+                if task.state in order_state.AT_BROKER:
+                    self.memory.merged[row.order_id] = row
                 return False
             try:
                 moved = await self._journal.record(task, update, now_ns=self._clock.now_ns())
             except TaskMoved:
                 continue
+            self.memory.merged[row.order_id] = row
             if task.state in order_state.TERMINAL and moved.state is not task.state:
                 # What we held for finished was not: the caller must hear it, and loudly (I7).
                 log.error(

@@ -370,31 +370,36 @@ class OrderJournalContract:
 
         self.run(scenario)
 
-    def test_tasks_are_found_by_state_oldest_first(self) -> None:
+    def test_open_work_is_found_oldest_first_and_nothing_that_has_ended(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             epoch = await journal.acquire(ACCOUNT)
+
+            async def sent(*states: TaskState, **changed: Any) -> OrderTask:
+                task = await sending(journal, epoch, **changed)
+                for state in states:
+                    task = await journal.record(task, step(state), now_ns=NOON_NS)
+                return task
+
             young = await ready(journal, received_at_ns=NOON_NS + 5 * SECOND_NS)
             old = (await journal.admit(new_task())).task
-            doubtful = await journal.record(
-                await sending(journal, epoch), step(TaskState.UNKNOWN), now_ns=NOON_NS
-            )
-            live = await journal.record(
-                await sending(journal, epoch), step(TaskState.WORKING), now_ns=NOON_NS
-            )
-            dead = await journal.record(
-                await ready(journal), step(TaskState.EXPIRED), now_ns=NOON_NS
-            )
+            await journal.record(await ready(journal), step(TaskState.EXPIRED), now_ns=NOON_NS)
+            doubtful = await sent(TaskState.UNKNOWN, received_at_ns=NOON_NS + SECOND_NS)
+            leaving = await sent()
+            live = [
+                await sent(state, received_at_ns=NOON_NS + number)
+                for number, state in enumerate(
+                    (TaskState.ACKED, TaskState.WORKING, TaskState.PARTIAL)
+                )
+            ]
+            for kind in (TaskKind.MODIFY, TaskKind.CANCEL):
+                await sent(TaskState.ACKED, kind=kind, body={}, target_task_id=live[0].task_id)
+            await sent(TaskState.WORKING, TaskState.FILLED)
             await journal.admit(new_task(account=OTHER))
-
-            async def found(*states: TaskState) -> list[uuid.UUID]:
-                return [task.task_id for task in await journal.tasks_in(ACCOUNT, states)]
-
-            assert await found(TaskState.RECEIVED, TaskState.READY) == [old.task_id, young.task_id]
-            assert await found(TaskState.SENDING, TaskState.UNKNOWN) == [doubtful.task_id]
-            assert await found(TaskState.WORKING) == [live.task_id]
-            assert await found(TaskState.EXPIRED) == [dead.task_id]
-            assert len(await found(*TaskState)) == 5
-            assert await found() == []
+            assert await journal.unsent(ACCOUNT) == [old, young]
+            assert await journal.in_doubt(ACCOUNT) == [leaving, doubtful]
+            assert await journal.live_orders(ACCOUNT) == sorted(
+                live, key=lambda task: (task.created_at_ns, task.task_id)
+            )
 
         self.run(scenario)
 

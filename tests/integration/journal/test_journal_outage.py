@@ -232,8 +232,7 @@ def test_what_was_confirmed_survives_a_crash_of_the_server() -> None:
                     with pytest.raises(psycopg.OperationalError):
                         witness.execute("SELECT pg_sleep(60)")
                 after = (await admitted_in_the_end(journal)).task
-                received = [TaskState.RECEIVED]
-                found = await in_the_end(lambda: journal.tasks_in(ACCOUNT, received))
+                found = await in_the_end(lambda: journal.unsent(ACCOUNT))
                 assert {task.task_id for task in found} == {
                     task.task_id for task in [*confirmed, after]
                 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,7 +25,7 @@ from ticker_service.testing import Answer, refusal
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ticker_service.domain.order import OrderTask
+    from ticker_service.domain.order import Account, OrderTask
     from ticker_service.testing import Sent
 
 S = TaskState
@@ -492,6 +493,40 @@ def test_too_many_updates_at_once_are_made_up_for_by_the_book() -> None:
                 scene.desk.take_update(broker_order(order_id="someone else's"))
             scene.desk.take_update(filled)
             await scene.until(lambda: scene.now(placed).state is S.FILLED, within_s=1.0)
+
+    virtual_time.run(play())
+
+
+def test_a_book_pass_costs_what_is_open_and_not_what_the_day_has_seen() -> None:
+    scene = Scene()
+    asked: Counter[str] = Counter()
+    read: list[int] = []
+
+    async def count(name: str) -> None:
+        asked[name] += 1
+
+    async def play() -> None:
+        live_orders = scene.journal.live_orders
+
+        async def counted(account: Account) -> list[OrderTask]:
+            found = await live_orders(account)
+            read.append(len(found))
+            return found
+
+        async with scene.opened():
+            for _ in range(20):
+                placed = await scene.reaches(await scene.place(), S.ACKED, S.WORKING)
+                await scene.reaches(await scene.cancel(placed), S.ACKED)
+                await scene.reaches(placed, S.CANCELLED)
+            await scene.reaches(await scene.place(), S.WORKING)
+            await asyncio.sleep(10.0)
+            scene.journal.before = count
+            scene.journal.live_orders = counted  # type: ignore[method-assign]
+            passes = scene.broker.reads
+            scene.desk.want_book()
+            await scene.until(lambda: scene.broker.reads > passes and read)
+        assert asked["task_by_tag"] == 0
+        assert read[0] == 1
 
     virtual_time.run(play())
 

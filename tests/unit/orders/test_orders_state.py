@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from order_scene import broker_order, task
 
-from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import (
     AT_BROKER,
     LIVE,
@@ -21,7 +20,6 @@ from ticker_service.domain.order_state import (
     TRANSITIONS,
     UNSENT,
     TaskState,
-    is_terminal,
     merge,
     state_of,
 )
@@ -227,10 +225,3 @@ def test_the_database_holds_the_same_transitions() -> None:
     table = migration.read_text().split("INSERT INTO order_transition", 1)[1].split(";", 1)[0]
     pairs = set(re.findall(r"\('(\w+)', '(\w+)'\)", table))
     assert pairs == {(was.value, now.value) for was in S for now in TRANSITIONS[was]}
-
-
-@pytest.mark.parametrize("kind", TaskKind)
-def test_a_change_ends_when_it_is_acknowledged_and_an_order_does_not(kind: TaskKind) -> None:
-    assert is_terminal(kind, S.ACKED) is (kind is not TaskKind.PLACE)
-    assert all(is_terminal(kind, state) for state in TERMINAL)
-    assert not any(is_terminal(kind, state) for state in UNSENT | {S.SENDING, S.UNKNOWN})

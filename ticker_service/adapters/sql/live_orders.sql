@@ -1,0 +1,5 @@
+-- An account's orders at the broker that have not ended, oldest first; see unsent_tasks.sql.
+-- A change or a cancel that was acknowledged has ended, so the kind belongs to the condition.
+SELECT * FROM order_task
+WHERE account = %(account)s AND kind = 'PLACE' AND state IN ('ACKED', 'WORKING', 'PARTIAL')
+ORDER BY created_at, task_id

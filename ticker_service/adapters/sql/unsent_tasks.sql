@@ -1,0 +1,5 @@
+-- An account's instructions that have not been sent, oldest first.
+-- The condition is that of the partial index, word for word, so that a prepared plan uses it, too.
+SELECT * FROM order_task
+WHERE account = %(account)s AND state IN ('RECEIVED', 'READY')
+ORDER BY created_at, task_id
