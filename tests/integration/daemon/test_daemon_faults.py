@@ -181,7 +181,7 @@ def test_the_metric_of_the_inbox_says_what_waits(
         running.becomes_ready()
         with stopped(own_redis):
             assert eventually(lambda: running.ready().json()["inbox_bytes"] > 1_000)
-            assert running.metric("inbox_bytes") > 0
+            assert eventually(lambda: running.metric("inbox_bytes") > 0)
 
 
 def test_a_backlog_beyond_its_limit_is_bounded_and_told_as_a_gap(own_redis: EmbeddedRedis) -> None:
