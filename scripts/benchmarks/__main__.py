@@ -1,0 +1,152 @@
+"""The runner behind ``./scripts/bench``: pins a core, runs the suites, prints and writes.
+
+Exit status 1 means that two sides did not compute the same thing; a missed goal is only told.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import orjson
+from rich.console import Console
+from rich.table import Table
+
+from scripts.benchmarks import machine
+from scripts.benchmarks.measure import Disagreement, Options, Result
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+SUITES: Final = ("pricing",)
+SUITES_BY_DEFAULT: Final = ("pricing",)
+JSON_BY_DEFAULT: Final = Path("bench.json")
+RUNS: Final = 9
+RUNS_QUICK: Final = 3
+COLUMNS_WITHOUT_TERMINAL: Final = 120
+
+
+def main() -> int:
+    """Run what the arguments ask for."""
+    arguments = _arguments()
+    core = machine.pin()
+    runs = arguments.runs or (RUNS_QUICK if arguments.quick else RUNS)
+    options = Options(runs=runs, is_quick=arguments.quick)
+    console = Console(width=None if sys.stdout.isatty() else COLUMNS_WITHOUT_TERMINAL)
+    console.print(machine.line(core), highlight=False)
+    results: list[Result] = []
+    began = time.monotonic()
+    try:
+        for suite in arguments.suites or SUITES_BY_DEFAULT:
+            console.print(f"{suite} ...", highlight=False)
+            results += importlib.import_module(f"scripts.benchmarks.{suite}").run(options)
+    except Disagreement as error:
+        print(f"bench: the sides disagree, so nothing was compared: {error}", file=sys.stderr)
+        return 1
+    _print(console, results, options)
+    arguments.json.write_bytes(orjson.dumps(_rows(results), option=orjson.OPT_INDENT_2) + b"\n")
+    seconds = time.monotonic() - began
+    console.print(f"{len(results)} comparisons, {seconds:.0f} s; written to {arguments.json}")
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="bench", description=__doc__)
+    parser.add_argument(
+        "suites",
+        nargs="*",
+        metavar="SUITE",
+        help=f"of {', '.join(SUITES)}; by default {' and '.join(SUITES_BY_DEFAULT)}",
+    )
+    parser.add_argument("--json", type=Path, default=JSON_BY_DEFAULT, metavar="PATH")
+    parser.add_argument("--runs", type=int, metavar="N", help=f"turns of each side; {RUNS}")
+    parser.add_argument(
+        "--quick", action="store_true", help="little input and few runs: does it work at all?"
+    )
+    arguments = parser.parse_args()
+    if unknown := set(arguments.suites) - set(SUITES):
+        parser.error(f"unknown suites {sorted(unknown)}; there are {', '.join(SUITES)}")
+    if arguments.runs is not None and arguments.runs < 1:
+        parser.error(f"--runs {arguments.runs} must be at least 1")
+    return arguments
+
+
+def _print(console: Console, results: Sequence[Result], options: Options) -> None:
+    table = Table(title=f"median of {options.runs} turns each, CPU seconds; higher is better")
+    for heading in ("name", "ours", "peer", "unit", "ratio", "of single turns", "goal"):
+        is_number = heading in {"ours", "peer", "ratio", "of single turns"}
+        table.add_column(heading, justify="right" if is_number else "left")
+    for result in results:
+        table.add_row(
+            result.name,
+            _rate(result.ours),
+            _rate(result.peer),
+            result.unit,
+            _times(result.ratio),
+            " to ".join(_times(each) for each in result.spread or ()),
+            _goal(result, options),
+        )
+    console.print(table)
+    for result in results:
+        facts = [f"{name} {_fact(value)}" for name, value in result.more.items()]
+        console.print(
+            f"{result.name}: against {result.against}" + "".join(f"; {fact}" for fact in facts),
+            highlight=False,
+        )
+
+
+def _rows(results: Sequence[Result]) -> list[dict[str, object]]:
+    return [
+        {
+            "name": result.name,
+            "ours": result.ours,
+            "peer": result.peer,
+            "ratio": result.ratio,
+            "unit": result.unit,
+            "against": result.against,
+            "spread": result.spread,
+            "ours_goal": result.ours_goal,
+            "ratio_goal": result.ratio_goal,
+            "is_met": result.is_met,
+            **result.more,
+        }
+        for result in results
+    ]
+
+
+def _goal(result: Result, options: Options) -> str:
+    parts = []
+    if result.ours_goal is not None:
+        parts.append(_rate(result.ours_goal))
+    if result.ratio_goal is not None:
+        parts.append(_times(result.ratio_goal))
+    if not parts or options.is_quick or result.is_met is None:
+        return ""
+    return f"{', '.join(parts)}: {'met' if result.is_met else 'missed'}"
+
+
+def _rate(value: float | None) -> str:
+    if value is None:
+        return "-"
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.3g}"
+
+
+def _times(value: float | None) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.0f}x" if value >= 100 else f"{value:.3g}x"  # noqa: PLR2004 - digits to read
+
+
+def _fact(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

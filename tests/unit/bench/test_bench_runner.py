@@ -1,0 +1,108 @@
+"""The benchmark compares equals or nothing, and says what it found in a form programs read."""
+
+from __future__ import annotations
+
+import sys
+import types
+from typing import TYPE_CHECKING
+
+import numpy as np
+import orjson
+import pytest
+
+from scripts.benchmarks import __main__ as runner
+from scripts.benchmarks import chain, machine, measure, pricing, pricing_peers
+from ticker_service.pricing import PricingKernel
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def result(**changes: object) -> measure.Result:
+    facts = {"name": "decode_1", "ours": 300.0, "peer": 100.0, "unit": "packets/s", "against": "x"}
+    return measure.Result(**(facts | changes))
+
+
+def run_with(suite: object, monkeypatch: pytest.MonkeyPatch, path: Path, *arguments: str) -> int:
+    module = types.ModuleType("scripts.benchmarks.pricing")
+    module.run = suite
+    monkeypatch.setitem(sys.modules, "scripts.benchmarks.pricing", module)
+    monkeypatch.setattr(machine, "pin", lambda: None)
+    monkeypatch.setattr(sys, "argv", ["bench", "pricing", "--json", str(path), *arguments])
+    return runner.main()
+
+
+def test_results_are_written_as_a_list_of_objects(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "bench.json"
+    found = [result(more={"rows": 9}), result(name="alone", peer=None)]
+    assert run_with(lambda _: found, monkeypatch, path) == 0
+    first, second = orjson.loads(path.read_bytes())
+    wanted = {"name": "decode_1", "ours": 300.0, "peer": 100.0, "ratio": 3.0, "unit": "packets/s"}
+    assert wanted.items() <= first.items()
+    assert first["rows"] == 9
+    assert (second["peer"], second["ratio"]) == (None, None)
+    assert "decode_1" in capsys.readouterr().out
+
+
+def test_sides_that_disagree_end_the_run_and_leave_no_numbers(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def suite(_: measure.Options) -> list[measure.Result]:
+        raise measure.Disagreement("row=3: 17.0, ours 18.0")
+
+    path = tmp_path / "bench.json"
+    assert run_with(suite, monkeypatch, path) == 1
+    assert not path.exists()
+    assert "row=3: 17.0, ours 18.0" in capsys.readouterr().err
+
+
+def test_an_unknown_suite_and_an_impossible_number_of_runs_are_refused(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for arguments in (("nonsense",), ("--runs", "0")):
+        with pytest.raises(SystemExit, match="2"):
+            run_with(lambda _: [], monkeypatch, tmp_path / "none.json", *arguments)
+
+
+def test_a_goal_is_met_only_when_every_part_of_it_is() -> None:
+    assert result().is_met is None
+    assert result(ours_goal=300.0, ratio_goal=3.0).is_met is True
+    assert result(ours_goal=300.0, ratio_goal=3.1).is_met is False
+    assert result(ours_goal=301.0).is_met is False
+    assert result(peer=None, ratio_goal=3.0).is_met is None
+
+
+def test_sides_take_turns_and_neither_always_goes_first() -> None:
+    order: list[str] = []
+    sides = {name: lambda name=name: float(len(order.append(name) or order)) for name in "ab"}
+    turns = measure.interleaved(sides, runs=4)
+    assert order == list("abbaabba")
+    assert turns["a"].seconds == [1.0, 4.0, 5.0, 8.0]
+    assert turns["b"].median_s == 4.5
+
+
+def test_a_wrong_volatility_of_a_peer_is_not_timed() -> None:
+    options = chain.listed(200, seed=5)
+    terms = options.forward, options.strike, options.years, options.rate, options.is_call
+    solution, status = PricingKernel(200).solve(options.price, *terms)
+    assert not status.any()
+    theirs = [np.array(row) for row in pricing_peers.OneByOne(options).solve()]
+    pricing._check("vollib", solution, theirs)
+    theirs[0][7] += 1e-8 * solution[0].max()
+    with pytest.raises(measure.Disagreement, match="vollib row=0 option=7"):
+        pricing._check("vollib", solution, theirs)
+    theirs[0][7] = np.nan
+    with pytest.raises(measure.Disagreement, match="vollib row=0"):
+        pricing._check("vollib", solution, theirs)
+
+
+def test_the_chain_is_the_same_for_a_seed_and_every_row_has_a_volatility() -> None:
+    one, again, other = (chain.listed(9_000, seed=seed) for seed in (5, 5, 6))
+    assert np.array_equal(one.price, again.price)
+    assert not np.array_equal(one.price, other.price)
+    steps = one.price / chain.PRICE_STEP
+    assert np.abs(steps - np.rint(steps)).max() < 1e-6
+    terms = one.forward, one.strike, one.years, one.rate, one.is_call
+    assert not PricingKernel(9_000).solve(one.price, *terms)[1].any()
