@@ -6,6 +6,7 @@
     │   ├── FeedDisconnected      reconnect
     │   └── LoginRequired         log in again; retrying with the same token is useless
     ├── CatalogError              the instruments dump is not usable
+    ├── CandleError               candles that cannot be priced as they are: mend them
     ├── PublishError              Redis did not take a message; the publisher tries again
     ├── BrokerUnavailable         nothing was sent, or a read failed: safe to try again
     ├── OrderRefused              a known no: nothing was and nothing will be sent
@@ -45,6 +46,30 @@ class LoginRequired(FeedError):  # noqa: N818 - names what the operator has to d
 
 class CatalogError(TickerServiceError):
     """The instruments dump is missing, malformed, or lacks what the settings ask for."""
+
+
+class CandleError(TickerServiceError):
+    """Candles that cannot be priced as they are.
+
+    Attributes:
+        rule: What is wrong, or what they should have been.
+        table: The file, or which of the tables; empty if it is none of them.
+        column: The column at fault, empty if it is not one.
+        row: The row at fault, from 0; None if it is not one. The message counts from 1.
+    """
+
+    def __init__(
+        self, rule: str, *, table: str = "", column: str = "", row: int | None = None
+    ) -> None:
+        places = [table] if table else []
+        places += [f"column {column}"] if column else []
+        places += [f"row {row + 1}"] if row is not None else []
+        where = ", ".join(places)
+        super().__init__(f"{where}: {rule}" if where else rule)
+        self.rule = rule
+        self.table = table
+        self.column = column
+        self.row = row
 
 
 class PublishError(TickerServiceError):
