@@ -248,6 +248,10 @@ class OrderJournal(Protocol):
         """
         ...
 
+    async def known(self, new: NewTask) -> OrderTask | None:
+        """Return the task that an instruction's key already names; raises as :meth:`admit`."""
+        ...
+
     async def claim(
         self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
     ) -> OrderTask:

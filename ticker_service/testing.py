@@ -180,12 +180,8 @@ class MemoryJournal:
         """Keep an instruction as RECEIVED, or return the one its key names."""
         await self._begin("admit")
         _refuse_unstorable(new)
-        known = self._first(
-            lambda task: (task.principal, task.request_id) == (new.principal, new.request_id)
-        )
+        known = self._keyed(new)
         if known is not None:
-            if not _says_the_same(known, new):
-                raise _conflict("request_id", new.request_id)
             return Admitted(task=known, is_new=False)
         named = self._named(new.principal, new.client_order_id)
         if new.kind is TaskKind.PLACE and named is not None:
@@ -193,6 +189,12 @@ class MemoryJournal:
         self._append(_received(new), "received", {"body": dict(new.body)})
         await self.after("admit")
         return Admitted(task=self.tasks[new.task_id], is_new=True)
+
+    async def known(self, new: NewTask) -> OrderTask | None:
+        """Return the task that an instruction's key already names."""
+        await self._begin("known")
+        _refuse_unstorable(new)
+        return self._keyed(new)
 
     async def claim(
         self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
@@ -361,6 +363,13 @@ class MemoryJournal:
 
     def _first(self, is_it: Callable[[OrderTask], bool]) -> OrderTask | None:
         return next((task for task in self.tasks.values() if is_it(task)), None)
+
+    def _keyed(self, new: NewTask) -> OrderTask | None:
+        key = (new.principal, new.request_id)
+        known = self._first(lambda task: (task.principal, task.request_id) == key)
+        if known is not None and not _says_the_same(known, new):
+            raise _conflict("request_id", new.request_id)
+        return known
 
     def _named(self, principal: str, client_order_id: str) -> OrderTask | None:
         return self._first(

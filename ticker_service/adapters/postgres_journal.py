@@ -153,13 +153,32 @@ class PostgresJournal:
         except Unconfirmed:
             # The key says whether it was committed; if not even that can be read, or it is not
             # there yet, nobody knows, and the caller sends the same key again.
-            known = await self._known(new)
+            known = await self.known(new)
             if known is None:
                 raise
             return Admitted(task=known, is_new=known.task_id == new.task_id)
         if admitted:
             return Admitted(task=task_of(admitted[0]), is_new=True)
         return Admitted(task=await self._earlier(new), is_new=False)
+
+    async def known(self, new: NewTask) -> OrderTask | None:
+        """Return the task that an instruction's key already names.
+
+        Raises:
+            IdempotencyConflict: The key is known with another body.
+            OrderRefused: A name is empty, too long, or holds what PostgreSQL cannot.
+        """
+        _refuse_unstorable(new)
+        key = {"principal": new.principal, "request_id": new.request_id}
+        known = _first(await self._orders.run(self._sql.task_by_request, key))
+        if known is not None and not _says_the_same(known, new):
+            raise IdempotencyConflict(
+                "IDEMPOTENCY_CONFLICT",
+                "this key was used before for another request; nothing was done",
+                field="request_id",
+                value=new.request_id,
+            )
+        return known
 
     async def claim(
         self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
@@ -297,21 +316,8 @@ class PostgresJournal:
             f" our_epoch={self._locks.epoch(task.account)}"
         )
 
-    async def _known(self, new: NewTask) -> OrderTask | None:
-        """Return the task of the key, if it says the same."""
-        key = {"principal": new.principal, "request_id": new.request_id}
-        known = _first(await self._orders.run(self._sql.task_by_request, key))
-        if known is not None and not _says_the_same(known, new):
-            raise IdempotencyConflict(
-                "IDEMPOTENCY_CONFLICT",
-                "this key was used before for another request; nothing was done",
-                field="request_id",
-                value=new.request_id,
-            )
-        return known
-
     async def _earlier(self, new: NewTask) -> OrderTask:
-        known = await self._known(new)
+        known = await self.known(new)
         if known is not None:
             return known
         if new.kind is TaskKind.PLACE:

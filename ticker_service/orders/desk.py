@@ -113,15 +113,27 @@ class AccountDesk:
             OrderRefused: The account takes no orders now, or the key was used for something else.
             JournalUnavailable: Not durable; the caller must be told no.
         """
-        if self.state is not DeskState.OPEN:
-            raise OrderRefused("ACCOUNT_NOT_OPEN", f"account {self.account} is {self.state}")
-        if len(self._in_flight) >= self._config.waiting_max:
-            raise OrderRefused("TOO_MANY_WAITING", f"{len(self._in_flight)} orders are waiting")
+        refusal = self._refusal()
+        if refusal is not None:
+            # What the key named before stands, whatever the account is like now: to be told no
+            # would be to be told that nothing was sent (I2).
+            known = await self._journal.known(new)
+            if known is None:
+                raise refusal
+            return known, False
         admitted = await self._journal.admit(new)
         self._reach("C1")
         self._work.ring()
         self.news.ring()
         return admitted.task, admitted.is_new
+
+    def _refusal(self) -> OrderRefused | None:
+        """Return why the account takes nothing new now, None if it does."""
+        if self.state is not DeskState.OPEN:
+            return OrderRefused("ACCOUNT_NOT_OPEN", f"account {self.account} is {self.state}")
+        if len(self._in_flight) >= self._config.waiting_max:
+            return OrderRefused("TOO_MANY_WAITING", f"{len(self._in_flight)} orders are waiting")
+        return None
 
     def take_update(self, row: BrokerOrder) -> None:
         """Take an order update of the feed; when too many wait, the next book tells the same."""

@@ -80,6 +80,19 @@ class OrderJournalContract:
 
         self.run(scenario)
 
+    def test_a_key_is_known_with_its_body_and_only_asked_for(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            first = await journal.admit(new_task(request_id="k", client_order_id="k"))
+            again = new_task(request_id="k", client_order_id="k")
+            assert await journal.known(again) == first.task
+            other = new_task(request_id="k", client_order_id="k", body={"quantity": "1"})
+            with pytest.raises(IdempotencyConflict):
+                await journal.known(other)
+            assert await journal.known(new_task()) is None
+            assert await journal.last_seq(ACCOUNT) == 1
+
+        self.run(scenario)
+
     def test_fifty_callers_with_one_key_at_once_make_one_task(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             calls = [

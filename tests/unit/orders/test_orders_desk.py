@@ -17,7 +17,12 @@ from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import TaskKind, TaskUpdate, to_fields
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.tag import tag_of
-from ticker_service.errors import AccountTaken, JournalUnavailable, OrderRefused
+from ticker_service.errors import (
+    AccountTaken,
+    IdempotencyConflict,
+    JournalUnavailable,
+    OrderRefused,
+)
 from ticker_service.orders.desk import DeskState, WriterLost
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
@@ -548,6 +553,46 @@ def test_an_instruction_that_is_not_durable_is_refused_and_not_sent() -> None:
             assert not scene.broker.sent
 
     virtual_time.run(play())
+
+
+@pytest.mark.parametrize("closed", ["token", "stopped", "full"])
+def test_a_known_key_has_its_task_whatever_the_account_is_like_now(closed: str) -> None:
+    scene = Scene(OrdersConfig(waiting_max=3))
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.place(request_id="k", client_order_id="k")
+            await scene.reaches(placed, S.WORKING)
+            if closed == "token":
+                scene.broker.is_token_refused = True
+                scene.desk.want_book()
+                await scene.until(lambda: scene.desk.state is DeskState.LOGIN_REQUIRED)
+            elif closed == "stopped":
+                scene.desk.stop()
+            else:
+                scene.broker.on_sent = _stuck
+                for _ in range(3):
+                    await scene.place()
+                    await asyncio.sleep(0.1)
+            with pytest.raises(OrderRefused) as refused:
+                await scene.place()
+            assert refused.value.code in {"ACCOUNT_NOT_OPEN", "TOO_MANY_WAITING"}
+            again = await scene.place(request_id="k", client_order_id="k")
+            assert again.task_id == placed.task_id
+            assert again.state is S.WORKING
+            with pytest.raises(IdempotencyConflict):
+                await scene.cancel(placed, request_id="k", client_order_id="k")
+            scene.broker.on_sent = _unstuck
+
+    virtual_time.run(play())
+
+
+async def _stuck(_: Sent) -> None:
+    await asyncio.sleep(30.0)
+
+
+async def _unstuck(_: Sent) -> None:
+    return
 
 
 def test_every_event_is_delivered_once_and_in_order_while_all_goes_well() -> None:
