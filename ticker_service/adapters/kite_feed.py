@@ -208,7 +208,8 @@ class _Connection:
                     if isinstance(message, bytes):
                         sink.put_frame(Frame(self._last_frame_ns, message))
                     else:
-                        sink.put_event(self._text(message))
+                        text = read_text(message, connection=self.number, at_ns=self._last_frame_ns)
+                        sink.put_event(text)
         except TimeoutError:
             return "silent"
         except ConnectionClosed as error:
@@ -238,20 +239,6 @@ class _Connection:
             return False
         return True
 
-    def _text(self, message: str) -> FeedText:
-        """Read a text message; one we cannot read is passed on as such, never fatal."""
-        kind, data = "unreadable", None
-        try:
-            parsed: Any = orjson.loads(message)
-        except orjson.JSONDecodeError:
-            data = message[:200]
-        else:
-            if isinstance(parsed, dict) and isinstance(parsed.get("type"), str):
-                is_known = parsed["type"] in {"order", "error", "message"}
-                kind = parsed["type"] if is_known else "unknown"
-                data = parsed.get("data")
-        return FeedText(connection=self.number, at_ns=self._last_frame_ns, kind=kind, data=data)
-
     def _down(self, reason: str, *, login_required: bool = False) -> FeedDown:
         return FeedDown(
             connection=self.number,
@@ -260,6 +247,21 @@ class _Connection:
             reason=reason,
             login_required=login_required,
         )
+
+
+def read_text(message: str, *, connection: int, at_ns: int) -> FeedText:
+    """Read a text message; one we cannot read is passed on as such, never fatal."""
+    kind, data = "unreadable", None
+    try:
+        parsed: Any = orjson.loads(message)
+    except orjson.JSONDecodeError:
+        data = message[:200]
+    else:
+        if isinstance(parsed, dict) and isinstance(parsed.get("type"), str):
+            is_known = parsed["type"] in {"order", "error", "message"}
+            kind = parsed["type"] if is_known else "unknown"
+            data = parsed.get("data")
+    return FeedText(connection=connection, at_ns=at_ns, kind=kind, data=data)
 
 
 def _url(config: KiteConfig) -> str:
