@@ -1,76 +1,20 @@
-"""Trading time: IST, expiry instants, and the one function that turns them into years.
+"""Trading time: India's clock and calendar date, and the end of an access token.
 
-Pure. IST appears here and at the edge only; everywhere else time is UTC nanoseconds (DESIGN D15).
-Source: kite.md §8.1 for hours, greeks.md §4.3.3 and §4.3.4 for the expiry clock.
+Pure. IST appears here, in ``expiry_clock`` and at the edge only; everywhere else time is UTC
+nanoseconds (DESIGN D15).
 """
 
 from __future__ import annotations
 
 import datetime as dt
-from typing import TYPE_CHECKING, Final, overload
+from typing import Final
 
-from ticker_service.constants import NS_PER_S, NS_PER_YEAR
-
-if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
+from ticker_service.constants import NS_PER_S
 
 IST: Final = dt.timezone(dt.timedelta(hours=5, minutes=30), "IST")
 
-# When a contract's variance ends, not when its quotes do: NSE and BSE settle on a closing index
-# value that is fixed by 15:30, although derivatives trade until 15:40 since 2026-08-03
-# (greeks.md §4.3.4).
-MODEL_EXPIRY_TIME: Final[dict[str, dt.time]] = {
-    "NFO": dt.time(15, 30),
-    "BFO": dt.time(15, 30),
-    "CDS": dt.time(12, 30),
-    "BCD": dt.time(12, 30),
-    "MCX": dt.time(23, 30),
-    "NCO": dt.time(23, 30),
-}
-MODEL_EXPIRY_TIME_ELSEWHERE: Final = dt.time(15, 30)
-
 TOKEN_EXPIRY_TIME: Final = dt.time(6, 0)
 """Kite ends every access token at 06:00 IST (kite.md §3.1)."""
-
-
-def expiry_instant_ns(exchange: str, expiry: dt.date) -> int:
-    """Return the instant at which the option model's time runs out.
-
-    Args:
-        exchange: Kite's exchange name of the contract, such as ``NFO``.
-        expiry: The contract's expiry date as the instruments dump states it, IST.
-
-    Returns:
-        Nanoseconds since the Unix epoch, UTC.
-    """
-    at = MODEL_EXPIRY_TIME.get(exchange, MODEL_EXPIRY_TIME_ELSEWHERE)
-    return instant_ns(dt.datetime.combine(expiry, at, tzinfo=IST))
-
-
-@overload
-def years_to_expiry(now_ns: int, expiry_ns: int) -> float: ...
-
-
-@overload
-def years_to_expiry(
-    now_ns: int | NDArray[np.int64], expiry_ns: NDArray[np.int64]
-) -> NDArray[np.float64]: ...
-
-
-def years_to_expiry(
-    now_ns: int | NDArray[np.int64], expiry_ns: int | NDArray[np.int64]
-) -> float | NDArray[np.float64]:
-    """Return the time to expiry in years of 365 days; negative once expired, never floored.
-
-    Args:
-        now_ns: The instant to price at, or one per row, ns since the Unix epoch.
-        expiry_ns: Expiry instant or a column of them, shape ``(n,)``, same unit and epoch.
-
-    Returns:
-        Years, a number or a float64 column of the same shape.
-    """
-    return (expiry_ns - now_ns) / NS_PER_YEAR
 
 
 def ist_date(now_ns: int) -> dt.date:

@@ -16,8 +16,8 @@ from ticker_service.domain.book import (
     UNDERLYING_OF_INDEX,
     books_of,
 )
+from ticker_service.domain.expiry_clock import ExpiryInstants, expiry_instants
 from ticker_service.domain.instrument import InstrumentType
-from ticker_service.domain.session import expiry_instant_ns
 from ticker_service.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -35,6 +35,8 @@ ABSENT: Final = -1
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Expiry:
     """One expiry of one book's options at one exchange, with its strikes in ascending order.
+
+    ``instant_ns`` is when its variance ends, ns since the Unix epoch.
 
     A name may be traded at two exchanges (``CRUDEOIL`` at MCX and NCO, ``USDINR`` at CDS and BCD).
     Their options are different contracts, so each exchange has its own expiry even on one date.
@@ -55,8 +57,10 @@ class Universe:
 
     ``is_named`` marks what the settings name one by one, which is wanted wherever the money is;
     ``book`` indexes ``books``; ``expiry`` indexes ``expiries`` and is ``ABSENT`` for what is not an
-    option; ``other_leg`` is the row of the same strike's other option; ``spot_row`` gives each
-    book's cash index or stock, ``ABSENT`` where there is none.
+    option; ``expiry_ns`` is when a derivative's variance ends and ``last_trade_ns`` when it last
+    trades, ns since the Unix epoch, 0 for what does not end; ``other_leg`` is the row of the same
+    strike's other option; ``spot_row`` gives each book's cash index or stock, ``ABSENT`` where
+    there is none.
     """
 
     instruments: InstrumentTable
@@ -70,6 +74,7 @@ class Universe:
     price_step: NDArray[np.float64]
     expiry: NDArray[np.intp]
     expiry_ns: NDArray[np.int64]
+    last_trade_ns: NDArray[np.int64]
     other_leg: NDArray[np.intp]
     expiries: tuple[Expiry, ...]
     spot_row: tuple[int, ...]
@@ -168,7 +173,7 @@ def _build(
     is_option = table.is_option()
     is_call = np.asarray(table.instrument_type == InstrumentType.CALL.value, np.bool_)
     expiry = np.full(len(table), ABSENT, np.intp)
-    expiry_ns = np.zeros(len(table), np.int64)
+    variance_ends_ns, last_trade_ns = _ends(table)
     other_leg = np.full(len(table), ABSENT, np.intp)
     expiries: list[Expiry] = []
     for book_number in range(len(books)):
@@ -177,9 +182,10 @@ def _build(
         for date, exchange in sorted(set(dates_and_exchanges)):
             at_exchange = np.asarray(table.exchange == exchange, np.bool_)
             rows = np.flatnonzero(of_book & at_exchange & (table.expiry == date))
-            chain = _chain(table, rows, is_call, book=book_number)
+            chain = _chain(
+                table, rows, is_call, book=book_number, instant_ns=int(variance_ends_ns[rows[0]])
+            )
             expiry[rows] = len(expiries)
-            expiry_ns[rows] = chain.instant_ns
             paired = (chain.call_row != ABSENT) & (chain.put_row != ABSENT)
             other_leg[chain.call_row[paired]] = chain.put_row[paired]
             other_leg[chain.put_row[paired]] = chain.call_row[paired]
@@ -195,15 +201,33 @@ def _build(
         strike=np.where(is_option, table.strike, np.nan),
         price_step=table.price_step,
         expiry=expiry,
-        expiry_ns=expiry_ns,
+        expiry_ns=variance_ends_ns,
+        last_trade_ns=last_trade_ns,
         other_leg=other_leg,
         expiries=tuple(expiries),
         spot_row=tuple(_spot_row(table, book, number) for number in range(len(books))),
     )
 
 
+def _ends(table: InstrumentTable) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return when each derivative's variance ends and when it last trades; 0 for all else."""
+    ends = np.zeros((2, len(table)), np.int64)
+    known: dict[tuple[str, str, dt.date], ExpiryInstants] = {}
+    for row in np.flatnonzero(table.is_derivative() & ~np.isnat(table.expiry)).tolist():
+        contract = (table.segment[row], table.name[row], table.expiry[row].item())
+        if contract not in known:
+            known[contract] = expiry_instants(*contract)
+        ends[:, row] = known[contract].variance_ends_ns, known[contract].last_trade_ns
+    return ends[0], ends[1]
+
+
 def _chain(
-    table: InstrumentTable, rows: NDArray[np.intp], is_call: NDArray[np.bool_], *, book: int
+    table: InstrumentTable,
+    rows: NDArray[np.intp],
+    is_call: NDArray[np.bool_],
+    *,
+    book: int,
+    instant_ns: int,
 ) -> Expiry:
     """Arrange the options of one book and date by strike."""
     strike = np.unique(table.strike[rows])
@@ -221,7 +245,7 @@ def _chain(
     return Expiry(
         book=book,
         date=date,
-        instant_ns=expiry_instant_ns(table.exchange[rows[0]], date),
+        instant_ns=instant_ns,
         future_row=int(future[0]) if len(future) else ABSENT,
         strike=strike,
         call_row=call_row,

@@ -35,7 +35,7 @@ class OptionCandles:
         price: The candle's close or open, rupees; NaN where there is none.
         strike: Strike, rupees.
         is_call: True for a call.
-        expiry_ns: When the contract's variance ends (``expiry_instant_ns``), same unit and epoch.
+        expiry_ns: When the contract's variance ends (``domain.expiry_clock``), same unit and epoch.
         underlying: A number per underlying; None when there is only one.
         volume: Units traded in the candle; None when not known. A candle without a trade repeats
             an older price.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.history import alignment, forwards, instants
 from ticker_service.history.forwards import ForwardSource
 from ticker_service.history.instants import CandlePricing

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
-from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.universe import ABSENT
 from ticker_service.pricing import carry_forward, parity_forward
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ticker_service.constants import NS_PER_MS
-from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Mode
 from ticker_service.domain.universe import ABSENT
 from ticker_service.market import quotes

@@ -129,13 +129,20 @@ class Announcer:
 
     def instruments(self, book: int, *, now_ns: int) -> tuple[str, bytes, int]:
         """Return key, value and lifetime of what a book's tokens stand for."""
-        table = self._universe.instruments.take(self._universe.book == book)
+        of_book = self._universe.book == book
+        table = self._universe.instruments.take(of_book)
         columns: Columns = {
             "instrument_token": table.instrument_token,
             "tradingsymbol": table.tradingsymbol.tolist(),
             "exchange": table.exchange.tolist(),
             "instrument_type": table.instrument_type.tolist(),
             "expiry": [str(day) if day else None for day in table.expiry.tolist()],
+            "variance_ends_us": _integers(
+                self._universe.expiry_ns[of_book] // NS_PER_US, missing=0
+            ),
+            "last_trade_us": _integers(
+                self._universe.last_trade_ns[of_book] // NS_PER_US, missing=0
+            ),
             "strike": np.where(table.is_option(), table.strike, np.nan),
             "lot_size": table.lot_size,
             "price_step": table.price_step,

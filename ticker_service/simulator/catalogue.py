@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ticker_service.domain import session
+from ticker_service.domain.expiry_clock import expiry_instants
 from ticker_service.domain.instrument import INDEX_SEGMENT, InstrumentType
 from ticker_service.domain.segment import PRICE_SCALES, Segment
 from ticker_service.simulator import expiries
@@ -48,6 +48,7 @@ DUMP_COLUMNS: Final = (
     "exchange",
 )
 PRICE_STEP_INR: Final = 0.05
+NEVER_NS: Final = (1 << 63) - 1
 NO_CURVE: Final = -1
 NO_DRIVER: Final = -1
 VIX_EXCHANGE_TOKEN: Final = 1035
@@ -71,7 +72,7 @@ class Curve:
     @property
     def expiry_ns(self) -> int:
         """The instant at which the contract's variance ends, ns since the Unix epoch."""
-        return session.expiry_instant_ns(self.exchange, self.expiry)
+        return expiry_instants(f"{self.exchange}-OPT", self.name, self.expiry).variance_ends_ns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,6 +101,13 @@ class Instrument:
         """Kite's token: the exchange's own token above the segment code."""
         return self.exchange_token << 8 | self.segment_code
 
+    @property
+    def last_trade_ns(self) -> int:
+        """When it stops trading for good, ns since the Unix epoch; ``NEVER_NS`` if it does not."""
+        if self.expiry is None:
+            return NEVER_NS
+        return expiry_instants(self.segment, self.name, self.expiry).last_trade_ns
+
 
 class Catalogue:
     """Every listed instrument by row.
@@ -124,6 +132,7 @@ class Catalogue:
         self.is_call = kind == InstrumentType.CALL.value
         self.is_option = self.is_call | (kind == InstrumentType.PUT.value)
         self.is_derivative = np.array([i.expiry is not None for i in instruments])
+        self.last_trade_ns = np.array([i.last_trade_ns for i in instruments], np.int64)
         self.price_scale = PRICE_SCALES[self.instrument_token & 0xFF]
         step_inr = np.array([i.price_step_inr or PRICE_STEP_INR for i in instruments])
         self.price_step_raw = np.rint(step_inr * self.price_scale).astype(np.int64)
@@ -177,7 +186,7 @@ def build(
     option_tokens = iter(range(OPTION_EXCHANGE_TOKEN_FIRST, 1 << 24))
     for number, underlying in enumerate(UNDERLYINGS):
         futures = expiries.future_expiries(
-            underlying.exchange, underlying.expiry_weekday, now_ns=now_ns, days_min=days_min
+            underlying, underlying.expiry_weekday, now_ns=now_ns, days_min=days_min
         )
         options = expiries.option_expiries(underlying, now_ns=now_ns, days_min=days_min)
         strikes = _strikes(underlying, spot_inr[number], strikes_each_side)
@@ -286,7 +295,7 @@ def _options(
 
 def _lone_future(lone: LoneContract, driver: int, *, now_ns: int, days_min: int) -> Instrument:
     expiry = expiries.future_expiries(
-        lone.exchange, expiries.LONE_CONTRACT_WEEKDAY, now_ns=now_ns, days_min=days_min
+        lone, expiries.LONE_CONTRACT_WEEKDAY, now_ns=now_ns, days_min=days_min
     )[0]
     return Instrument(
         exchange_token=lone.exchange_token,

@@ -11,12 +11,13 @@ import datetime as dt
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain import session
+from ticker_service.domain.expiry_clock import expiry_instants
 from ticker_service.simulator.listing import ExpiryRule
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ticker_service.simulator.listing import Underlying
+    from ticker_service.simulator.listing import LoneContract, Underlying
 
 EXPIRIES_LISTED: Final = 3
 ONE_WEEK: Final = dt.timedelta(days=7)
@@ -40,13 +41,17 @@ def option_expiries(underlying: Underlying, *, now_ns: int, days_min: int) -> li
         dates = _monthly(session.ist_date(now_ns), weekday)
     else:
         dates = _weekly(session.ist_date(now_ns), weekday)
-    return _alive(dates, underlying.exchange, now_ns=now_ns, days_min=days_min)
+    segment = f"{underlying.exchange}-OPT"
+    return _alive(dates, segment, underlying.name, now_ns=now_ns, days_min=days_min)
 
 
-def future_expiries(exchange: str, weekday: int, *, now_ns: int, days_min: int) -> list[dt.date]:
+def future_expiries(
+    contract: Underlying | LoneContract, weekday: int, *, now_ns: int, days_min: int
+) -> list[dt.date]:
     """Return the listed expiries of a future that ends on its month's last ``weekday``."""
     dates = _monthly(session.ist_date(now_ns), weekday)
-    return _alive(dates, exchange, now_ns=now_ns, days_min=days_min)
+    segment = f"{contract.exchange}-FUT"
+    return _alive(dates, segment, contract.name, now_ns=now_ns, days_min=days_min)
 
 
 def is_last_weekday_of_month(date: dt.date) -> bool:
@@ -73,12 +78,14 @@ def _month(expiry: dt.date) -> str:
     return f"{expiry:%y}{_MONTHS[expiry.month - 1]}"
 
 
-def _alive(dates: Iterator[dt.date], exchange: str, *, now_ns: int, days_min: int) -> list[dt.date]:
+def _alive(
+    dates: Iterator[dt.date], segment: str, name: str, *, now_ns: int, days_min: int
+) -> list[dt.date]:
     first = session.ist_date(now_ns) + dt.timedelta(days=days_min)
     alive: list[dt.date] = []
     while len(alive) < EXPIRIES_LISTED:
         date = next(dates)
-        if date >= first and session.expiry_instant_ns(exchange, date) > now_ns:
+        if date >= first and expiry_instants(segment, name, date).last_trade_ns > now_ns:
             alive.append(date)
     return alive
 

@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from ticker_service.simulator.options import SimulatorOptions
 
 YEARS_MIN: Final = 1.0 / (365 * SECONDS_PER_DAY)
-"""An expired contract goes on being quoted at the value it has a second before its end."""
+"""Once its variance has ended a contract is quoted at the value it had a second before, until its
+last trade."""
 RATE: Final = 0.0
 """Options are priced on their own forward and not discounted."""
 
@@ -116,7 +117,7 @@ class Market:
         self.underlyings.step()
         self.underlyings.mark(at_ns)
         picked = self._rng.random(len(self.catalogue)) < self._pick_probability
-        rows = np.flatnonzero(picked)
+        rows = np.flatnonzero(picked & (at_ns <= self.catalogue.last_trade_ns))
         self._requote(rows, at_ns, self._rng)
         least_mode = self.packets.encode(self.board, rows)
         seen = least_mode != UNCHANGED

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ticker_service.domain import session
+from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.simulator.listing import EQUITIES, LONE_CONTRACTS, UNDERLYINGS
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Underlyings:
 
     def years_to_expiry(self, at_ns: int) -> NDArray[np.float64]:
         """Return the time to expiry of each curve, years, negative once expired."""
-        return session.years_to_expiry(at_ns, self._expiry_ns)
+        return years_to_expiry(at_ns, self._expiry_ns)
 
     def step(self) -> None:
         """Move every driver, basis and smile by one step."""

@@ -1,19 +1,16 @@
-"""Trading time: India's clock, expiry instants, years, and the end of an access token."""
+"""Trading time: India's clock, and the end of an access token."""
 
 from __future__ import annotations
 
 import datetime as dt
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from ticker_service.constants import NS_PER_S, NS_PER_YEAR
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain import session
 from ticker_service.domain.session import IST
-
-EXPIRY = dt.date(2026, 11, 24)
 
 
 def utc_ns(*moment: int) -> int:
@@ -22,25 +19,6 @@ def utc_ns(*moment: int) -> int:
 
 def ist_ns(*moment: int) -> int:
     return session.instant_ns(dt.datetime(*moment, tzinfo=IST))
-
-
-@pytest.mark.parametrize(
-    ("exchange", "hour", "minute"),
-    [
-        ("NFO", 10, 0),
-        ("BFO", 10, 0),
-        ("CDS", 7, 0),
-        ("BCD", 7, 0),
-        ("MCX", 18, 0),
-        ("NCO", 18, 0),
-        ("NSEIX", 10, 0),
-    ],
-)
-def test_a_contract_expires_at_its_exchange_s_time_in_india(
-    exchange: str, hour: int, minute: int
-) -> None:
-    expected = utc_ns(2026, 11, 24, hour, minute)
-    assert session.expiry_instant_ns(exchange, EXPIRY) == expected
 
 
 def test_the_date_in_india_is_a_day_ahead_of_utc_in_the_evening() -> None:
@@ -66,26 +44,6 @@ def test_whole_seconds_survive_the_way_to_india_and_back(seconds: int) -> None:
 def test_a_naive_datetime_is_refused_because_it_names_no_instant() -> None:
     with pytest.raises(ValueError, match="naive"):
         session.instant_ns(dt.datetime(2026, 11, 20, 11, 0))  # noqa: DTZ001 - the subject
-
-
-def test_one_year_before_expiry_there_is_one_year_left() -> None:
-    assert session.years_to_expiry(5, 5 + NS_PER_YEAR) == 1.0
-
-
-def test_the_time_left_turns_negative_after_expiry_and_is_not_floored() -> None:
-    assert session.years_to_expiry(NS_PER_YEAR, 0) == -1.0
-
-
-def test_years_of_a_column_are_those_of_its_numbers() -> None:
-    expiry_ns = np.array([0, NS_PER_YEAR // 4, NS_PER_YEAR], np.int64)
-    years = session.years_to_expiry(0, expiry_ns)
-    assert years.tolist() == [session.years_to_expiry(0, int(one)) for one in expiry_ns]
-
-
-def test_years_may_be_counted_from_another_instant_in_each_row() -> None:
-    now_ns = np.array([0, NS_PER_YEAR], np.int64)
-    years = session.years_to_expiry(now_ns, np.full(2, NS_PER_YEAR, np.int64))
-    assert years.tolist() == [1.0, 0.0]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.session import IST, expiry_instant_ns, instant_ns, years_to_expiry
+from ticker_service.domain.expiry_clock import expiry_instants, years_to_expiry
+from ticker_service.domain.session import IST, instant_ns
 from ticker_service.history import OptionCandles
 from ticker_service.pricing import PricingKernel
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 MINUTE_NS = 60 * NS_PER_S
 OPENS_NS = instant_ns(dt.datetime(2026, 11, 20, 9, 15, tzinfo=IST))
-EXPIRY_NS = expiry_instant_ns("NFO", dt.date(2026, 11, 24))
+EXPIRY_NS = expiry_instants("NFO-OPT", "NIFTY", dt.date(2026, 11, 24)).variance_ends_ns
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,7 +21,7 @@ from small_exchange import (
 )
 
 from ticker_service.config import PricingConfig
-from ticker_service.domain.session import years_to_expiry
+from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Mode
 from ticker_service.market.forwards import ForwardSource
 from ticker_service.market.latest import LatestTable

@@ -353,6 +353,8 @@ def test_the_instruments_key_says_what_the_tokens_stand_for(wire: Wire) -> None:
         "exchange": "NFO",
         "instrument_type": "CE",
         "expiry": "2026-11-23",
+        "variance_ends_us": 1_795_428_000_000_000,
+        "last_trade_us": 1_795_428_600_000_000,
         "strike": 24_000.0,
         "lot_size": 65,
         "price_step": 0.05,
@@ -362,7 +364,8 @@ def test_the_instruments_key_says_what_the_tokens_stand_for(wire: Wire) -> None:
 def test_an_index_has_no_expiry_and_no_strike_in_the_instruments_key(wire: Wire) -> None:
     columns = json.loads(wire.announcer.instruments(NIFTY, now_ns=NOW_NS)[1])["columns"]
     place = columns["tradingsymbol"].index("NIFTY 50")
-    assert (columns["expiry"][place], columns["strike"][place]) == (None, None)
+    names = ("expiry", "variance_ends_us", "last_trade_us", "strike")
+    assert [columns[name][place] for name in names] == [None] * 4
 
 
 def test_a_book_lists_its_own_instruments_only(wire: Wire) -> None:

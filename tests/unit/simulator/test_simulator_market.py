@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from typing import Final
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import session
+from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Mode
 from ticker_service.pricing import PricingKernel
 from ticker_service.simulator.market import Market
@@ -149,7 +151,7 @@ def test_options_are_quoted_round_black_76_on_the_true_forward_and_smile(now_ns:
         volatility_per_year(state.smile[:, curve], forward, strike),
         forward,
         strike,
-        session.years_to_expiry(at_ns, expiry_ns),
+        years_to_expiry(at_ns, expiry_ns),
         0.0,
         listed.is_call[rows],
     )[0]
@@ -167,6 +169,20 @@ def test_spreads_widen_away_from_the_money(now_ns: int) -> None:
     spread = board.ask_raw[calls, 0] - board.bid_raw[calls, 0]
 
     assert spread[moneyness < -0.05].mean() > 2 * spread[np.abs(moneyness) < 0.01].mean()
+
+
+def test_an_expired_contract_is_quoted_until_its_last_trade_and_no_longer() -> None:
+    tuesday = session.instant_ns(dt.datetime(2026, 11, 17, 15, 29, tzinfo=session.IST))
+    options = SimulatorOptions(seed=7, rate_per_s=100_000.0, nearest_expiry_days_min=0)
+    market = Market(options, now_ns=tuesday)
+    expiring = market.catalogue.last_trade_ns == market.catalogue.last_trade_ns.min()
+
+    def quoted(minutes: int) -> bool:
+        changes = market.step(tuesday + minutes * 60 * NS_PER_S)
+        return bool(expiring[changes.rows].any())
+
+    assert np.count_nonzero(expiring) == 2 * 81
+    assert [quoted(minutes) for minutes in (0, 2, 11, 12)] == [True, True, True, False]
 
 
 def test_no_single_interest_rate_reproduces_the_forwards(market: Market, now_ns: int) -> None:
