@@ -38,6 +38,10 @@ class ForwardSource(IntEnum):
 
 DRIFT_PER_SQRT_S: Final = 5e-5
 """How far a forward wanders in a second, as a share of itself: 13 % a year over trading seconds."""
+DOUBT_SIGMAS: Final = 3.0
+"""How many of its wanderings a forward is trusted to stay within, where thousands of rows ask."""
+PACKET_LAG_NS_MIN: Final = 50 * NS_PER_MS
+"""Quotes are received one after another and made one after another, in unlike order."""
 FUTURE_SPREAD_RATIO_MAX: Final = 0.005
 """Widest spread of a future, as a share of its bid, whose mid is a price and not a guess."""
 PARITY_STRIKES_MIN: Final = 3
@@ -94,6 +98,25 @@ class Forwards:
         """
         is_old = self.as_of_ns < now_ns - self._forward_age_ns_max
         return np.where(is_old, np.nan, self.value)
+
+    def doubt(
+        self, expiries: NDArray[np.intp], quoted_ns: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        """Return how far the forwards may be from those that given quotes were made against.
+
+        Args:
+            expiries: Number of each quote's expiry, shape ``(n,)``.
+            quoted_ns: When each quote was received, ns since the Unix epoch, shape ``(n,)``.
+
+        Returns:
+            Rupees, shape ``(n,)``: the scatter of the strikes behind the forward, and what it
+            wanders in the time between their quotes and this one. NaN without a forward.
+        """
+        apart_ns = np.maximum(np.abs(quoted_ns - self.as_of_ns[expiries]), PACKET_LAG_NS_MIN)
+        wandering = DRIFT_PER_SQRT_S * self.value[expiries] * np.sqrt(apart_ns / NS_PER_S)
+        scatter = np.nan_to_num(self.dispersion[expiries])
+        doubt: NDArray[np.float64] = scatter + DOUBT_SIGMAS * wandering
+        return doubt
 
     def _by_parity(
         self,

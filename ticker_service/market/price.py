@@ -191,7 +191,7 @@ class Pricer:
         has_price = (quoted == PriceStatus.OK) | (quoted == PriceStatus.STALE)
         status = np.where(has_price & (solved != PriceStatus.OK), solved, quoted)
         status[has_price & np.isnan(forward)] = PriceStatus.NO_FORWARD
-        is_vague = self._is_vague(options, solution, self.forwards.dispersion[expiry])
+        is_vague = self._is_vague(options, solution, self.forwards.doubt(expiry, received))
         is_vague |= self.forwards.source[expiry] == ForwardSource.SPOT_CARRY
         status[(status == PriceStatus.OK) & is_vague] = PriceStatus.UNRELIABLE
         self._volatility[options] = solution[0]
@@ -201,12 +201,12 @@ class Pricer:
         self,
         options: NDArray[np.intp],
         solution: NDArray[np.float64],
-        dispersion: NDArray[np.float64],
+        forward_doubt: NDArray[np.float64],
     ) -> NDArray[np.bool_]:
         """Return where a price step, or the doubt in the forward, is worth a volatility point."""
         vega = solution[_VEGA]
         by_step = vega < self._universe.price_step[options]
-        by_forward = np.abs(solution[_DELTA]) * np.nan_to_num(dispersion) > vega
+        by_forward = np.abs(solution[_DELTA]) * forward_doubt > vega
         is_vague: NDArray[np.bool_] = by_step | by_forward
         return is_vague
 

@@ -270,6 +270,24 @@ def test_the_spot_can_be_what_brings_the_forward(desk: Desk) -> None:
     assert desk.columns([row]).implied_volatility[0] > 0.0
 
 
+def test_a_deep_quote_against_a_forward_of_another_moment_is_unreliable(desk: Desk) -> None:
+    """An in-the-money quote moves with the forward: what that wandered since looks like time."""
+    desk.quote([row for row in desk.options() if row != desk.call(25_000.0, NEAR)])
+    deep = desk.put(25_000.0, NEAR)
+    assert desk.truth([deep])["vega"][0] > 0.05
+    desk.now_ns += SECOND_NS // 4
+    desk.quote([deep], forward=FORWARD - 1.0)
+    assert desk.statuses([deep]) == {PriceStatus.UNRELIABLE}
+    assert desk.columns([deep]).implied_volatility[0] > 0.0
+
+
+def test_near_the_money_the_same_wandering_is_worth_little(desk: Desk) -> None:
+    desk.quote(desk.options())
+    desk.now_ns += SECOND_NS // 4
+    desk.quote([desk.put(24_000.0, NEAR)], forward=FORWARD - 1.0)
+    assert desk.statuses([desk.put(24_000.0, NEAR)]) == {PriceStatus.OK}
+
+
 def test_what_rests_on_spot_and_carry_is_never_called_good(desk: Desk) -> None:
     desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=FORWARD)
     desk.quote([desk.call(24_000.0)])
