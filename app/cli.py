@@ -12,6 +12,7 @@ from typing import Annotated, Final, NoReturn
 import orjson
 import typer
 
+from app.account_cli import account_cli
 from app.jobs import run_job
 from app.order_cli import order_cli, token_cli
 from ticker_service.runtime.clock import SystemClock
@@ -29,6 +30,7 @@ cli = typer.Typer(
 
 cli.add_typer(token_cli)
 cli.add_typer(order_cli)
+cli.add_typer(account_cli)
 
 CONFIG: Final = Path("ticker-service.toml")
 _Config = Annotated[Path, typer.Option(help="Settings file; the environment wins over it.")]

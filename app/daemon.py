@@ -75,7 +75,10 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         servers = [
             listener.Server(
                 health.application(
-                    engine.health, surroundings.telemetry, office.states if office else dict
+                    engine.health,
+                    surroundings.telemetry,
+                    office.states if office else dict,
+                    office.halts if office else tuple,
                 ),
                 health_listener,
             )

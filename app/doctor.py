@@ -65,6 +65,13 @@ async def examine(config: Path) -> int:
             )
             for each in half.accounts
         ]
+        checks.append(
+            _Check(
+                "halts",
+                lambda: assembly.look_at_halts(half, clock),
+                "do what it says; new orders of the account wait for that",
+            )
+        )
     else:
         print("-     orders: no account is configured; ticks only")  # noqa: T201 - the answer
     outcomes = [await _run(check) for check in checks]

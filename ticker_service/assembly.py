@@ -10,6 +10,7 @@ import structlog
 
 from ticker_service.accounts import login
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
+from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import Lane, Pacer, PaceRules
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_migrate
@@ -24,7 +25,9 @@ from ticker_service.adapters.redis_events import RedisOrderEvents
 from ticker_service.adapters.redis_publisher import RedisPublisher, is_readable_url
 from ticker_service.adapters.token_file import TokenFiles, read_credential
 from ticker_service.config import KiteConfig
+from ticker_service.constants import NS_PER_US
 from ticker_service.domain import universe
+from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import Account
 from ticker_service.domain.session import ist_date
 from ticker_service.engine import Engine
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
 
     from ticker_service.accounts.tokens import AccessTokens
     from ticker_service.config import AccountConfig, EngineConfig, OrderHalfConfig
+    from ticker_service.domain.halt import Halt
     from ticker_service.ports import BrokerGateway, OrderUpdates
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
@@ -130,6 +134,11 @@ async def assemble_orders(
     waiting = surroundings.telemetry.gauge(
         "order_sends_waiting", "Sends that wait for their turn", ["account", "lane"]
     )
+    halted = surroundings.telemetry.gauge(
+        "account_halted",
+        "1 while an account sends no new orders for this reason",
+        ["account", "code"],
+    )
     notices = Notices(events, surroundings)
     token_in_use: dict[Account, str] = {}
     gateways: dict[Account, BrokerGateway] = {}
@@ -153,6 +162,7 @@ async def assemble_orders(
             gateway=gateways[account],
             breaker=_breaker(account, breaker_open, clock, notices),
             pacer=_watch_pacer(account, Pacer(PaceRules(), clock), waiting),
+            halts=_halts(account, halted, clock, notices),
             config=config.orders,
             surroundings=surroundings,
             reach=reach,
@@ -233,6 +243,24 @@ def _gateway(
     )
 
 
+def _halts(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Halts:
+    """Return what halts an account, shown in the metrics and told to everybody."""
+    for code in HaltCode:
+        gauge.labels(account, code.value).set(0.0)
+
+    def changed(halt: Halt, begins: bool) -> None:  # noqa: FBT001 - as `Halts` calls it
+        gauge.labels(account, halt.code.value).set(1.0 if begins else 0.0)
+        notices.tell(
+            "account",
+            account=account,
+            state="halted" if begins else "resumed",
+            code=halt.code.value,
+            until_us=None if halt.until_ns is None else halt.until_ns // NS_PER_US,
+        )
+
+    return Halts(account, clock=clock, on_change=changed)
+
+
 def _breaker(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Breaker:
     """Return the account's breaker for orders, its state in the metrics and the log."""
     state = gauge.labels(account)
@@ -276,14 +304,19 @@ def kite_app(config: OrderHalfConfig, account: str) -> login.KiteApp:
     Raises:
         ConfigurationError: There is no such account.
     """
+    found = _configured(config, account)
+    return login.KiteApp(
+        account=Account(account),
+        user_id=found.user_id,
+        api_key=found.api_key,
+        api_secret=found.api_secret,
+    )
+
+
+def _configured(config: OrderHalfConfig, account: str) -> AccountConfig:
     for each in config.accounts:
         if each.account == account:
-            return login.KiteApp(
-                account=Account(account),
-                user_id=each.user_id,
-                api_key=each.api_key,
-                api_secret=each.api_secret,
-            )
+            return each
     raise ConfigurationError(
         f"account={account!r}: must be one of {[each.account for each in config.accounts]}"
     )
@@ -312,6 +345,50 @@ def passphrase_credential(environment: Mapping[str, str]) -> bytes:
 async def migrate_journal(database_url: str) -> list[str]:
     """Bring the journal's database up to date; return the names of what was applied."""
     return await postgres_migrate.migrate(database_url)
+
+
+async def standing_halts(config: OrderHalfConfig, clock: Clock) -> list[Halt]:
+    """Return what halts the configured accounts, as the journal has it.
+
+    Raises:
+        JournalUnavailable: It does not answer.
+        ConfigurationError: It lacks a migration.
+    """
+    async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
+        found = [await journal.halts(Account(each.account)) for each in config.accounts]
+    now_ns = clock.now_ns()
+    return [halt for halts in found for halt in halts if halt.stands(now_ns)]
+
+
+async def resume_account(
+    config: OrderHalfConfig, account: str, *, by_whom: str, clock: Clock
+) -> list[Halt]:
+    """Lift what halts an account and return what did; a running daemon notices by itself.
+
+    Raises:
+        JournalUnavailable: The database does not answer.
+        ConfigurationError: There is no such account, or the database lacks a migration.
+    """
+    _configured(config, account)
+    async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
+        return await journal.lift_halts(Account(account), by_whom=by_whom, now_ns=clock.now_ns())
+
+
+async def look_at_halts(config: OrderHalfConfig, clock: Clock) -> str:
+    """Return that no account is halted, for people.
+
+    Raises:
+        BrokerUnavailable: One is; the message says which, why, and what to do.
+        JournalUnavailable: The database does not answer.
+        ConfigurationError: It lacks a migration.
+    """
+    halts = await standing_halts(config, clock)
+    if halts:
+        told = (
+            f"account {one.account} by {one.code} ({one.reason}): {one.advice}" for one in halts
+        )
+        raise BrokerUnavailable("; ".join(told))
+    return "no account is halted"
 
 
 async def look_at_redis(config: EngineConfig) -> str:

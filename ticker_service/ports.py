@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Collection, Mapping, Sequence
 
+    from ticker_service.domain.halt import Halt
     from ticker_service.domain.instrument import InstrumentTable
     from ticker_service.domain.order import (
         Account,
@@ -319,6 +320,18 @@ class OrderJournal(Protocol):
 
     async def set_delivered(self, account: Account, sink: str, account_seq: int) -> None:
         """Remember up to which number a sink has had an account's events."""
+        ...
+
+    async def halt(self, halt: Halt) -> None:
+        """Keep that an account was halted; said twice it is the same."""
+        ...
+
+    async def halts(self, account: Account) -> list[Halt]:
+        """Return the newest halt of each code an account ever had, lifted or over as it may be."""
+        ...
+
+    async def lift_halts(self, account: Account, *, by_whom: str, now_ns: int) -> list[Halt]:
+        """Lift what halts an account, and return what did."""
         ...
 
     async def close(self) -> None:

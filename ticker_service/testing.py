@@ -39,6 +39,7 @@ from ticker_service.ports import Admitted, Frame, Reply, Withheld
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
+    from ticker_service.domain.halt import Halt, HaltCode
     from ticker_service.domain.instrument import InstrumentTable
     from ticker_service.domain.order import NewTask, TaskUpdate, Variety
     from ticker_service.domain.tick import Mode
@@ -136,6 +137,7 @@ class MemoryJournal:
         self._epochs: dict[Account, int] = {}
         self._held: dict[Account, int] = {}
         self._delivered: dict[tuple[Account, str], int] = {}
+        self._halts: dict[tuple[Account, HaltCode], Halt] = {}
         self._lost: asyncio.Queue[Account] = asyncio.Queue()
 
     # --- what a test does to it ---------------------------------------------------------------
@@ -311,6 +313,29 @@ class MemoryJournal:
         await self._begin("set_delivered")
         known = self._delivered.get((account, sink), 0)
         self._delivered[account, sink] = max(known, account_seq)
+
+    async def halt(self, halt: Halt) -> None:
+        """Keep that an account was halted."""
+        await self._begin("halt")
+        self._halts[halt.account, halt.code] = halt
+
+    async def halts(self, account: Account) -> list[Halt]:
+        """Return the newest halt of each code an account ever had."""
+        await self._begin("halts")
+        return [halt for (whose, _), halt in sorted(self._halts.items()) if whose == account]
+
+    async def lift_halts(
+        self,
+        account: Account,
+        *,
+        by_whom: str,  # noqa: ARG002 - the port's signature
+        now_ns: int,
+    ) -> list[Halt]:
+        """Lift what halts an account, and return what did."""
+        standing = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
+        for halt in standing:
+            self._halts[account, halt.code] = dataclasses.replace(halt, is_lifted=True)
+        return standing
 
     async def close(self) -> None:
         """Remember that it was closed."""

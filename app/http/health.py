@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Final
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
+from ticker_service.constants import NS_PER_US
 from ticker_service.runtime.telemetry import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from ticker_service.domain.halt import Halt
     from ticker_service.engine import Health
     from ticker_service.runtime.telemetry import Telemetry
 
@@ -23,11 +25,12 @@ def application(
     health: Callable[[], Health],
     telemetry: Telemetry,
     accounts: Callable[[], Mapping[str, str]] = dict,
+    halts: Callable[[], Sequence[Halt]] = tuple,
 ) -> FastAPI:
     """Return the routes; each answers from memory and waits for nothing.
 
-    ``accounts`` says how each account's desk stands; an account that takes no orders does not make
-    the tick half unready, and is there to be read.
+    ``accounts`` says how each account's desk stands and ``halts`` what holds one back; an account
+    that takes no orders does not make the tick half unready, and is there to be read.
     """
     app = FastAPI(title="ticker-service health", docs_url=None, redoc_url=None)
 
@@ -44,6 +47,7 @@ def application(
             "status": "ready" if now.is_ready else "not_ready",
             **asdict(now),
             "accounts": accounts(),
+            "halts": [_halt(halt) for halt in halts()],
         }
         return JSONResponse(body, status_code=200 if now.is_ready else 503, headers=HEADERS)
 
@@ -53,3 +57,13 @@ def application(
         return Response(telemetry.exposition(), media_type=CONTENT_TYPE, headers=HEADERS)
 
     return app
+
+
+def _halt(halt: Halt) -> dict[str, object]:
+    return {
+        "account": halt.account,
+        "code": halt.code,
+        "since_us": halt.since_ns // NS_PER_US,
+        "until_us": None if halt.until_ns is None else halt.until_ns // NS_PER_US,
+        "advice": halt.advice,
+    }

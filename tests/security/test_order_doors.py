@@ -19,6 +19,7 @@ from app.doors import Doors, application
 from app.http import listener
 from app.security.tokens import Scope, TokenIssuer, TokenVerifier
 from ticker_service.accounts.breaker import Breaker, BreakerRules
+from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import Pacer, PaceRules
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import Account
@@ -101,6 +102,7 @@ def _desk(
         gateway=broker,
         breaker=Breaker(name, rules=BreakerRules(), clock=CLOCK),
         pacer=Pacer(PaceRules(), CLOCK),
+        halts=Halts(name, clock=CLOCK),
         config=config,
         surroundings=surroundings,
         reach=never,

@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8
 from ticker_service.adapters import postgres_events as events
 from ticker_service.adapters.postgres_migrate import check_current
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool, Unconfirmed
-from ticker_service.adapters.postgres_rows import event_of, task_of, time_of
+from ticker_service.adapters.postgres_rows import event_of, halt_of, task_of, time_of
 from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.adapters.postgres_writer import AccountLocks
 from ticker_service.domain.order import TaskKind
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from ticker_service.adapters.postgres_rows import Row
+    from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import Account, NewTask, OrderEvent, OrderTask, TaskUpdate
 
 # An index row holds a third of a page; a name longer than this is no name.
@@ -286,6 +287,35 @@ class PostgresJournal:
         """Remember up to which number a sink has had an account's events; it never falls."""
         reached = {"account": account, "sink": sink, "account_seq": Int8(account_seq)}
         await self._queries.run(self._sql.set_delivered, reached)
+
+    async def halt(self, halt: Halt) -> None:
+        """Keep that an account was halted."""
+        await self._add_halt(halt, "halted", by_whom="daemon", now_ns=halt.since_ns)
+
+    async def halts(self, account: Account) -> list[Halt]:
+        """Return the newest halt of each code an account ever had."""
+        found = await self._orders.run(self._sql.newest_halts, {"account": account})
+        return [halt_of(row) for row in found]
+
+    async def lift_halts(self, account: Account, *, by_whom: str, now_ns: int) -> list[Halt]:
+        """Lift what halts an account, and return what did."""
+        standing = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
+        for halt in standing:
+            await self._add_halt(halt, "lifted", by_whom=by_whom, now_ns=now_ns)
+        return standing
+
+    async def _add_halt(self, halt: Halt, step: str, *, by_whom: str, now_ns: int) -> None:
+        parameters = {
+            "account": halt.account,
+            "code": halt.code.value,
+            "step": step,
+            "reason": events.text(halt.reason),
+            "since": time_of(halt.since_ns),
+            "until": None if halt.until_ns is None else time_of(halt.until_ns),
+            "at": time_of(now_ns),
+            "by_whom": by_whom,
+        }
+        await self._orders.run(self._sql.add_halt, parameters)
 
     async def _open_work(self, statement: bytes, account: Account) -> list[OrderTask]:
         return [task_of(row) for row in await self._orders.run(statement, {"account": account})]

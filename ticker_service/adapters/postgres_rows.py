@@ -10,6 +10,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 from ticker_service.adapters.postgres_events import upcast
+from ticker_service.domain.halt import Halt, HaltCode
 from ticker_service.domain.order import OrderEvent, OrderTask, TaskKind
 from ticker_service.domain.order_state import TaskState
 
@@ -80,6 +81,18 @@ def event_of(row: Mapping[str, Any]) -> OrderEvent:
         client_order_id=row["client_order_id"],
         state=TaskState(row["state"]),
         data=data,
+    )
+
+
+def halt_of(row: Mapping[str, Any]) -> Halt:
+    """Return the halt of a row of ``account_halt``."""
+    return Halt(
+        account=row["account"],
+        code=HaltCode(row["code"]),
+        reason=row["reason"],
+        since_ns=ns_of(row["since"]),
+        until_ns=_ns_or_none(row["until"]),
+        is_lifted=row["step"] == "lifted",
     )
 
 

@@ -30,6 +30,8 @@ class Statements:
     last_seq: bytes
     delivered_seq: bytes
     set_delivered: bytes
+    add_halt: bytes
+    newest_halts: bytes
     lock_account: bytes
     unlock_account: bytes
     next_epoch: bytes

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
 from ticker_service.ports import Withheld
 
@@ -82,10 +83,10 @@ class Row:
     kind: TaskKind | None = None
 
 
-WRONG_IP: Final = "WRONG_IP"
-BROKER_ORDER_LIMIT: Final = "BROKER_ORDER_LIMIT"
-HALTING_CODES: Final = frozenset({WRONG_IP, BROKER_ORDER_LIMIT})
-"""Refusals that every further order of the account will meet: stop it and tell the operator."""
+HALTING_CODES: Final = {
+    code.value: code for code in (HaltCode.WRONG_IP, HaltCode.BROKER_ORDER_LIMIT)
+}
+"""Refusals that every further order of the account would meet: they halt it."""
 
 _SUCCESS: Final = range(200, 201)
 _REDIRECT: Final = range(300, 400)
@@ -128,7 +129,7 @@ TABLE: Final = (
     Row(outcome=Outcome.AMBIGUOUS, code="ORDER_TIMED_OUT", http={408, 499}),
     Row(
         outcome=Outcome.REJECTED,
-        code=BROKER_ORDER_LIMIT,
+        code=HaltCode.BROKER_ORDER_LIMIT,
         http=_CLIENT,
         body=Body.ERROR,
         says=_DAY_LIMIT,
@@ -148,7 +149,7 @@ TABLE: Final = (
         body=Body.ERROR,
         error_types={"HoldingException"},
     ),
-    Row(outcome=Outcome.REJECTED, code=WRONG_IP, http=_CLIENT, body=Body.ERROR, says=_IP),
+    Row(outcome=Outcome.REJECTED, code=HaltCode.WRONG_IP, http=_CLIENT, body=Body.ERROR, says=_IP),
     Row(
         outcome=Outcome.REJECTED_AUTH,
         code="AUTH_REFUSED",

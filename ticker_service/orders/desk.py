@@ -83,6 +83,7 @@ class AccountDesk:
         self.account = account
         self.state = DeskState.STARTING
         self.news = Bell()
+        self.halts = executor.halts
         self._journal = journal
         self._gateway = gateway
         self._executor = executor
@@ -92,7 +93,11 @@ class AccountDesk:
         self._clock = surroundings.clock
         self._reach = reach
         self._reconciler = Reconciler(
-            account, journal, surroundings.clock, installation=config.installation
+            account,
+            journal,
+            surroundings.clock,
+            installation=config.installation,
+            halts=executor.halts,
         )
         self._evidence = Evidence(config)
         self._lost = asyncio.Event()
@@ -113,7 +118,7 @@ class AccountDesk:
             OrderRefused: The account takes no orders now, or the key was used for something else.
             JournalUnavailable: Not durable; the caller must be told no.
         """
-        refusal = self._refusal()
+        refusal = self._refusal(new.kind)
         if refusal is not None:
             # What the key named before stands, whatever the account is like now: to be told no
             # would be to be told that nothing was sent (I2).
@@ -127,13 +132,13 @@ class AccountDesk:
         self.news.ring()
         return admitted.task, admitted.is_new
 
-    def _refusal(self) -> OrderRefused | None:
+    def _refusal(self, kind: TaskKind) -> OrderRefused | None:
         """Return why the account takes nothing new now, None if it does."""
         if self.state is not DeskState.OPEN:
             return OrderRefused("ACCOUNT_NOT_OPEN", f"account {self.account} is {self.state}")
         if len(self._in_flight) >= self._config.waiting_max:
             return OrderRefused("TOO_MANY_WAITING", f"{len(self._in_flight)} orders are waiting")
-        return None
+        return None if kind is TaskKind.CANCEL else self.halts.refusal()
 
     def take_update(self, row: BrokerOrder) -> None:
         """Take an order update of the feed; when too many wait, the next book tells the same."""
@@ -175,6 +180,7 @@ class AccountDesk:
                     tasks.create_task(self._deliver(name, sink))
                 tasks.create_task(self._merge_updates())
                 await self._open()
+                tasks.create_task(self._keep_halts())
                 tasks.create_task(self._keep_book())
                 tasks.create_task(self._find_work(tasks))
         finally:
@@ -187,6 +193,7 @@ class AccountDesk:
         attempt = 0
         while True:
             try:
+                await self.halts.settle(self._journal)
                 await self._read_book()
             except LoginRequired:
                 self.state = DeskState.LOGIN_REQUIRED
@@ -267,6 +274,19 @@ class AccountDesk:
             is_idle = self._book_period_s > self._config.book_poll_live_s
             if task.state is TaskState.UNKNOWN or (task.state is TaskState.ACKED and is_idle):
                 self._book_wanted.ring()
+
+    async def _keep_halts(self) -> None:
+        """Make halts durable, and notice those that are over or were lifted."""
+        while True:
+            ring = self.halts.news.listen()
+            before = self.halts.standing()
+            try:
+                await self.halts.settle(self._journal)
+            except JournalUnavailable as error:
+                log.warning("halts_not_settled", account=self.account, error=str(error))
+            if before and not self.halts.standing():
+                self._work.ring()
+            await _sleep_or_ring(self.halts.look_s, ring)
 
     async def _keep_book(self) -> None:
         """Read the broker's book: often while something is live or unknown, now and then if not."""

@@ -33,6 +33,7 @@ from ticker_service.runtime.supervise import finish
 
 if TYPE_CHECKING:
     from ticker_service.accounts.breaker import Breaker, Permit
+    from ticker_service.accounts.halts import Halts
     from ticker_service.accounts.limits import Lane, Pacer
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import OrderTask
@@ -48,7 +49,8 @@ LAST_TRIES_S: Final = 3.0
 """When told to stop without a journal, an answer that came by its deadline gets so long."""
 WINDOW_CLOSED: Final = "send window closed"
 NO_BROKER_ID: Final = "the order has no broker id yet"
-OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID})
+HALTED: Final = "the account was halted meanwhile"
+OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID, HALTED})
 """Why we did not ask; nothing about the broker's health."""
 
 
@@ -62,10 +64,13 @@ class Executor:
         gateway: BrokerGateway,
         breaker: Breaker,
         pacer: Pacer,
+        halts: Halts,
         config: OrdersConfig,
         surroundings: Surroundings,
         reach: Reach,
     ) -> None:
+        self.halts = halts
+        """What holds new orders of the account back; cancels go out all the same."""
         self.writer_epoch = 0
         """Set once the account's lock is held; every intent carries it."""
         self.is_auth_refused = False
@@ -80,6 +85,11 @@ class Executor:
         self.reach = reach
         self._gives_up_ns: int | None = None
         self._logins = 0
+
+    def is_held(self, kind: TaskKind) -> bool:
+        """Return whether an instruction of this kind has to wait, for a login or a person."""
+        is_halted = kind is not TaskKind.CANCEL and bool(self.halts.standing())
+        return self.is_auth_refused or is_halted
 
     def has_new_token(self) -> None:
         """Send again; a refusal that is still to come speaks of the token before."""
@@ -118,6 +128,8 @@ class Executor:
         lane: Lane = "cancel" if task.kind is TaskKind.CANCEL else "place"
         if not await self._pacer.admit(lane, deadline_ns=self._monotonic_of(task.deadline_ns)):
             return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "no room to send it")
+        if self.is_held(task.kind):
+            return task
         permit = self._breaker.admit(bypass=task.kind is TaskKind.CANCEL)
         if permit is None:
             await asyncio.sleep(self.retry_delay_s(0))
@@ -162,14 +174,9 @@ class Executor:
 
     async def _transmit(self, task: OrderTask, target: OrderTask | None) -> Reply:
         """Hand the bytes to the gateway, if they may still leave."""
-        if not self._journal.is_writer(task.account):
-            # The lock's session is gone: another process may write this account by now (I6).
-            return Reply(withheld=Withheld.NOTHING_LEFT, failure=WINDOW_CLOSED)
-        send_not_after_ns = task.send_not_after_ns or 0
-        if self._clock.now_ns() >= send_not_after_ns:
-            # A stall between the commit and here: whoever looks at the book must be able to rely
-            # on nothing leaving after this instant (I6).
-            return Reply(withheld=Withheld.NOTHING_LEFT, failure=WINDOW_CLOSED)
+        failure = self._held_at_the_last(task)
+        if failure:
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure=failure)
         deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
         if task.kind is TaskKind.PLACE:
             request = request_from_fields(task.body)
@@ -182,11 +189,25 @@ class Executor:
         change = change_from_fields(task.body)
         return await self._gateway.modify(order_id, variety, change, deadline_ns=deadline_ns)
 
+    def _held_at_the_last(self, task: OrderTask) -> str:
+        """Return why a committed intent must not leave after all, empty if it may."""
+        if not self._journal.is_writer(task.account):
+            # The lock's session is gone: another process may write this account by now (I6).
+            return WINDOW_CLOSED
+        if self._clock.now_ns() >= (task.send_not_after_ns or 0):
+            # A stall between the commit and here: whoever looks at the book must be able to rely
+            # on nothing leaving after this instant (I6).
+            return WINDOW_CLOSED
+        is_halted = task.kind is not TaskKind.CANCEL and bool(self.halts.standing())
+        return HALTED if is_halted else ""
+
     def _notice(self, verdict: Verdict, task: OrderTask, *, logins: int) -> None:
         if verdict.outcome is Outcome.REJECTED_AUTH and logins == self._logins:
             self.is_auth_refused = True
         if verdict.outcome is Outcome.THROTTLED:
             self._pacer.cool_down()
+        if verdict.code in classify.HALTING_CODES:
+            self.halts.begin(classify.HALTING_CODES[verdict.code], verdict.message)
         log.info(
             "order_sent",
             account=task.account,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ticker_service.accounts.tokens import AccessTokens
+    from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import Account
     from ticker_service.orders.desk import AccountDesk
     from ticker_service.orders.front import FrontDesk
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+HALTED: Final = "halted"
 STOP_S_MAX: Final = 15.0
 """Sends under way are recorded within this; their own deadlines are shorter."""
 TOKEN_LOOK_S: Final = 2.0
@@ -65,8 +67,17 @@ class OrderOffice:
         self._is_closed = False
 
     def states(self) -> dict[str, str]:
-        """Return how each account's desk stands."""
-        return {account: str(desk.state) for account, desk in self.front.desks.items()}
+        """Return how each account's desk stands; ``halted`` is one that takes cancels only."""
+        return {
+            account: HALTED
+            if desk.state is DeskState.OPEN and desk.halts.standing()
+            else str(desk.state)
+            for account, desk in self.front.desks.items()
+        }
+
+    def halts(self) -> list[Halt]:
+        """Return what halts which account."""
+        return [halt for desk in self.front.desks.values() for halt in desk.halts.standing()]
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every desk until ``stop`` is set, then let what was sent be recorded."""

@@ -49,7 +49,7 @@ async def carry(
         if target.state in TERMINAL:
             return await journal.record(task, _about_ended(task, target), now_ns=now_ns())
     # Asked of an order that is on its way or in doubt: the broker's answer or book names it yet.
-    if (executor.is_auth_refused or lacks_order_id) and now_ns() < task.deadline_ns:
+    if (executor.is_held(task.kind) or lacks_order_id) and now_ns() < task.deadline_ns:
         return task
     return await executor.send(task, target)
 

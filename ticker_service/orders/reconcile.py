@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.domain import order_state
+from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.session import ist_date
 from ticker_service.domain.tag import is_ours
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from collections.abc import Sequence
 
+    from ticker_service.accounts.halts import Halts
     from ticker_service.domain.order import Account, BrokerOrder, OrderTask
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
@@ -68,13 +70,20 @@ class Reconciler:
     """Merges rows for one account; any task may call it, the journal's versions keep it safe."""
 
     def __init__(
-        self, account: Account, journal: OrderJournal, clock: Clock, *, installation: str
+        self,
+        account: Account,
+        journal: OrderJournal,
+        clock: Clock,
+        *,
+        installation: str,
+        halts: Halts,
     ) -> None:
         self.memory = BookMemory()
         self._account = account
         self._journal = journal
         self._clock = clock
         self._installation = installation
+        self._halts = halts
 
     async def merge_book(self, rows: Sequence[BrokerOrder]) -> int:
         """Merge a whole book; return how many tasks changed."""
@@ -101,6 +110,10 @@ class Reconciler:
             if task.broker_order_id not in {None, row.order_id}:
                 # One tag, two orders: what is known of the first must not be mixed with the other.
                 self._alarm("duplicate_order", row, task_id=str(task.task_id))
+                self._halts.begin(
+                    HaltCode.DUPLICATE_ORDER,
+                    f"orders {task.broker_order_id} and {row.order_id} are both of one request",
+                )
                 return False
             update = order_state.merge(task, row)
             if update is None:

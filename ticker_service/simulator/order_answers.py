@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 TIMED_OUT_400: Final = (
     "Order request timed out. Please check the order book and confirm before placing again."
 )
+REFUSED_4XX: Final = "Refused on demand."
 MS_PER_S: Final = 1_000
 TEMPORARY_REDIRECT: Final = 307
 _FAILURES: Final = {
@@ -88,6 +89,12 @@ def at_once(request: Request, fault: OrderFault) -> Response:
             return KiteError.input(TIMED_OUT_400).response()
         case OrderFaultKind.HTTP_429:
             return KiteError.throttled().response()
+        case OrderFaultKind.REFUSE_4XX:
+            return KiteError(
+                status_code=fault.status_code,
+                error_type=fault.error_type,
+                message=fault.message or REFUSED_4XX,
+            ).response()
         case OrderFaultKind.GARBAGE_200:
             content, media_type = _GARBAGE[fault.body]
             return Response(content, HTTP_OK, headers={"content-type": media_type})

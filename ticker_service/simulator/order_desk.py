@@ -39,7 +39,13 @@ if TYPE_CHECKING:
     Act = Callable[[str, Mapping[str, str], OrderFault | None], Order]
     Look = Callable[[str], object]
 
-BEFORE_ACCEPT: Final = frozenset({OrderFaultKind.REJECT_5XX_BEFORE_ACCEPT, OrderFaultKind.HTTP_429})
+BEFORE_ACCEPT: Final = frozenset(
+    {
+        OrderFaultKind.REJECT_5XX_BEFORE_ACCEPT,
+        OrderFaultKind.HTTP_429,
+        OrderFaultKind.REFUSE_4XX,
+    }
+)
 
 
 @dataclass(slots=True)

@@ -37,6 +37,7 @@ class OrderFaultKind(StrEnum):
     DRIBBLE = "dribble"
     REDIRECT_307 = "redirect_307"
     HTTP_429 = "http_429"
+    REFUSE_4XX = "refuse_4xx"
     REJECT_AT_EXCHANGE = "reject_at_exchange"
     SLOW_STATES = "slow_states"
     LATE_IN_BOOK = "late_in_book"
@@ -68,6 +69,7 @@ ANSWER_KINDS: Final = frozenset(
         Kind.DRIBBLE,
         Kind.REDIRECT_307,
         Kind.HTTP_429,
+        Kind.REFUSE_4XX,
     }
 )
 PLACE_KINDS: Final = frozenset({Kind.REJECT_AT_EXCHANGE, Kind.SLOW_STATES, Kind.LATE_IN_BOOK})
@@ -83,6 +85,7 @@ _FIELDS: Final[Mapping[OrderFaultKind, frozenset[str]]] = {
     Kind.GARBAGE_200: frozenset({"body", "accept"}),
     Kind.DRIBBLE: frozenset({"interval_ms"}),
     Kind.REDIRECT_307: frozenset({"location", "accept"}),
+    Kind.REFUSE_4XX: frozenset({"status_code", "error_type", "message"}),
     Kind.REJECT_AT_EXCHANGE: frozenset({"message"}),
     Kind.SLOW_STATES: frozenset({"delay_ms"}),
     Kind.LATE_IN_BOOK: frozenset({"delay_ms"}),
@@ -90,6 +93,20 @@ _FIELDS: Final[Mapping[OrderFaultKind, frozenset[str]]] = {
     Kind.SHUFFLE_UPDATES: frozenset({"group"}),
 }
 STATUS_CODES: Final = (500, 502, 503, 504)
+REFUSAL_CODES: Final = (400, 401, 403, 404, 405, 410, 428, 429)
+ERROR_TYPES: Final = (
+    "InputException",
+    "TokenException",
+    "PermissionException",
+    "UserException",
+    "TwoFAException",
+    "OrderException",
+    "MarginException",
+    "HoldingException",
+    "NetworkException",
+    "DataException",
+    "GeneralException",
+)
 BODIES: Final[Mapping[OrderFaultKind, tuple[str, ...]]] = {
     Kind.ACCEPT_THEN_5XX: ("json", "html"),
     Kind.REJECT_5XX_BEFORE_ACCEPT: ("json", "html"),
@@ -115,6 +132,7 @@ class OrderFault:
     until_ns: int | None
     lifted: asyncio.Event
     status_code: int
+    error_type: str
     body: str
     accept: bool
     location: str
@@ -181,6 +199,7 @@ class OrderFaults:
             until_ns=until_ns,
             lifted=lifted,
             status_code=_status_code(fields, kind),
+            error_type=_error_type(fields),
             body=_body(fields, kind),
             accept=_truth(fields, "accept"),
             location=_text(fields, "location"),
@@ -295,11 +314,19 @@ def _truth(fields: Mapping[str, object], name: str) -> bool:
 
 
 def _status_code(fields: Mapping[str, object], kind: OrderFaultKind) -> int:
-    default = 503 if kind is Kind.REJECT_5XX_BEFORE_ACCEPT else 502
+    default = {Kind.REJECT_5XX_BEFORE_ACCEPT: 503, Kind.REFUSE_4XX: 400}.get(kind, 502)
+    choices = REFUSAL_CODES if kind is Kind.REFUSE_4XX else STATUS_CODES
     value = fields.get("status_code", default)
-    if isinstance(value, bool) or not isinstance(value, int) or value not in STATUS_CODES:
-        raise KiteError.input(f"`status_code` must be one of: {STATUS_CODES}.")
+    if isinstance(value, bool) or not isinstance(value, int) or value not in choices:
+        raise KiteError.input(f"`status_code` must be one of: {choices}.")
     return value
+
+
+def _error_type(fields: Mapping[str, object]) -> str:
+    value = fields.get("error_type", ERROR_TYPES[0])
+    if value not in ERROR_TYPES:
+        raise KiteError.input(f"`error_type` must be one of: {', '.join(ERROR_TYPES)}.")
+    return str(value)
 
 
 def _body(fields: Mapping[str, object], kind: OrderFaultKind) -> str:

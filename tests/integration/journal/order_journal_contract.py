@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
+from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ from journal_values import (
     tag_of,
 )
 
+from ticker_service.domain.halt import HaltCode, new_halt
 from ticker_service.domain.order import Account, OrderTask, TaskKind
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import (
@@ -449,6 +451,27 @@ class OrderJournalContract:
                 assert await journal.delivered_seq(ACCOUNT, "redis") == known
             assert await journal.delivered_seq(ACCOUNT, "log") == 0
             assert await journal.delivered_seq(OTHER, "redis") == 0
+
+        self.run(scenario)
+
+    def test_a_halt_stands_until_it_is_lifted_and_may_come_again(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            wrong_ip = new_halt(ACCOUNT, HaltCode.WRONG_IP, "no such IP", now_ns=NOON_NS)
+            limit = new_halt(ACCOUNT, HaltCode.BROKER_ORDER_LIMIT, "5,000", now_ns=NOON_NS)
+            for halt in (wrong_ip, limit, wrong_ip):
+                await journal.halt(halt)
+            assert await journal.halts(ACCOUNT) == [limit, wrong_ip]
+            assert await journal.halts(OTHER) == []
+            tomorrow_ns = limit.until_ns or 0
+            lifted = await journal.lift_halts(ACCOUNT, by_whom="me", now_ns=tomorrow_ns)
+            assert lifted == [wrong_ip]
+            assert await journal.lift_halts(ACCOUNT, by_whom="me", now_ns=tomorrow_ns) == []
+            after = await journal.halts(ACCOUNT)
+            assert after == [limit, replace(wrong_ip, is_lifted=True)]
+            assert not any(halt.stands(tomorrow_ns) for halt in after)
+            again = new_halt(ACCOUNT, HaltCode.WRONG_IP, "again", now_ns=tomorrow_ns)
+            await journal.halt(again)
+            assert await journal.halts(ACCOUNT) == [limit, again]
 
         self.run(scenario)
 

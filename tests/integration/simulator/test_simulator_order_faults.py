@@ -199,6 +199,30 @@ def test_a_throttled_order_was_never_accepted(trader: Trader) -> None:
     assert trader.book() == []
 
 
+def test_any_refusal_of_kite_s_can_be_asked_for(trader: Trader) -> None:
+    message = "Order placement is not allowed from this IP."
+    trader.arm(
+        "refuse_4xx", count=1, status_code=403, error_type="PermissionException", message=message
+    )
+
+    answer = trader.place()
+
+    assert answer.status_code == 403
+    assert answer.json()["error_type"] == "PermissionException"
+    assert answer.json()["message"] == message
+    assert trader.book() == []
+    assert trader.ledger("refused") == [] or trader.ledger("accepted") == []
+
+
+@pytest.mark.parametrize(
+    "fields", [{"status_code": 500}, {"error_type": "NoException"}, {"body": "html"}]
+)
+def test_a_refusal_that_is_none_of_kite_s_cannot(trader: Trader, fields: dict[str, Any]) -> None:
+    answer = trader.http.post("/sim/faults", json={"fault": "refuse_4xx", **fields})
+
+    assert answer.status_code == 400
+
+
 def test_an_order_late_in_the_book_can_be_asked_for_by_its_id(trader: Trader) -> None:
     trader.arm("late_in_book", count=1, delay_ms=3_600_000)
 

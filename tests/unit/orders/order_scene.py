@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 from virtual_time import LoopClock
 
 from ticker_service.accounts.breaker import Breaker, BreakerRules
+from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import Pacer, PaceRules
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
@@ -41,6 +42,7 @@ from ticker_service.testing import MemoryJournal, ScriptedBroker
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import OrderEvent
 
 ACCOUNT: Final = Account("MAIN")
@@ -139,7 +141,11 @@ class Scene:
         self.clock = LoopClock(NOON_NS)
         self.broker = ScriptedBroker(self.clock)
         self.sink = Kept()
+        self.halt_changes: list[tuple[str, bool]] = []
         self.renew()
+
+    def _halted(self, halt: Halt, begins: bool) -> None:  # noqa: FBT001 - as `Halts` calls it
+        self.halt_changes.append((halt.code.value, begins))
 
     def renew(self) -> None:
         """Make executor and desk anew, as a restart does; journal and broker stay."""
@@ -147,11 +153,13 @@ class Scene:
         surroundings = Surroundings(clock=self.clock, chance=chance, telemetry=Telemetry())
         self.breaker = Breaker("orders", rules=self.breaker_rules, clock=self.clock)
         self.pacer = Pacer(PaceRules(), self.clock)
+        self.halts = Halts(ACCOUNT, clock=self.clock, on_change=self._halted)
         self.executor = Executor(
             journal=self.journal,
             gateway=self.broker,
             breaker=self.breaker,
             pacer=self.pacer,
+            halts=self.halts,
             config=self.config,
             surroundings=surroundings,
             reach=self.reach,

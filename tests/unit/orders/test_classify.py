@@ -8,13 +8,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
 from ticker_service.orders.classify import (
-    BROKER_ORDER_LIMIT,
     HALTING_CODES,
     MESSAGE_CHARACTERS_MAX,
     TABLE,
-    WRONG_IP,
     Outcome,
     judge,
 )
@@ -130,8 +129,18 @@ ROWS = [
     ("429", error(429, "NetworkException", "Too many requests"), Outcome.THROTTLED, "THROTTLED"),
     ("429_html", answer(429, None, "text/html"), Outcome.THROTTLED, "THROTTLED"),
     ("429_ip", error(429, None, "Too many requests from your IP"), Outcome.THROTTLED, "THROTTLED"),
-    ("day_limit", error(429, "NetworkException", DAY), Outcome.REJECTED, BROKER_ORDER_LIMIT),
-    ("day_limit_400", error(400, "NetworkException", DAY), Outcome.REJECTED, BROKER_ORDER_LIMIT),
+    (
+        "day_limit",
+        error(429, "NetworkException", DAY),
+        Outcome.REJECTED,
+        HaltCode.BROKER_ORDER_LIMIT,
+    ),
+    (
+        "day_limit_400",
+        error(400, "NetworkException", DAY),
+        Outcome.REJECTED,
+        HaltCode.BROKER_ORDER_LIMIT,
+    ),
     ("403_token", error(403, "TokenException"), Outcome.REJECTED_AUTH, "AUTH_REFUSED"),
     ("403_permission", error(403, "PermissionException"), Outcome.REJECTED_AUTH, "AUTH_REFUSED"),
     ("403_2fa", error(403, "TwoFAException"), Outcome.REJECTED_AUTH, "AUTH_REFUSED"),
@@ -140,13 +149,13 @@ ROWS = [
         "403_ip",
         error(403, "PermissionException", "No IPs configured for this app."),
         Outcome.REJECTED,
-        WRONG_IP,
+        HaltCode.WRONG_IP,
     ),
     (
         "400_ip",
         error(400, "InputException", "Request from IP 192.0.2.1 is not allowed"),
         Outcome.REJECTED,
-        WRONG_IP,
+        HaltCode.WRONG_IP,
     ),
     ("400_ipo", error(400, "InputException", "IPO shares"), Outcome.REJECTED, "BROKER_REFUSED"),
     ("428", error(428, "HoldingException"), Outcome.REJECTED, "HOLDINGS"),
@@ -206,7 +215,7 @@ def test_the_message_is_the_broker_s_or_says_what_failed() -> None:
 
 
 def test_refusals_that_every_order_will_meet_halt_the_account() -> None:
-    assert {WRONG_IP, BROKER_ORDER_LIMIT} == HALTING_CODES
+    assert set(HALTING_CODES) == {HaltCode.WRONG_IP, HaltCode.BROKER_ORDER_LIMIT}
 
 
 ANYTHING = st.recursive(

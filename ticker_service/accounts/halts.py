@@ -1,0 +1,129 @@
+"""Hold an account's new orders back after a refusal that every further one would meet.
+
+A halt is in force the moment it begins and durable soon after, so that a restart does not lift it.
+Cancels are never held back. It ends by itself where time helps, and by a person where it does not;
+the journal is asked while one stands, so that `ticker-service account resume` reaches a running
+daemon. A reply that comes after a halt was lifted begins it anew: it is news.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from ticker_service.domain.halt import Halt, HaltCode, new_halt
+from ticker_service.errors import OrderRefused
+from ticker_service.runtime.bell import Bell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from ticker_service.domain.order import Account
+    from ticker_service.ports import OrderJournal
+    from ticker_service.runtime.clock import Clock
+
+log = structlog.get_logger()
+
+LOOK_S: Final = 1.0
+"""While a halt stands, one that was lifted elsewhere is noticed within this."""
+LOOK_S_IDLE: Final = 30.0
+REASON_CHARACTERS_MAX: Final = 500
+
+
+class Halts:
+    """What halts one account; belongs to one event loop."""
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        clock: Clock,
+        on_change: Callable[[Halt, bool], None] | None = None,
+    ) -> None:
+        """Begin with none.
+
+        Args:
+            account: Whose.
+            clock: Tells when one is over.
+            on_change: Told of each halt, with True when it begins and False when it has ended.
+        """
+        self.account = account
+        self.news = Bell()
+        """Rung when one has begun and is to be made durable."""
+        self._clock = clock
+        self._on_change = on_change
+        self._standing: dict[HaltCode, Halt] = {}
+        self._unsaved: list[Halt] = []
+        self._lifted: dict[HaltCode, str] = {}
+
+    def begin(self, code: HaltCode, reason: str) -> None:
+        """Halt the account now; a halt of the same kind that stands is left as it is."""
+        now_ns = self._clock.now_ns()
+        standing = self._standing.get(code)
+        if standing is not None and standing.stands(now_ns):
+            return
+        if code is HaltCode.DUPLICATE_ORDER and self._lifted.get(code) == reason:
+            # The book tells of the same two orders all day; a person has looked at them.
+            return
+        halt = new_halt(self.account, code, reason[:REASON_CHARACTERS_MAX], now_ns=now_ns)
+        self._standing[code] = halt
+        self._unsaved.append(halt)
+        self._say(halt, begins=True)
+        self.news.ring()
+
+    def standing(self) -> tuple[Halt, ...]:
+        """Return what halts the account now, in the order in which it began."""
+        now_ns = self._clock.now_ns()
+        held = [halt for halt in self._standing.values() if halt.stands(now_ns)]
+        return tuple(sorted(held, key=lambda halt: halt.since_ns))
+
+    @property
+    def look_s(self) -> float:
+        """How soon the journal is to be asked again, seconds."""
+        return LOOK_S if self._standing or self._unsaved else LOOK_S_IDLE
+
+    def refusal(self) -> OrderRefused | None:
+        """Return what a new order is told, None when nothing halts the account."""
+        held = self.standing()
+        if not held:
+            return None
+        first = held[0]
+        rule = f"halted by {first.code} ({first.reason}); {first.advice}"
+        return OrderRefused("ACCOUNT_HALTED", rule, field="account", value=self.account)
+
+    async def settle(self, journal: OrderJournal) -> None:
+        """Make what began durable, take what the journal has, and let go what is over.
+
+        Raises:
+            JournalUnavailable: Try again; what stands, stands.
+        """
+        while self._unsaved:
+            await journal.halt(self._unsaved[0])
+            del self._unsaved[0]
+        found = {halt.code: halt for halt in await journal.halts(self.account)}
+        self._lifted = {code: halt.reason for code, halt in found.items() if halt.is_lifted}
+        # What began while the journal was asked is not in its answer.
+        found |= {halt.code: halt for halt in self._unsaved}
+        now_ns = self._clock.now_ns()
+        before, self._standing = (
+            self._standing,
+            {code: halt for code, halt in found.items() if halt.stands(now_ns)},
+        )
+        for code, halt in before.items():
+            if code not in self._standing:
+                self._say(halt, begins=False)
+        for code, halt in self._standing.items():
+            if code not in before:
+                self._say(halt, begins=True)
+
+    def _say(self, halt: Halt, *, begins: bool) -> None:
+        log.warning(
+            "account_halted" if begins else "account_resumed",
+            account=halt.account,
+            code=halt.code,
+            reason=halt.reason,
+            advice=halt.advice,
+        )
+        if self._on_change is not None:
+            self._on_change(halt, begins)
