@@ -13,6 +13,7 @@ import orjson
 import typer
 
 from app.account_cli import account_cli
+from app.greeks_cli import greeks
 from app.jobs import run_job
 from app.order_cli import order_cli, token_cli
 from ticker_service.runtime.clock import SystemClock
@@ -31,6 +32,7 @@ cli = typer.Typer(
 cli.add_typer(token_cli)
 cli.add_typer(order_cli)
 cli.add_typer(account_cli)
+cli.command()(greeks)
 
 CONFIG: Final = Path("ticker-service.toml")
 _Config = Annotated[Path, typer.Option(help="Settings file; the environment wins over it.")]

@@ -225,7 +225,10 @@ def _leg(rows: _Rows, status: NDArray[np.uint8]) -> NDArray[np.intp]:
     is_in_the_money = np.where(
         options.is_call, options.strike < rows.forward, options.strike > rows.forward
     )
-    other_serves = (other != alignment.ABSENT) & np.isin(status[other], _VALUED)
+    # A doubtful leg speaks only where the row's own price is no better.
+    other_serves = status[other] == PriceStatus.OK
+    other_serves |= np.isin(status[other], _VALUED) & (status != PriceStatus.OK)
+    other_serves &= other != alignment.ABSENT
     return np.where(is_in_the_money & other_serves, other, np.arange(len(options)))
 
 

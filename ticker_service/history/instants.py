@@ -4,7 +4,8 @@ Path: alignment -> [instants] -> forwards -> greeks. Pure.
 
 Kite stamps a candle with the instant at which it begins: the minute of 09:15 is ``09:15:00`` and
 its close is a price of shortly before 09:16:00. Taking the stamp for the instant of the close
-gives the last minutes before an expiry too much time and so too low a volatility.
+gives the last minutes before an expiry too much time and so too low a volatility. The last candle
+of a day may be cut short: the hour from 15:15 ends when trading does.
 """
 
 from __future__ import annotations
@@ -13,10 +14,14 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
+
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.expiry_clock import expiry_instants
+from ticker_service.domain.session import ist_date
+from ticker_service.errors import CandleError
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 
@@ -30,6 +35,7 @@ class CandleInterval(StrEnum):
     FIFTEEN_MINUTES = "15minute"
     THIRTY_MINUTES = "30minute"
     SIXTY_MINUTES = "60minute"
+    DAY = "day"
 
 
 class CandlePrice(StrEnum):
@@ -50,6 +56,11 @@ MINUTES: Final = {
 }
 
 
+NS_PER_MINUTE: Final = 60 * NS_PER_S
+NS_PER_DAY: Final = 1_440 * NS_PER_MINUTE
+IST_AHEAD_NS: Final = 330 * NS_PER_MINUTE
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CandlePricing:
     """What is assumed of all candles alike.
@@ -57,6 +68,7 @@ class CandlePricing:
     Attributes:
         interval: How long each candle is.
         price: Whether the prices given are closes or opens.
+        segment: Kite's segment of the options, such as ``NFO-OPT``; says when its day ends.
         rate: Continuous rate per year as a fraction: discounts, and carries a spot to its forward.
         price_step_inr: Smallest move of an option's price, rupees: where the vega is less, one step
             moves the volatility by more than a point.
@@ -66,6 +78,7 @@ class CandlePricing:
 
     interval: CandleInterval = CandleInterval.MINUTE
     price: CandlePrice = CandlePrice.CLOSE
+    segment: str = "NFO-OPT"
     rate: float = 0.0
     price_step_inr: float = 0.05
     other_leg: bool = True
@@ -74,9 +87,38 @@ class CandlePricing:
 def priced_at_ns(start_ns: NDArray[np.int64], assumed: CandlePricing) -> NDArray[np.int64]:
     """Return the instant each price is taken to be of, ns since the Unix epoch.
 
-    An open is a price of the stamp. A close is the last trade before the candle's end and is taken
-    to be of that end; how long before it the trade was, a candle does not say.
+    An open is a price of the stamp. A close is the last trade before the candle's end, or before
+    the day's if that is earlier, and is taken to be of that end; how long before it the trade was,
+    a candle does not say.
+
+    Raises:
+        CandleError: Opens of days are asked for; a day's stamp is midnight, when nothing trades.
     """
+    is_day = assumed.interval is CandleInterval.DAY
     if assumed.price is CandlePrice.OPEN:
+        if is_day:
+            raise CandleError("opens of day candles have no instant; price their closes")
         return start_ns
-    return start_ns + MINUTES[assumed.interval] * 60 * NS_PER_S
+    if not len(start_ns):
+        return start_ns
+    day_ends_ns = _day_ends_ns(start_ns, assumed.segment)
+    if is_day:
+        return day_ends_ns
+    ends_ns = start_ns + MINUTES[assumed.interval] * NS_PER_MINUTE
+    # What begins after the day's end (a special session) is not cut short by it.
+    return np.where(start_ns < day_ends_ns, np.minimum(ends_ns, day_ends_ns), ends_ns)
+
+
+def _day_ends_ns(start_ns: NDArray[np.int64], segment: str) -> NDArray[np.int64]:
+    """Return when trading ends on each stamp's day in India, ns since the Unix epoch.
+
+    The table knows last days. A share's derivative is traded to the ordinary end on its last day,
+    an index' may not be; without a name, the table takes a contract for a share's.
+    """
+    days, number = np.unique((start_ns + IST_AHEAD_NS) // NS_PER_DAY, return_inverse=True)
+    ends = [
+        expiry_instants(segment, "", ist_date(day * NS_PER_DAY - IST_AHEAD_NS)).last_trade_ns
+        for day in days.tolist()
+    ]
+    day_ends_ns: NDArray[np.int64] = np.array(ends, np.int64)[number]
+    return day_ends_ns

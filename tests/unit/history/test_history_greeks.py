@@ -237,6 +237,35 @@ def test_the_last_minute_has_a_close_that_is_expired_and_an_open_that_is_not() -
     assert of_open.years[0] == 60.0 / (365 * 86_400)
 
 
+def test_the_last_candle_of_a_day_ends_when_trading_does() -> None:
+    last_hour_ns = OPENS_NS + 6 * 60 * MINUTE_NS  # from 15:15; derivatives trade until 15:40
+    hour = CandlePricing(interval=CandleInterval.SIXTY_MINUTES)
+
+    priced = candle_greeks(one_option(start_ns=np.array([last_hour_ns])), assumed=hour)
+
+    assert priced.priced_at_ns[0] == last_hour_ns + 25 * MINUTE_NS
+
+
+def test_a_day_has_its_close_at_the_end_of_trading_and_no_open() -> None:
+    midnight_ns = OPENS_NS - (9 * 60 + 15) * MINUTE_NS
+    day = one_option(start_ns=np.array([midnight_ns]))
+
+    priced = candle_greeks(day, assumed=CandlePricing(interval=CandleInterval.DAY))
+
+    assert priced.priced_at_ns[0] == midnight_ns + (15 * 60 + 40) * MINUTE_NS
+    opens = CandlePricing(interval=CandleInterval.DAY, price=CandlePrice.OPEN)
+    with pytest.raises(CandleError, match="opens of day candles have no instant"):
+        candle_greeks(day, assumed=opens)
+
+
+def test_a_candle_of_a_night_is_not_cut_short() -> None:
+    night_ns = OPENS_NS + 10 * 60 * MINUTE_NS
+
+    priced = candle_greeks(one_option(start_ns=np.array([night_ns])))
+
+    assert priced.priced_at_ns[0] == night_ns + MINUTE_NS
+
+
 def test_a_candle_without_a_trade_is_stale_and_does_not_speak_for_the_forward() -> None:
     day = option_day(minutes=1, strikes=5)
     volume = np.full(10, 75.0)
