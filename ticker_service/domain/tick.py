@@ -142,6 +142,10 @@ class Ticks:
             **{name: np.take(getattr(self, name), places, axis=-1) for name in TICK_COLUMNS}
         )
 
+    def part(self, rows: slice) -> Self:
+        """Return consecutive rows as views; each column, and each level of depth, is contiguous."""
+        return type(self)(**{name: getattr(self, name)[..., rows] for name in TICK_COLUMNS})
+
     def put(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
         """Write ``ticks`` over the given rows; where a row is named twice the later tick stays.
 

@@ -52,6 +52,29 @@ class Expiry:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Terms:
+    """What never changes of some universe rows, columns of shape ``(n,)`` as in ``Universe``.
+
+    Gathered once and kept by whoever prices the same rows again. A row that is not an option
+    borrows the first expiry, so that ``expiry`` may index columns; ``is_option`` masks the result.
+    """
+
+    rows: NDArray[np.intp]
+    book: NDArray[np.intp]
+    is_option: NDArray[np.bool_]
+    is_call: NDArray[np.bool_]
+    strike: NDArray[np.float64]
+    price_step: NDArray[np.float64]
+    expiry: NDArray[np.intp]
+    expiry_ns: NDArray[np.int64]
+    other_leg: NDArray[np.intp]
+
+    def __len__(self) -> int:
+        """Return the number of rows."""
+        return len(self.rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Universe:
     """Static columns of shape ``(n,)``, one row per instrument, sorted by ``instrument_token``.
 
@@ -82,6 +105,21 @@ class Universe:
     def __len__(self) -> int:
         """Return the number of instruments."""
         return len(self.instrument_token)
+
+    def terms(self, rows: NDArray[np.intp]) -> Terms:
+        """Return the static columns of some rows, in the order of ``rows``."""
+        is_option = self.is_option[rows]
+        return Terms(
+            rows=rows,
+            book=self.book[rows],
+            is_option=is_option,
+            is_call=self.is_call[rows],
+            strike=self.strike[rows],
+            price_step=self.price_step[rows],
+            expiry=np.where(is_option, self.expiry[rows], 0),
+            expiry_ns=self.expiry_ns[rows],
+            other_leg=self.other_leg[rows],
+        )
 
     def rows_of(self, instrument_token: NDArray[np.uint32]) -> NDArray[np.intp]:
         """Return the row of each token, ``ABSENT`` where it is not in the universe."""

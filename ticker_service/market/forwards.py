@@ -1,30 +1,29 @@
 """The forward of every expiry, kept up to date from the latest quotes.
 
 Part of the price step. Put-call parity near the money, else the listed future of that expiry, else
-spot with carry (DESIGN D8); which one it was and how old it is travels with every row.
+spot with carry (DESIGN D8); which one it was, how old it is and how far the strikes disagree
+travels with every row.
 """
 
 from __future__ import annotations
 
 import math
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.universe import ABSENT
-from ticker_service.pricing import carry_forward, parity_forward
+from ticker_service.pricing import carry_forward, parity_forwards
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from numpy.typing import NDArray
 
     from ticker_service.config import PricingConfig
     from ticker_service.domain.tick import Ticks
-    from ticker_service.domain.universe import Expiry, Universe
+    from ticker_service.domain.universe import Universe
 
 
 class ForwardSource(IntEnum):
@@ -46,6 +45,17 @@ FUTURE_SPREAD_RATIO_MAX: Final = 0.005
 """Widest spread of a future, as a share of its bid, whose mid is a price and not a guess."""
 PARITY_STRIKES_MIN: Final = 3
 """Fewer strikes than this are an anecdote: one bad quote would be the forward."""
+STRIKES_LOOKED_AT: Final = 32
+"""The nearest seven with both quotes are sought among so many round the money."""
+
+
+class _Reading(NamedTuple):
+    """What one source says of one expiry's forward, rupees."""
+
+    source: ForwardSource
+    value: float
+    as_of_ns: int
+    dispersion: float = math.nan
 
 
 class Forwards:
@@ -65,10 +75,12 @@ class Forwards:
         self._rate = config.rate
         self._quote_age_ns_max = config.quote_age_ms_max * NS_PER_MS
         self._forward_age_ns_max = config.forward_age_ms_max * NS_PER_MS
+        self._instant_ns = np.array([one.instant_ns for one in universe.expiries], np.int64)
+        self._strike, self._call, self._put = _chains(universe)
 
     def update(
         self,
-        expiries: Iterable[int],
+        expiries: NDArray[np.intp],
         *,
         latest: Ticks,
         mid: NDArray[np.float64],
@@ -78,18 +90,25 @@ class Forwards:
         """Work out the forwards of some expiries again.
 
         Args:
-            expiries: Numbers of the expiries whose quotes changed.
+            expiries: Numbers of the expiries whose quotes changed, each once.
             latest: Latest tick of every universe row.
             mid: Mid of every universe row, NaN where the quote is not sane; rupees.
             half_spread: Half the spread behind each mid; rupees.
             now_ns: The instant of this flush, ns since the Unix epoch.
         """
-        for number in expiries:
-            expiry = self._universe.expiries[number]
-            if not self._by_parity(
-                number, expiry, latest=latest, mid=mid, half_spread=half_spread, now_ns=now_ns
-            ):
-                self._by_listed_price(number, expiry, latest=latest, now_ns=now_ns)
+        if not len(expiries):
+            return
+        by_parity = self._by_parity(
+            expiries, latest=latest, mid=mid, half_spread=half_spread, now_ns=now_ns
+        )
+        for number, reading in zip(expiries.tolist(), by_parity, strict=True):
+            self._take(
+                number,
+                reading
+                or self._by_future(number, latest, now_ns)
+                or self._by_spot(number, latest, now_ns),
+                now_ns,
+            )
 
     def current(self, now_ns: int) -> NDArray[np.float64]:
         """Return the forwards that may still be used at an instant; NaN for none.
@@ -118,81 +137,119 @@ class Forwards:
         doubt: NDArray[np.float64] = scatter + DOUBT_SIGMAS * wandering
         return doubt
 
+    def _take(self, number: int, reading: _Reading | None, now_ns: int) -> None:
+        if reading is None:
+            # The last value stays for a while, ever older, and its age says so.
+            if self.as_of_ns[number] >= now_ns - self._forward_age_ns_max:
+                return
+            reading = _Reading(ForwardSource.NONE, math.nan, 0)
+        self.source[number], self.value[number], self.as_of_ns[number], _ = reading
+        self.dispersion[number] = reading.dispersion
+
     def _by_parity(
         self,
-        number: int,
-        expiry: Expiry,
+        expiries: NDArray[np.intp],
         *,
         latest: Ticks,
         mid: NDArray[np.float64],
         half_spread: NDArray[np.float64],
         now_ns: int,
-    ) -> bool:
+    ) -> list[_Reading | None]:
+        guess = np.array([self._guess(number, latest) for number in expiries.tolist()])
+        strike, calls, puts = self._near(expiries, guess)
         received = latest.received_at_ns
-        calls, puts = expiry.call_row, expiry.put_row
         # The older leg decides: a fresh call against a put of a minute ago is no parity.
         quoted_ns = np.minimum(received[calls], received[puts])
         is_usable = (calls != ABSENT) & (puts != ABSENT)
         is_usable &= quoted_ns >= now_ns - self._quote_age_ns_max
-        years = years_to_expiry(now_ns, expiry.instant_ns)
-        guess = self._guess(number, expiry, latest)
         # An old pair states the forward of then: what the forward may have moved since is as good
         # as a wider spread, so that fresh pairs outvote old ones without a hard limit.
         age_s = np.maximum(now_ns - quoted_ns, 0) / NS_PER_S
-        drift = DRIFT_PER_SQRT_S * expiry.strike * np.sqrt(age_s)
-        found = parity_forward(
-            expiry.strike,
+        drift = DRIFT_PER_SQRT_S * strike * np.sqrt(age_s)
+        found = parity_forwards(
+            strike,
             np.where(is_usable, mid[calls], np.nan),
             mid[puts],
             half_spread[calls] + half_spread[puts] + drift,
             guess=guess,
-            discount=math.exp(-self._rate * years),
+            discount=np.exp(-self._rate * years_to_expiry(now_ns, self._instant_ns[expiries])),
         )
-        if found.strikes_used < PARITY_STRIKES_MIN:
-            return False
-        self._set(
-            number, found.forward, ForwardSource.PARITY, as_of_ns=int(quoted_ns[found.pair_index])
-        )
-        self.dispersion[number] = found.dispersion
-        return True
+        as_of_ns = quoted_ns[np.arange(len(expiries)), found.pair_index]
+        return [
+            _Reading(ForwardSource.PARITY, *values) if used >= PARITY_STRIKES_MIN else None
+            for used, *values in zip(
+                found.strikes_used.tolist(),
+                found.forward.tolist(),
+                as_of_ns.tolist(),
+                found.dispersion.tolist(),
+                strict=True,
+            )
+        ]
 
-    def _guess(self, number: int, expiry: Expiry, latest: Ticks) -> float:
+    def _near(
+        self, expiries: NDArray[np.intp], guess: NDArray[np.float64]
+    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
+        """Return strikes and rows of the chains, the part round the money of long ones."""
+        strikes = self._strike.shape[1]
+        strike = self._strike[expiries]
+        if strikes <= STRIKES_LOOKED_AT or np.isnan(guess).any():
+            return strike, self._call[expiries], self._put[expiries]
+        below = np.count_nonzero(strike < guess[:, None], axis=1)
+        listed = np.count_nonzero(strike < np.inf, axis=1)
+        first = np.minimum(below - STRIKES_LOOKED_AT // 2, listed - STRIKES_LOOKED_AT)
+        place = np.maximum(first, 0)[:, None] + np.arange(STRIKES_LOOKED_AT)
+        return (
+            np.take_along_axis(strike, place, axis=1),
+            self._call[expiries[:, None], place],
+            self._put[expiries[:, None], place],
+        )
+
+    def _guess(self, number: int, latest: Ticks) -> float:
         """Return where the money is: the last forward, else the future, else spot."""
         if not math.isnan(self.value[number]):
             return float(self.value[number])
+        expiry = self._universe.expiries[number]
         for row in (expiry.future_row, self._universe.spot_row[expiry.book]):
             if row != ABSENT and latest.ltp[row] > 0.0:
                 return float(latest.ltp[row])
         return math.nan
 
-    def _by_listed_price(self, number: int, expiry: Expiry, *, latest: Ticks, now_ns: int) -> None:
-        """Fall back to the future's price, then to spot with carry, then to nothing."""
-        self.dispersion[number] = np.nan
+    def _by_future(self, number: int, latest: Ticks, now_ns: int) -> _Reading | None:
+        future = self._universe.expiries[number].future_row
         oldest_ns = now_ns - self._quote_age_ns_max
-        future = expiry.future_row
-        if future != ABSENT and _heard_ns(latest, future) >= oldest_ns:
-            price, as_of_ns = _future_price(latest, future)
-            if price > 0.0 and as_of_ns >= oldest_ns:
-                self._set(number, price, ForwardSource.FUTURE, as_of_ns=as_of_ns)
-                return
-        spot = self._universe.spot_row[expiry.book]
-        if spot != ABSENT and _heard_ns(latest, spot) >= oldest_ns and latest.ltp[spot] > 0.0:
-            years = years_to_expiry(now_ns, expiry.instant_ns)
-            self._set(
-                number,
-                carry_forward(float(latest.ltp[spot]), self._rate, years),
-                ForwardSource.SPOT_CARRY,
-                as_of_ns=int(latest.received_at_ns[spot]),
-            )
-            return
-        # The last value stays for a while, ever older, and its age says so.
-        if self.as_of_ns[number] < now_ns - self._forward_age_ns_max:
-            self._set(number, math.nan, ForwardSource.NONE, as_of_ns=0)
+        if future == ABSENT or _heard_ns(latest, future) < oldest_ns:
+            return None
+        price, as_of_ns = _future_price(latest, future)
+        if not (price > 0.0 and as_of_ns >= oldest_ns):
+            return None
+        return _Reading(ForwardSource.FUTURE, price, as_of_ns)
 
-    def _set(self, number: int, value: float, source: ForwardSource, *, as_of_ns: int) -> None:
-        self.value[number] = value
-        self.source[number] = source
-        self.as_of_ns[number] = as_of_ns
+    def _by_spot(self, number: int, latest: Ticks, now_ns: int) -> _Reading | None:
+        expiry = self._universe.expiries[number]
+        spot = self._universe.spot_row[expiry.book]
+        if spot == ABSENT or _heard_ns(latest, spot) < now_ns - self._quote_age_ns_max:
+            return None
+        years = years_to_expiry(now_ns, expiry.instant_ns)
+        value = carry_forward(float(latest.ltp[spot]), self._rate, years)
+        if math.isnan(value):
+            return None
+        return _Reading(ForwardSource.SPOT_CARRY, value, int(latest.received_at_ns[spot]))
+
+
+def _chains(
+    universe: Universe,
+) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
+    """Return strikes, call rows and put rows, shape ``(expiries, longest)``, strikes ascending.
+
+    Shorter chains are filled up with infinite strikes that have neither leg.
+    """
+    longest = max((len(one.strike) for one in universe.expiries), default=0)
+    shape = (len(universe.expiries), longest)
+    strike, call, put = np.full(shape, np.inf), np.full(shape, ABSENT), np.full(shape, ABSENT)
+    for number, one in enumerate(universe.expiries):
+        part = number, slice(len(one.strike))
+        strike[part], call[part], put[part] = one.strike, one.call_row, one.put_row
+    return strike, call, put
 
 
 def _heard_ns(latest: Ticks, row: int) -> int:

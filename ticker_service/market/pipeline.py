@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from ticker_service.config import EngineConfig
     from ticker_service.domain.universe import Universe
     from ticker_service.market.batch import Batch
+    from ticker_service.market.price import Priced
     from ticker_service.ports import Frame, TickPublisher
     from ticker_service.runtime.surroundings import Surroundings
     from ticker_service.runtime.telemetry import Telemetry
@@ -91,16 +92,21 @@ class TickPath:
             return
         now_ns = self._clock.now_ns()
         self.last_tick_ns = int(accepted.ticks.received_at_ns[-1])
-        self.latest.merge(accepted.rows, accepted.ticks)
-        batches = batch.by_book(
+        arrived = batch.by_book(
             accepted.rows,
             accepted.ticks,
             self.universe,
             conflate=self._is_late(frames[0].received_at_ns, now_ns),
         )
-        for one in batches:
-            self.pricer.update(one.rows, one.ticks, now_ns=now_ns)
-        messages = [self._message(one, now_ns=now_ns) for one in batches]
+        self.latest.merge(arrived.terms.rows, arrived.ticks)
+        self.pricer.update(arrived, now_ns=now_ns)
+        priced = self.pricer.columns(arrived.terms, now_ns=now_ns)
+        self._published_forward[arrived.terms.rows] = priced.forward
+        if not arrived.is_newest.all():
+            # What is priced is the newest tick of an instrument; an earlier one in the same batch
+            # has a last trade and a quote of its own, and nothing of the other's price.
+            priced = replace(priced, is_option=priced.is_option & arrived.is_newest)
+        messages = [self._message(one, priced, now_ns=now_ns) for one in arrived.batches]
         await self._send(Outgoing(messages=messages))
         self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
 
@@ -110,19 +116,26 @@ class TickPath:
         A forward that came or went in the meantime has moved, too.
         """
         now_ns = self._clock.now_ns()
-        forward = self.pricer.forwards.current(now_ns)
+        seen = self.latest.seen()
+        rows = seen.terms.rows
+        now = self.pricer.forwards.current(now_ns)[seen.terms.expiry]
+        before = self._published_forward[rows]
+        has_moved = np.abs(now - before) >= seen.terms.price_step
+        has_moved |= np.isnan(now) != np.isnan(before)
+        has_moved &= seen.terms.is_option
         messages = []
-        for book in range(len(self.universe.books)):
-            rows = self.latest.rows_seen(book)
-            rows = rows[self.universe.is_option[rows]]
-            now, before = forward[self.universe.expiry[rows]], self._published_forward[rows]
-            has_moved = np.abs(now - before) >= self.universe.price_step[rows]
-            rows = rows[has_moved | (np.isnan(now) != np.isnan(before))]
-            if len(rows):
+        priced = self.pricer.columns(seen.terms, now_ns=now_ns)
+        for book, part in enumerate(seen.parts):
+            places = part.start + np.flatnonzero(has_moved[part])
+            if len(places):
+                self._published_forward[rows[places]] = now[places]
                 repriced = batch.Batch(
-                    book=book, rows=rows, ticks=self.latest.ticks.take(rows), is_repriced=True
+                    book=book,
+                    part=slice(0, len(places)),
+                    ticks=self.latest.ticks.take(rows[places]),
+                    is_repriced=True,
                 )
-                messages.append(self._message(repriced, now_ns=now_ns))
+                messages.append(self._message(repriced, priced.take(places), now_ns=now_ns))
         if messages:
             await self._send(Outgoing(messages=messages))
 
@@ -141,11 +154,13 @@ class TickPath:
     async def snapshot(self) -> None:
         """Set every book's snapshot key, true for the book's present ``seq``."""
         now_ns = self._clock.now_ns()
-        snapshots = []
-        for book in range(len(self.universe.books)):
-            rows = self.latest.rows_seen(book)
-            ticks, priced = self.latest.ticks.take(rows), self.pricer.columns(rows, now_ns=now_ns)
-            snapshots.append(self.announcer.snapshot(book, ticks, priced, now_ns=now_ns))
+        seen = self.latest.seen()
+        ticks = self.latest.ticks.take(seen.terms.rows)
+        priced = self.pricer.columns(seen.terms, now_ns=now_ns)
+        snapshots = [
+            self.announcer.snapshot(book, ticks.part(part), priced.part(part), now_ns=now_ns)
+            for book, part in enumerate(seen.parts)
+        ]
         await self._send(Outgoing(values=snapshots))
 
     async def instruments(self) -> None:
@@ -193,21 +208,12 @@ class TickPath:
             self._metrics.gaps.labels(reason).inc()
         await self._send(Outgoing(messages=messages))
 
-    def _message(self, one: Batch, *, now_ns: int) -> tuple[str, bytes]:
-        priced = self.pricer.columns(one.rows, now_ns=now_ns)
-        newest = batch.newest_per_row(one.rows)
-        if len(newest) < len(one.rows):
-            # What is priced is the newest tick of an instrument; an earlier one in the same batch
-            # has a last trade and a quote of its own, and nothing of the other's price.
-            is_newest = np.zeros(len(one.rows), np.bool_)
-            is_newest[newest] = True
-            priced = replace(priced, is_option=priced.is_option & is_newest)
-        self._published_forward[one.rows] = priced.forward
+    def _message(self, one: Batch, priced: Priced, *, now_ns: int) -> tuple[str, bytes]:
         rows_out = self._metrics.repriced if one.is_repriced else self._metrics.published
-        rows_out.labels(self.universe.books[one.book]).inc(len(one.rows))
+        rows_out.labels(self.universe.books[one.book]).inc(len(one.ticks))
         self._metrics.conflated.inc(one.conflated)
         self._metrics.batches.inc()
-        return self.announcer.batch(one, priced, now_ns=now_ns)
+        return self.announcer.batch(one, priced.part(one.part), now_ns=now_ns)
 
     async def _send(self, outgoing: Outgoing) -> None:
         """Send until confirmed: a message keeps its ``seq``, so repeating it is harmless.

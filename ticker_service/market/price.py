@@ -10,7 +10,7 @@ now (DESIGN D8). What cannot be solved is NaN with a status, never a zero.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from enum import IntEnum
 from typing import TYPE_CHECKING, Final
 
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from ticker_service.config import PricingConfig
     from ticker_service.domain.tick import Ticks
-    from ticker_service.domain.universe import Universe
+    from ticker_service.domain.universe import Terms, Universe
+    from ticker_service.market.batch import Arrived
     from ticker_service.market.latest import LatestTable
 
 
@@ -42,7 +43,8 @@ class Leg(IntEnum):
 
 
 _VALUED: Final = (PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE)
-"""Statuses that keep their values."""
+_IS_VALUED: Final = np.isin(np.arange(len(PriceStatus)), _VALUED)
+"""Whether a status keeps its values, by code."""
 _DELTA, _GAMMA, _THETA, _VEGA, _RHO = range(1, 6)
 """Rows of the kernel's output."""
 
@@ -69,6 +71,17 @@ class Priced:
     forward_age_ms: NDArray[np.float64]
     iv_status: NDArray[np.uint8]
     iv_leg: NDArray[np.uint8]
+
+    def part(self, rows: slice) -> Priced:
+        """Return consecutive rows as views."""
+        return Priced(**{name: getattr(self, name)[rows] for name in _PRICED_COLUMNS})
+
+    def take(self, rows: NDArray[np.intp]) -> Priced:
+        """Return the chosen rows as new columns, in the order of ``rows``."""
+        return Priced(**{name: getattr(self, name)[rows] for name in _PRICED_COLUMNS})
+
+
+_PRICED_COLUMNS: Final = tuple(field.name for field in fields(Priced))
 
 
 class Pricer:
@@ -98,114 +111,115 @@ class Pricer:
         self._price_source = np.full(rows, PriceSource.NONE, np.uint8)
         self._volatility = np.full(rows, np.nan)
         self._status = np.full(rows, PriceStatus.NO_PRICE, np.uint8)
-        self._expiries_of_book = [
-            [number for number, expiry in enumerate(universe.expiries) if expiry.book == book]
-            for book in range(len(universe.books))
-        ]
+        self._book_of_expiry = np.array([one.book for one in universe.expiries], np.intp)
 
-    def update(self, rows: NDArray[np.intp], ticks: Ticks, *, now_ns: int) -> None:
-        """Take new ticks of one book: quotes, then forwards, then each quote's own volatility.
+    def update(self, arrived: Arrived, *, now_ns: int) -> None:
+        """Take the ticks of a flush: quotes, then forwards, then each quote's own volatility.
+
+        All books are solved in one call, because the kernel's cost hardly depends on the rows.
 
         Args:
-            rows: Universe rows of the ticks; the latest table holds them already.
-            ticks: The ticks; where a row occurs twice the later one stays.
+            arrived: The ticks of all books; the latest table holds them already.
             now_ns: The instant of this flush, ns since the Unix epoch.
         """
-        universe = self._universe
-        is_option = universe.is_option[rows]
-        options = rows[is_option]
-        if len(options):
-            of_options = ticks.take(is_option)
-            # Full packets bear a stamp, by which their age is known; the lesser ones do not.
-            self._is_kept[options] = self._awaits_news[options] & (of_options.mode < Mode.FULL)
-            self._awaits_news[options] = False
-            self._take_quotes(options, of_options)
-        expiries = (
-            np.unique(universe.expiry[options]).tolist()
-            if is_option.all()
-            else self._expiries_of_book[universe.book[rows[0]]]
-        )
+        terms = arrived.terms
+        self._hear(terms.rows, arrived.ticks)
+        self._take_quotes(terms.rows, arrived.ticks)
         had_none = np.isnan(self.forwards.value)
         self.forwards.update(
-            expiries,
+            self._touched(terms),
             latest=self._latest.ticks,
             mid=self._mid,
             half_spread=self._half_spread,
             now_ns=now_ns,
         )
-        if len(options):
-            self._solve(np.unique(options))
-        appeared = had_none & ~np.isnan(self.forwards.value)
-        if appeared.any():
-            self._solve_latecomers(np.flatnonzero(appeared), now_ns)
+        is_solved = terms.is_option & arrived.is_newest
+        late = self._latecomers(had_none & ~np.isnan(self.forwards.value), now_ns)
+        if is_solved.all() and not len(late):
+            self._solve(terms)
+        elif is_solved.any() or len(late):
+            self._solve(self._universe.terms(np.concatenate([terms.rows[is_solved], late])))
 
-    def _take_quotes(self, options: NDArray[np.intp], ticks: Ticks) -> None:
+    def _touched(self, terms: Terms) -> NDArray[np.intp]:
+        """Return the expiries whose options, or whose future or spot, have ticked."""
+        is_touched = np.zeros(len(self._universe.expiries), np.bool_)
+        is_touched[terms.expiry[terms.is_option]] = True
+        if not terms.is_option.all():
+            ticked = np.zeros(len(self._universe.books), np.bool_)
+            ticked[terms.book[~terms.is_option]] = True
+            is_touched |= ticked[self._book_of_expiry]
+        return np.flatnonzero(is_touched)
+
+    def _hear(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
+        # Full packets bear a stamp, by which their age is known; the lesser ones do not.
+        self._is_kept[rows] = self._awaits_news[rows] & (ticks.mode < Mode.FULL)
+        self._awaits_news[rows] = False
+
+    def _take_quotes(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
+        """Choose a price for each row; what is not an option gets one that nobody looks at."""
         chosen = quotes.choose(
             ticks,
-            self._universe.price_step[options],
+            self._universe.price_step[rows],
             trade_age_ns_max=self._config.trade_age_ms_max * NS_PER_MS,
         )
         # Between `subscribe` and `mode` Kite sends packets of its own default mode; without depth
         # they say less than what is about to come, and would be priced on an old trade.
         is_lesser = ticks.mode < self._mode
         # What Kite kept from earlier has no stamp in the lesser modes: doubt it until news comes.
-        is_kept = self._is_kept[options] & (chosen.status == PriceStatus.OK)
-        self._mid[options] = np.where(is_lesser | is_kept, np.nan, chosen.mid)
-        self._half_spread[options] = chosen.half_spread
-        self._price[options] = np.where(is_lesser, np.nan, chosen.price)
-        self._price_source[options] = np.where(is_lesser, PriceSource.NONE, chosen.source)
+        is_kept = self._is_kept[rows] & (chosen.status == PriceStatus.OK)
+        self._mid[rows] = np.where(is_lesser | is_kept, np.nan, chosen.mid)
+        self._half_spread[rows] = chosen.half_spread
+        self._price[rows] = np.where(is_lesser, np.nan, chosen.price)
+        self._price_source[rows] = np.where(is_lesser, PriceSource.NONE, chosen.source)
         status = np.where(is_kept, PriceStatus.STALE, chosen.status)
-        self._status[options] = np.where(is_lesser, PriceStatus.NO_PRICE, status)
+        self._status[rows] = np.where(is_lesser, PriceStatus.NO_PRICE, status)
 
-    def _solve_latecomers(self, expiries: NDArray[np.intp], now_ns: int) -> None:
-        """Solve what ticked while its expiry had no forward; it may not tick again for long."""
+    def _latecomers(self, appeared: NDArray[np.bool_], now_ns: int) -> NDArray[np.intp]:
+        """Return what ticked before its expiry had a forward; it may not tick again for long."""
+        if not appeared.any():
+            return np.empty(0, np.intp)
         universe, latest = self._universe, self._latest.ticks
-        waits = (self._status == PriceStatus.NO_FORWARD) & np.isin(universe.expiry, expiries)
+        waits = (self._status == PriceStatus.NO_FORWARD) & universe.is_option
+        waits &= appeared[universe.expiry]
         options = np.flatnonzero(waits)
-        if not len(options):
-            return
         self._take_quotes(options, latest.take(options))
         # The forward is of now; a quote of long ago cannot be solved against it and called OK.
         oldest_ns = now_ns - self._config.quote_age_ms_max * NS_PER_MS
         is_old = latest.received_at_ns[options] < oldest_ns
         is_old &= self._status[options] == PriceStatus.OK
         self._status[options[is_old]] = PriceStatus.STALE
-        self._solve(options)
+        return options
 
-    def _solve(self, options: NDArray[np.intp]) -> None:
+    def _solve(self, options: Terms) -> None:
         """Solve each option's own price at its own instant against the forward just found."""
-        universe = self._universe
-        expiry = universe.expiry[options]
+        rows, expiry = options.rows, options.expiry
         forward = self.forwards.value[expiry]
-        received = self._latest.ticks.received_at_ns[options]
-        years = years_to_expiry(received, universe.expiry_ns[options])
+        received = self._latest.ticks.received_at_ns[rows]
         solution, solved = self._kernel.solve(
-            self._price[options],
+            self._price[rows],
             forward,
-            universe.strike[options],
-            years,
+            options.strike,
+            years_to_expiry(received, options.expiry_ns),
             self._config.rate,
-            universe.is_call[options],
+            options.is_call,
         )
-        quoted = self._status[options]
+        quoted = self._status[rows]
         has_price = (quoted == PriceStatus.OK) | (quoted == PriceStatus.STALE)
         status = np.where(has_price & (solved != PriceStatus.OK), solved, quoted)
         status[has_price & np.isnan(forward)] = PriceStatus.NO_FORWARD
         is_vague = self._is_vague(options, solution, self.forwards.doubt(expiry, received))
         is_vague |= self.forwards.source[expiry] == ForwardSource.SPOT_CARRY
         status[(status == PriceStatus.OK) & is_vague] = PriceStatus.UNRELIABLE
-        self._volatility[options] = solution[0]
-        self._status[options] = status
+        self._volatility[rows] = solution[0]
+        self._status[rows] = status
 
+    @staticmethod
     def _is_vague(
-        self,
-        options: NDArray[np.intp],
-        solution: NDArray[np.float64],
-        forward_doubt: NDArray[np.float64],
+        options: Terms, solution: NDArray[np.float64], forward_doubt: NDArray[np.float64]
     ) -> NDArray[np.bool_]:
         """Return where a price step, or the doubt in the forward, is worth a volatility point."""
         vega = solution[_VEGA]
-        by_step = vega < self._universe.price_step[options]
+        by_step = vega < options.price_step
         by_forward = np.abs(solution[_DELTA]) * forward_doubt > vega
         is_vague: NDArray[np.bool_] = by_step | by_forward
         return is_vague
@@ -224,43 +238,39 @@ class Pricer:
         self._status[rows[self._status[rows] == PriceStatus.OK]] = PriceStatus.STALE
         self._awaits_news[rows] = True
 
-    def columns(self, rows: NDArray[np.intp], *, now_ns: int) -> Priced:
+    def columns(self, terms: Terms, *, now_ns: int) -> Priced:
         """Return what goes out for the given rows at the forwards of now.
 
         Args:
-            rows: Universe rows, options or not, shape ``(n,)``.
+            terms: Universe rows, options or not, with their static columns; any number of books.
             now_ns: The instant the Greeks are for, ns since the Unix epoch.
         """
-        universe, forwards = self._universe, self.forwards
-        is_option = universe.is_option[rows]
-        # A row without an expiry borrows the first one's forward; ``is_option`` masks the result.
-        expiry = np.where(is_option, universe.expiry[rows], 0)
-        if not len(universe.expiries):
-            return _not_options(len(rows))
-        forward = forwards.current(now_ns)[expiry]
-        has_forward = ~np.isnan(forward)
-        strike, is_call = universe.strike[rows], universe.is_call[rows]
-        leg = self._leg(rows, forward, now_ns)
-        status = self._status[leg]
-        is_valued = np.isin(status, _VALUED)
+        if not len(self._universe.expiries):
+            return _not_options(len(terms))
+        rows, expiry, forwards = terms.rows, terms.expiry, self.forwards
+        now = forwards.current(now_ns)
+        source = np.where(np.isnan(now), ForwardSource.NONE, forwards.source).astype(np.uint8)
+        age_ms = np.where(np.isnan(now), np.nan, (now_ns - forwards.as_of_ns) / NS_PER_MS)
+        forward = now[expiry]
+        leg = self._leg(terms, forward, now_ns)
+        volatility, status = self._volatility[leg], self._status[leg]
+        is_valued = _IS_VALUED[status]
         # What was solved against a forward that has been lost since has no Greeks of now.
-        status[is_valued & ~has_forward] = PriceStatus.NO_FORWARD
-        is_valued &= has_forward
-        years = years_to_expiry(now_ns, universe.expiry_ns[rows])
+        status[is_valued & np.isnan(forward)] = PriceStatus.NO_FORWARD
+        years = years_to_expiry(now_ns, terms.expiry_ns)
+        status[terms.is_option & (years <= 0.0)] = PriceStatus.EXPIRED
+        volatility[~_IS_VALUED[status]] = np.nan  # and with it all Greeks
         greeks = self._kernel.evaluate(
-            self._volatility[leg], forward, strike, years, self._config.rate, is_call
+            volatility, forward, terms.strike, years, self._config.rate, terms.is_call
         )
-        is_expired = is_option & (years <= 0.0)
-        status[is_expired] = PriceStatus.EXPIRED
-        greeks[:, ~is_valued | is_expired] = np.nan
-        status[(status == PriceStatus.OK) & self._is_old_trade(leg, now_ns)] = PriceStatus.STALE
+        is_ok = status == PriceStatus.OK
         # No fixed rate is the market's carry: greeks.md §4.2 found it off by volatility points.
-        is_doubtful = greeks[_VEGA] < universe.price_step[rows]
-        is_doubtful |= forwards.source[expiry] == ForwardSource.SPOT_CARRY
-        status[(status == PriceStatus.OK) & is_doubtful] = PriceStatus.UNRELIABLE
-        volatility = np.where(is_valued & ~is_expired, self._volatility[leg], np.nan)
+        is_doubtful = greeks[_VEGA] < terms.price_step
+        is_doubtful |= (source == ForwardSource.SPOT_CARRY)[expiry]
+        status[is_ok & is_doubtful] = PriceStatus.UNRELIABLE
+        status[is_ok & self._is_old_trade(leg, now_ns)] = PriceStatus.STALE
         return Priced(
-            is_option=is_option,
+            is_option=terms.is_option,
             implied_volatility=volatility,
             delta=greeks[_DELTA],
             gamma=greeks[_GAMMA],
@@ -270,12 +280,8 @@ class Pricer:
             price_used=self._price[rows],
             price_source=self._price_source[rows],
             forward=forward,
-            forward_source=np.where(
-                has_forward, forwards.source[expiry], ForwardSource.NONE
-            ).astype(np.uint8),
-            forward_age_ms=np.where(
-                has_forward, (now_ns - forwards.as_of_ns[expiry]) / NS_PER_MS, np.nan
-            ),
+            forward_source=source[expiry],
+            forward_age_ms=age_ms[expiry],
             iv_status=status,
             iv_leg=np.where(leg == rows, Leg.OWN, Leg.OTHER).astype(np.uint8),
         )
@@ -288,25 +294,20 @@ class Pricer:
         is_old &= self._price_source[rows] == PriceSource.LTP
         return is_old
 
-    def _leg(
-        self, rows: NDArray[np.intp], forward: NDArray[np.float64], now_ns: int
-    ) -> NDArray[np.intp]:
+    def _leg(self, terms: Terms, forward: NDArray[np.float64], now_ns: int) -> NDArray[np.intp]:
         """Return the row whose volatility each row takes: the out-of-the-money leg if it can say.
 
         When that leg has no volatility, or none recent, the row speaks for itself.
         """
-        universe = self._universe
-        strike, is_call = universe.strike[rows], universe.is_call[rows]
-        is_in_the_money = np.where(is_call, strike < forward, strike > forward)
-        other = universe.other_leg[rows]
-        received = self._latest.ticks.received_at_ns
+        is_in_the_money = np.where(terms.is_call, terms.strike < forward, terms.strike > forward)
+        other = terms.other_leg
         oldest_ns = now_ns - self._config.leg_age_ms_max * NS_PER_MS
         other_serves = (
             (other != ABSENT)
-            & np.isin(self._status[other], _VALUED)
-            & (received[other] >= oldest_ns)
+            & _IS_VALUED[self._status[other]]
+            & (self._latest.ticks.received_at_ns[other] >= oldest_ns)
         )
-        return np.where(is_in_the_money & other_serves, other, rows)
+        return np.where(is_in_the_money & other_serves, other, terms.rows)
 
 
 def _not_options(rows: int) -> Priced:

@@ -78,11 +78,11 @@ class Announcer:
     def batch(self, batch: Batch, priced: Priced, *, now_ns: int) -> tuple[str, bytes]:
         """Return the channel and the message of one batch; consumes a ``seq``."""
         counters = self._counters[batch.book]
-        counters.published += 0 if batch.is_repriced else len(batch.rows)
+        counters.published += 0 if batch.is_repriced else len(batch.ticks)
         counters.conflated += batch.conflated
         columns = self._columns(batch.ticks, priced, is_repriced=batch.is_repriced)
         return self._numbered(
-            batch.book, "batch", now_ns, {"n": len(batch.rows), "columns": columns}
+            batch.book, "batch", now_ns, {"n": len(batch.ticks), "columns": columns}
         )
 
     def gap(

@@ -11,7 +11,13 @@ The steps of a solution, in order (``kernel.py`` calls them, ``docs/pricing.md``
 ``evaluation`` goes the other way, from volatility to price; ``forward`` finds what to price on.
 """
 
-from ticker_service.pricing.forward import ParityForward, carry_forward, parity_forward
+from ticker_service.pricing.forward import (
+    ParityForward,
+    ParityForwards,
+    carry_forward,
+    parity_forward,
+    parity_forwards,
+)
 from ticker_service.pricing.kernel import EVALUATE_ROWS, SOLVE_ROWS, PricingKernel
 from ticker_service.pricing.spot import spot_greeks
 from ticker_service.pricing.status import STATUS_WIRE_NAMES, PriceStatus
@@ -21,9 +27,11 @@ __all__ = [
     "SOLVE_ROWS",
     "STATUS_WIRE_NAMES",
     "ParityForward",
+    "ParityForwards",
     "PriceStatus",
     "PricingKernel",
     "carry_forward",
     "parity_forward",
+    "parity_forwards",
     "spot_greeks",
 ]

@@ -15,7 +15,7 @@ from ticker_service.market.latest import LatestTable
 
 if TYPE_CHECKING:
     from ticker_service.domain.universe import Universe
-    from ticker_service.market.batch import Batch
+    from ticker_service.market.batch import Arrived, Batch
 
 ROWS = [*nifty([24_000.0], EXPIRIES[:1]), index(5, "NIFTY BANK")]
 ROWS += chain(500, "BANKNIFTY", EXPIRIES[0], [52_000.0])
@@ -27,10 +27,14 @@ def chosen() -> Universe:
     return CHOSEN
 
 
-def split(rows: list[int], *, conflate: bool) -> list[Batch]:
-    """Split ticks whose price is their place in the order of arrival."""
+def arrive(rows: list[int], *, conflate: bool) -> Arrived:
+    """Group ticks whose price is their place in the order of arrival."""
     ticks = ticks_of(CHOSEN, rows, ltp=np.arange(len(rows), dtype=float))
     return batch.by_book(np.array(rows, np.intp), ticks, CHOSEN, conflate=conflate)
+
+
+def split(rows: list[int], *, conflate: bool) -> list[Batch]:
+    return arrive(rows, conflate=conflate).batches
 
 
 def test_every_book_gets_its_own_rows_in_order_of_arrival() -> None:
@@ -52,8 +56,9 @@ def test_repeated_ticks_of_an_instrument_all_stay_when_there_is_time() -> None:
 
 def test_conflation_keeps_the_newest_tick_of_each_instrument() -> None:
     first, second = np.flatnonzero(CHOSEN.book == 1)[:2].tolist()
-    (one,) = split([first, second, first, second, first], conflate=True)
-    assert one.rows.tolist() == [second, first]
+    arrived = arrive([first, second, first, second, first], conflate=True)
+    (one,) = arrived.batches
+    assert arrived.terms.rows.tolist() == [second, first]
     assert (one.ticks.ltp.tolist(), one.conflated) == ([3.0, 4.0], 3)
 
 
@@ -69,17 +74,28 @@ def test_no_tick_is_lost_or_made_up_by_splitting(rows: list[int]) -> None:
 
 @given(some_rows)
 def test_conflation_leaves_one_row_per_instrument_and_counts_the_rest(rows: list[int]) -> None:
-    batches = split(rows, conflate=True)
+    arrived = arrive(rows, conflate=True)
     newest = {row: place for place, row in enumerate(rows)}
-    kept = {int(r): p for one in batches for r, p in zip(one.rows, one.ticks.ltp, strict=True)}
-    assert kept == newest
-    assert sum(one.conflated for one in batches) == len(rows) - len(newest)
+    assert dict(zip(arrived.terms.rows, arrived.ticks.ltp, strict=True)) == newest
+    assert sum(one.conflated for one in arrived.batches) == len(rows) - len(newest)
 
 
 def test_rows_of_a_batch_belong_to_the_ticks_beside_them() -> None:
-    for one in split(list(range(len(CHOSEN))), conflate=True):
-        tokens = CHOSEN.instrument_token[one.rows]
-        assert one.ticks.instrument_token.tolist() == tokens.tolist()
+    arrived = arrive(list(range(len(CHOSEN)))[::-1], conflate=True)
+    for one in arrived.batches:
+        rows = arrived.terms.rows[one.part]
+        assert one.ticks.instrument_token.tolist() == CHOSEN.instrument_token[rows].tolist()
+        assert set(CHOSEN.book[rows].tolist()) == {one.book}
+
+
+@given(some_rows)
+def test_the_newest_row_of_each_instrument_is_marked(rows: list[int]) -> None:
+    arrived = arrive(rows, conflate=False)
+    newest = {row: place for place, row in enumerate(rows)}
+    marked = zip(
+        arrived.terms.rows[arrived.is_newest], arrived.ticks.ltp[arrived.is_newest], strict=True
+    )
+    assert dict(marked) == newest
 
 
 @given(some_rows)
@@ -97,7 +113,19 @@ def test_only_rows_that_had_a_tick_have_been_seen(chosen: Universe) -> None:
     latest = LatestTable(chosen)
     rows = np.flatnonzero(chosen.book == 1)[1:]
     latest.merge(rows, ticks_of(chosen, rows.tolist(), ltp=5.0))
-    assert (latest.rows_seen(0).tolist(), latest.rows_seen(1).tolist()) == ([], rows.tolist())
+    assert latest.seen().terms.rows.tolist() == rows.tolist()
+    assert [len(rows[part]) for part in latest.seen().parts] == [0, len(rows)]
+
+
+def test_what_has_been_seen_is_kept_until_something_new_is(chosen: Universe) -> None:
+    latest = LatestTable(chosen)
+    latest.merge(np.array([0]), ticks_of(chosen, [0], ltp=5.0))
+    first = latest.seen()
+    latest.merge(np.array([0]), ticks_of(chosen, [0], ltp=6.0))
+    second = latest.seen()
+    latest.merge(np.array([1]), ticks_of(chosen, [1], ltp=6.0))
+    assert first is second
+    assert latest.seen().terms.rows.tolist() == [0, 1]
 
 
 def test_a_packet_replaces_the_whole_row_and_not_just_what_it_carries(chosen: Universe) -> None:
@@ -115,5 +143,5 @@ def test_a_forgotten_row_keeps_its_token_and_nothing_else(chosen: Universe) -> N
     latest.forget(rows[:1])
     assert latest.ticks.instrument_token[0] == chosen.instrument_token[0]
     assert np.isnan(latest.ticks.ltp[0])
-    assert 0 not in latest.rows_seen(int(chosen.book[0]))
+    assert 0 not in latest.seen().terms.rows
     assert (latest.ticks.ltp[1:] == 5.0).all()

@@ -79,7 +79,7 @@ class Quoted:
 
     def find(self, expiry: int = NOVEMBER) -> tuple[float, ForwardSource]:
         self.forwards.update(
-            [expiry],
+            np.array([expiry]),
             latest=self.latest,
             mid=self.mid,
             half_spread=self.half_spread,

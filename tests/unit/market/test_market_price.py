@@ -11,7 +11,9 @@ from small_exchange import (
     EXPIRIES,
     NOW_NS,
     Row,
+    chain,
     choose,
+    index,
     nifty,
     nifty_universe,
     option_row,
@@ -23,6 +25,7 @@ from small_exchange import (
 from ticker_service.config import PricingConfig
 from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Mode
+from ticker_service.market import batch
 from ticker_service.market.forwards import ForwardSource
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Leg, Priced, Pricer
@@ -40,6 +43,8 @@ VOLATILITY = 0.14
 SECOND_NS = 10**9
 VALUES = ("implied_volatility", "delta", "gamma", "theta", "vega", "rho")
 NEAR, NEXT, FAR = 0, 1, 2
+BANK_FORWARD = 52_010.0
+BANK_STRIKES = tuple(range(51_000, 53_001, 100))
 
 
 def smile(strike: np.ndarray) -> np.ndarray:
@@ -59,14 +64,17 @@ class Desk:
         self.kernel = PricingKernel(len(self.chosen))
 
     def truth(
-        self, rows: Sequence[int], forward: float = FORWARD, volatility: np.ndarray | None = None
+        self,
+        rows: Sequence[int],
+        forward: float | np.ndarray = FORWARD,
+        volatility: float | np.ndarray | None = None,
     ) -> dict[str, np.ndarray]:
         """Return price and Greeks of options at the smile, straight from the kernel."""
         places = np.array(rows, np.intp)
         chosen, strike = self.chosen, self.chosen.strike[places]
         values = self.kernel.evaluate(
-            smile(strike) if volatility is None else volatility,
-            np.full(len(places), forward),
+            smile(strike) if volatility is None else np.broadcast_to(volatility, strike.shape),
+            np.broadcast_to(forward, strike.shape),
             strike,
             years_to_expiry(self.now_ns, chosen.expiry_ns[places]),
             self.config.rate,
@@ -77,9 +85,16 @@ class Desk:
     def options(self, *expiries: int) -> list[int]:
         return np.flatnonzero(np.isin(self.chosen.expiry, expiries or (0, 1, 2))).tolist()
 
-    def quote(self, rows: Sequence[int], forward: float = FORWARD, **columns: object) -> None:
-        """Let options quote at the smile, with a spread that vanishes."""
-        price = self.truth(rows, forward)["price"]
+    def quote(
+        self,
+        rows: Sequence[int],
+        forward: float | np.ndarray = FORWARD,
+        *,
+        volatility: float | None = None,
+        **columns: object,
+    ) -> None:
+        """Let options quote at the smile, or at one volatility, with a spread that vanishes."""
+        price = self.truth(rows, forward, volatility)["price"]
         self.tick(rows, **{"bid_price": price, "ask_price": price, **columns})
 
     def tick(self, rows: Sequence[int], **columns: object) -> None:
@@ -88,11 +103,13 @@ class Desk:
 
     def take(self, rows: Sequence[int], ticks: Ticks) -> None:
         places = np.array(rows, np.intp)
-        self.latest.merge(places, ticks)
-        self.pricer.update(places, ticks, now_ns=self.now_ns)
+        arrived = batch.by_book(places, ticks, self.chosen, conflate=False)
+        self.latest.merge(arrived.terms.rows, arrived.ticks)
+        self.pricer.update(arrived, now_ns=self.now_ns)
 
     def columns(self, rows: Sequence[int]) -> Priced:
-        return self.pricer.columns(np.array(rows, np.intp), now_ns=self.now_ns)
+        terms = self.chosen.terms(np.array(rows, np.intp))
+        return self.pricer.columns(terms, now_ns=self.now_ns)
 
     def statuses(self, rows: Sequence[int]) -> set[PriceStatus]:
         return {PriceStatus(code) for code in self.columns(rows).iv_status.tolist()}
@@ -431,6 +448,24 @@ def test_forgotten_quotes_no_longer_vote_in_the_parity(desk: Desk) -> None:
     desk.now_ns += SECOND_NS
     desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=20_000.0)
     assert desk.pricer.forwards.source[NEAR] == ForwardSource.SPOT_CARRY
+
+
+def test_books_that_tick_together_are_priced_as_if_each_had_come_alone() -> None:
+    rows = [*nifty(), index(5, "NIFTY BANK"), *chain(500, "BANKNIFTY", EXPIRIES[0], BANK_STRIKES)]
+    together, alone = (Desk(choose(rows, "NIFTY", "BANKNIFTY")) for _ in range(2))
+    of_nifty = together.options(*(n for n, e in enumerate(together.chosen.expiries) if e.book == 1))
+    of_bank = [row for row in together.options(0, 1, 2, 3) if row not in of_nifty]
+    mixed = np.random.default_rng(3).permutation(of_nifty + of_bank).tolist()
+    forward = np.where(np.isin(mixed, of_nifty), FORWARD, BANK_FORWARD)
+
+    together.quote(mixed, forward, volatility=0.15)
+    alone.quote(of_bank, BANK_FORWARD, volatility=0.15)
+    alone.quote(of_nifty, FORWARD, volatility=0.15)
+
+    first, second = together.columns(mixed), alone.columns(mixed)
+    assert (first.iv_status == PriceStatus.OK).sum() > 100
+    for field in fields(Priced):
+        np.testing.assert_array_equal(getattr(first, field.name), getattr(second, field.name))
 
 
 def test_each_expiry_is_priced_at_its_own_forward(desk: Desk) -> None:

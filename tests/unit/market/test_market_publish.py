@@ -93,11 +93,11 @@ class Wire:
         self.pricer = Pricer(chosen, LatestTable(chosen), PricingConfig())
 
     def priced(self, rows: list[int]) -> Priced:
-        return self.pricer.columns(np.array(rows, np.intp), now_ns=NOW_NS)
+        return self.pricer.columns(self.chosen.terms(np.array(rows, np.intp)), now_ns=NOW_NS)
 
     def message(self, rows: list[int], ticks: Ticks, **more: Any) -> tuple[str, dict[str, Any]]:
-        places = np.array(rows, np.intp)
-        one = Batch(book=int(self.chosen.book[rows[0]]), rows=places, ticks=ticks, **more)
+        book, part = int(self.chosen.book[rows[0]]), slice(0, len(rows))
+        one = Batch(book=book, part=part, ticks=ticks, **more)
         channel, raw = self.announcer.batch(one, self.priced(rows), now_ns=NOW_NS)
         return channel, json.loads(raw)
 
@@ -376,5 +376,5 @@ def test_a_book_lists_its_own_instruments_only(wire: Wire) -> None:
 def test_a_row_that_is_infinite_would_be_null_and_not_broken_json(wire: Wire) -> None:
     priced = wire.priced([CALL])
     broken = replace(priced, delta=np.array([np.inf]))
-    one = Batch(book=NIFTY, rows=np.array([CALL]), ticks=ticks_of(CHOSEN, [CALL]))
+    one = Batch(book=NIFTY, part=slice(0, 1), ticks=ticks_of(CHOSEN, [CALL]))
     assert read(wire.announcer.batch(one, broken, now_ns=NOW_NS))["columns"]["delta"] == [None]

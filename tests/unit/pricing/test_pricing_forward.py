@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from ticker_service.pricing import ParityForward, carry_forward, parity_forward
+from ticker_service.pricing import ParityForward, carry_forward, parity_forward, parity_forwards
 
 NAN = float("nan")
 FORWARD = 24_012.35
@@ -117,6 +117,32 @@ def test_without_a_usable_strike_there_is_no_forward(change: dict[str, float]) -
     assert math.isnan(result.forward)
     assert math.isnan(result.dispersion)
     assert (result.strikes_used, result.pair_index) == (0, -1)
+
+
+def test_several_chains_at_once_give_what_each_gives_alone() -> None:
+    """Chains of different length, one without a guess, one without a price."""
+    rng = np.random.default_rng(5)
+    chains = []
+    for forward, strikes in ((24_012.35, 41), (24_510.0, 12), (23_700.0, 5), (24_000.0, 3)):
+        strike, call, put, spread = (column[:strikes] for column in chain(forward))
+        scatter = rng.normal(0.0, 2.0, strikes)
+        chains.append((strike, call + scatter, put, spread * rng.uniform(0.5, 9.0, strikes)))
+    chains[3] = (*chains[3][:2], np.full(3, NAN), chains[3][3])
+    guess, discount = np.array([24_000.0, NAN, 23_000.0, 24_000.0]), np.array([1.0, 0.98, 1.0, 1.0])
+    padded = [np.full((4, 41), NAN) for _ in range(4)]
+    for row, columns in enumerate(chains):
+        for column, values in zip(padded, columns, strict=True):
+            column[row, : len(values)] = values
+
+    together = parity_forwards(*padded, guess=guess, discount=discount)
+
+    for row, columns in enumerate(chains):
+        alone = parity_forward(*columns, guess=guess[row], discount=discount[row])
+        assert together.strikes_used[row] == alone.strikes_used
+        assert together.pair_index[row] == alone.pair_index
+        np.testing.assert_array_equal(
+            [together.forward[row], together.dispersion[row]], [alone.forward, alone.dispersion]
+        )
 
 
 def test_an_empty_chain_has_no_forward() -> None:
