@@ -22,7 +22,7 @@ from scripts.benchmarks.measure import Disagreement, Options, Result
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SUITES: Final = ("pricing",)
+SUITES: Final = ("pricing", "greeks_history")
 SUITES_BY_DEFAULT: Final = ("pricing",)
 JSON_BY_DEFAULT: Final = Path("bench.json")
 RUNS: Final = 9

@@ -35,3 +35,13 @@ def test_pricing_compares_with_every_peer(tmp_path: Path) -> None:
         if sys.platform == "linux":
             assert each["ratio"] == each["ours"] / each["peer"]
     assert "cores" in said
+
+
+def test_a_day_of_candles_is_compared_with_what_pandas_users_do(tmp_path: Path) -> None:
+    path = tmp_path / "bench.json"
+    command = (sys.executable, "-m", "scripts.benchmarks")
+    with program("greeks_history", "--quick", "--json", str(path), command=command) as bench:
+        assert bench.wait() == 0, bench.err.text()
+    results = orjson.loads(path.read_bytes())
+    assert [each["name"] for each in results] == ["greeks_history_newton", "greeks_history_vollib"]
+    assert all(each["ours"] > 0.0 and each["peer"] > 0.0 for each in results)
