@@ -1,14 +1,13 @@
 """The forward of every expiry, kept up to date from the latest quotes.
 
 Part of the price step. Put-call parity near the money, else the listed future of that expiry, else
-spot with carry (DESIGN D8); which one it was, how old it is and how far the strikes disagree
-travels with every row.
+spot with carry (DESIGN D8); which one it was, how old it is and how far it is open travels with
+every row.
 """
 
 from __future__ import annotations
 
 import math
-from enum import IntEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -16,23 +15,17 @@ import numpy as np
 from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.universe import ABSENT
+from ticker_service.market.forward_source import ForwardSource, SourceChoice
 from ticker_service.pricing import carry_forward, parity_forwards
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from ticker_service.config import PricingConfig
     from ticker_service.domain.tick import Ticks
     from ticker_service.domain.universe import Universe
-
-
-class ForwardSource(IntEnum):
-    """Where an expiry's forward comes from, best first."""
-
-    NONE = 0
-    PARITY = 1
-    FUTURE = 2
-    SPOT_CARRY = 3
 
 
 DRIFT_PER_SQRT_S: Final = 5e-5
@@ -52,7 +45,6 @@ STRIKES_LOOKED_AT: Final = 32
 class _Reading(NamedTuple):
     """What one source says of one expiry's forward, rupees."""
 
-    source: ForwardSource
     value: float
     as_of_ns: int
     dispersion: float = math.nan
@@ -61,8 +53,9 @@ class _Reading(NamedTuple):
 class Forwards:
     """One forward per expiry of the universe; columns of shape ``(expiries,)``.
 
-    ``value`` and ``dispersion`` are rupees, ``as_of_ns`` is when the quotes behind the value were
-    received. Owned by the price step.
+    ``value`` is rupees. ``dispersion`` is how far the quotes behind it leave it open, rupees: the
+    median distance of the strikes' own forwards, or half the future's spread, NaN where there is
+    neither. ``as_of_ns`` is when those quotes were received. Owned by the price step.
     """
 
     def __init__(self, universe: Universe, config: PricingConfig) -> None:
@@ -71,6 +64,7 @@ class Forwards:
         self.dispersion = np.full(count, np.nan)
         self.source = np.zeros(count, np.uint8)
         self.as_of_ns = np.zeros(count, np.int64)
+        self._choices = [SourceChoice() for _ in range(count)]
         self._universe = universe
         self._rate = config.rate
         self._quote_age_ns_max = config.quote_age_ms_max * NS_PER_MS
@@ -102,13 +96,11 @@ class Forwards:
             expiries, latest=latest, mid=mid, half_spread=half_spread, now_ns=now_ns
         )
         for number, reading in zip(expiries.tolist(), by_parity, strict=True):
-            self._take(
-                number,
-                reading
-                or self._by_future(number, latest, now_ns)
-                or self._by_spot(number, latest, now_ns),
-                now_ns,
-            )
+            readings = {ForwardSource.PARITY: reading}
+            if reading is None or self.source[number] != ForwardSource.PARITY:
+                readings[ForwardSource.FUTURE] = self._by_future(number, latest, now_ns)
+                readings[ForwardSource.SPOT_CARRY] = self._by_spot(number, latest, now_ns)
+            self._take(number, readings, now_ns)
 
     def current(self, now_ns: int) -> NDArray[np.float64]:
         """Return the forwards that may still be used at an instant; NaN for none.
@@ -128,8 +120,8 @@ class Forwards:
             quoted_ns: When each quote was received, ns since the Unix epoch, shape ``(n,)``.
 
         Returns:
-            Rupees, shape ``(n,)``: the scatter of the strikes behind the forward, and what it
-            wanders in the time between their quotes and this one. NaN without a forward.
+            Rupees, shape ``(n,)``: the dispersion of the forward, and what it wanders in the time
+            between the quotes behind it and this one. NaN without a forward.
         """
         apart_ns = np.maximum(np.abs(quoted_ns - self.as_of_ns[expiries]), PACKET_LAG_NS_MIN)
         wandering = DRIFT_PER_SQRT_S * self.value[expiries] * np.sqrt(apart_ns / NS_PER_S)
@@ -137,14 +129,20 @@ class Forwards:
         doubt: NDArray[np.float64] = scatter + DOUBT_SIGMAS * wandering
         return doubt
 
-    def _take(self, number: int, reading: _Reading | None, now_ns: int) -> None:
+    def _take(
+        self, number: int, readings: Mapping[ForwardSource, _Reading | None], now_ns: int
+    ) -> None:
+        speaking = [source for source, reading in readings.items() if reading]
+        source = self._choices[number].choose(speaking, now_ns)
+        reading = readings.get(source)
         if reading is None:
             # The last value stays for a while, ever older, and its age says so.
             if self.as_of_ns[number] >= now_ns - self._forward_age_ns_max:
                 return
-            reading = _Reading(ForwardSource.NONE, math.nan, 0)
-        self.source[number], self.value[number], self.as_of_ns[number], _ = reading
-        self.dispersion[number] = reading.dispersion
+            source, reading = ForwardSource.NONE, _Reading(math.nan, 0)
+            self._choices[number] = SourceChoice()
+        self.source[number] = source
+        self.value[number], self.as_of_ns[number], self.dispersion[number] = reading
 
     def _by_parity(
         self,
@@ -176,7 +174,7 @@ class Forwards:
         )
         as_of_ns = quoted_ns[np.arange(len(expiries)), found.pair_index]
         return [
-            _Reading(ForwardSource.PARITY, *values) if used >= PARITY_STRIKES_MIN else None
+            _Reading(*values) if used >= PARITY_STRIKES_MIN else None
             for used, *values in zip(
                 found.strikes_used.tolist(),
                 found.forward.tolist(),
@@ -219,10 +217,8 @@ class Forwards:
         oldest_ns = now_ns - self._quote_age_ns_max
         if future == ABSENT or _heard_ns(latest, future) < oldest_ns:
             return None
-        price, as_of_ns = _future_price(latest, future)
-        if not (price > 0.0 and as_of_ns >= oldest_ns):
-            return None
-        return _Reading(ForwardSource.FUTURE, price, as_of_ns)
+        reading = _future_price(latest, future)
+        return reading if reading.value > 0.0 and reading.as_of_ns >= oldest_ns else None
 
     def _by_spot(self, number: int, latest: Ticks, now_ns: int) -> _Reading | None:
         expiry = self._universe.expiries[number]
@@ -233,7 +229,7 @@ class Forwards:
         value = carry_forward(float(latest.ltp[spot]), self._rate, years)
         if math.isnan(value):
             return None
-        return _Reading(ForwardSource.SPOT_CARRY, value, int(latest.received_at_ns[spot]))
+        return _Reading(value, int(latest.received_at_ns[spot]))
 
 
 def _chains(
@@ -262,8 +258,8 @@ def _heard_ns(latest: Ticks, row: int) -> int:
     return min(received_ns, stamped_ns) if stamped_ns > 0 else received_ns
 
 
-def _future_price(latest: Ticks, row: int) -> tuple[float, int]:
-    """Return a future's price in rupees, or NaN, and when it was made, ns since the Unix epoch.
+def _future_price(latest: Ticks, row: int) -> _Reading:
+    """Return a future's price, NaN if it has none, and when it was made.
 
     The mid of a tight quote; else the last trade, moved into the quote if that leaves it out.
     """
@@ -271,7 +267,7 @@ def _future_price(latest: Ticks, row: int) -> tuple[float, int]:
     received_ns, traded_ns = int(latest.received_at_ns[row]), int(latest.last_trade_ts_ns[row])
     is_two_sided = 0.0 < bid <= ask
     if is_two_sided and ask - bid <= FUTURE_SPREAD_RATIO_MAX * bid:
-        return 0.5 * (bid + ask), received_ns
+        return _Reading(0.5 * (bid + ask), received_ns, 0.5 * (ask - bid))
     trade = float(latest.ltp[row])
     price = min(max(trade, bid), ask) if is_two_sided and trade > 0.0 else trade
-    return price, min(received_ns, traded_ns) if traded_ns > 0 else received_ns
+    return _Reading(price, min(received_ns, traded_ns) if traded_ns > 0 else received_ns)

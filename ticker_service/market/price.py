@@ -21,7 +21,8 @@ from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Mode
 from ticker_service.domain.universe import ABSENT
 from ticker_service.market import quotes
-from ticker_service.market.forwards import Forwards, ForwardSource
+from ticker_service.market.forward_source import ForwardSource
+from ticker_service.market.forwards import Forwards
 from ticker_service.market.quotes import PriceSource
 from ticker_service.pricing import PriceStatus, PricingKernel
 
@@ -69,6 +70,7 @@ class Priced:
     forward: NDArray[np.float64]
     forward_source: NDArray[np.uint8]
     forward_age_ms: NDArray[np.float64]
+    forward_dispersion: NDArray[np.float64]
     iv_status: NDArray[np.uint8]
     iv_leg: NDArray[np.uint8]
 
@@ -282,6 +284,7 @@ class Pricer:
             forward=forward,
             forward_source=source[expiry],
             forward_age_ms=age_ms[expiry],
+            forward_dispersion=np.where(np.isnan(now), np.nan, forwards.dispersion)[expiry],
             iv_status=status,
             iv_leg=np.where(leg == rows, Leg.OWN, Leg.OTHER).astype(np.uint8),
         )
@@ -327,6 +330,7 @@ def _not_options(rows: int) -> Priced:
         forward=nothing,
         forward_source=np.full(rows, ForwardSource.NONE, np.uint8),
         forward_age_ms=nothing,
+        forward_dispersion=nothing,
         iv_status=zeros,
         iv_leg=zeros,
     )

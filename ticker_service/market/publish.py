@@ -18,7 +18,7 @@ import orjson
 
 from ticker_service.constants import NS_PER_US
 from ticker_service.domain.tick import DEPTH_LEVELS, NOT_CARRIED, Mode
-from ticker_service.market.forwards import ForwardSource
+from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.price import Leg
 from ticker_service.market.quotes import PriceSource
 from ticker_service.pricing import STATUS_WIRE_NAMES
@@ -240,6 +240,7 @@ def priced_columns(priced: Priced) -> Columns:
         "forward": np.where(is_option, priced.forward, np.nan),
         "forward_source": _words(_FORWARD_SOURCE_NAMES, priced.forward_source, is_option),
         "forward_age_ms": np.where(is_option, np.round(priced.forward_age_ms), np.nan),
+        "forward_dispersion": np.where(is_option, np.round(priced.forward_dispersion, 4), np.nan),
         "iv_status": _words(_STATUS_NAMES, priced.iv_status, is_option),
         "iv_leg": _words(_LEG_NAMES, priced.iv_leg, is_option),
     }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,8 @@ from ticker_service.config import PricingConfig
 from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Ticks
 from ticker_service.domain.universe import ABSENT, Universe
-from ticker_service.market.forwards import Forwards, ForwardSource
+from ticker_service.market.forward_source import ForwardSource
+from ticker_service.market.forwards import Forwards
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -173,6 +175,73 @@ def test_the_dispersion_of_pairs_that_agree_is_nothing(market: Quoted) -> None:
     market.plant_parity(PLANTED)
     market.find()
     assert market.forwards.dispersion[NOVEMBER] == pytest.approx(0.0, abs=1e-9)
+
+
+def test_the_dispersion_is_the_median_distance_of_the_strikes_own_forwards(market: Quoted) -> None:
+    for strike, forward in ((23_900.0, 24_000.0), (24_000.0, 24_002.0), (24_100.0, 24_007.0)):
+        market.plant_parity(forward, strikes=[strike])
+    assert market.find() == (24_002.0, ForwardSource.PARITY)
+    assert market.forwards.dispersion[NOVEMBER] == pytest.approx(2.0)
+
+
+def test_the_dispersion_of_a_future_is_half_its_spread_if_it_has_one(market: Quoted) -> None:
+    market.tick(FUTURE, bid_price=24_099.0, ask_price=24_101.0)
+    market.find(DECEMBER)
+    quoted = market.forwards.dispersion[DECEMBER]
+    market.tick(FUTURE, bid_price=np.nan, ask_price=np.nan, ltp=24_100.0)
+    market.find(DECEMBER)
+    assert (quoted, math.isnan(market.forwards.dispersion[DECEMBER])) == (1.0, True)
+
+
+def test_a_chain_longer_than_what_is_looked_at_is_read_round_the_money() -> None:
+    strikes = range(20_000, 28_001, 50)
+    market = Quoted(chosen=choose(nifty(strikes), "NIFTY"))
+    market.tick(row_of(market.chosen, "NIFTY 50"), ltp=24_000.0)
+    market.plant_parity(25_000.0, strikes=[k for k in strikes if abs(k - 24_000) > 1_000])
+    market.plant_parity(PLANTED, strikes=[23_950, 24_000, 24_050, 24_100])
+    assert market.find() == (PLANTED, ForwardSource.PARITY)
+
+
+@pytest.mark.parametrize("money", [20_000.0, 27_990.0, 19_700.0, 90_000.0])
+def test_a_money_at_or_beyond_the_end_of_a_long_chain_is_no_trouble(money: float) -> None:
+    strikes = range(20_000, 28_001, 50)
+    market = Quoted(chosen=choose(nifty(strikes), "NIFTY"))
+    market.tick(row_of(market.chosen, "NIFTY 50"), ltp=money)
+    market.plant_parity(money, strikes=strikes)
+    assert market.find() == (money, ForwardSource.PARITY)
+
+
+def test_a_third_strike_that_comes_and_goes_does_not_move_the_forward_to_the_future(
+    market: Quoted,
+) -> None:
+    """Each flush another source would be the best one: the forward would jump by 62 and back."""
+    market.plant_parity(PLANTED, expiry=DECEMBER, strikes=[24_000, 24_100, 24_200])
+    third = CHOSEN.expiries[DECEMBER].call_row[CHOSEN.expiries[DECEMBER].strike == 24_200][0]
+    sane = market.mid[third]
+    seen = set()
+    for flush in range(400):
+        market.tick(FUTURE, ltp=PLANTED + 62.0)
+        market.mid[third] = sane if flush % 3 == 0 else np.nan
+        seen.add(market.find(DECEMBER))
+        market.now_ns += SECOND_NS // 20
+        market.latest.received_at_ns[:] = market.now_ns
+    assert seen == {(PLANTED, ForwardSource.PARITY)}
+
+
+def test_a_parity_that_keeps_failing_for_long_is_left_once_and_not_at_every_failure(
+    market: Quoted,
+) -> None:
+    strikes = [24_000, 24_100, 24_200]
+    sources = []
+    for tenth in range(600):
+        market.plant_parity(PLANTED, expiry=DECEMBER, strikes=strikes)
+        if tenth % 60 >= 30:  # three seconds with all strikes, three without one
+            market.mid[CHOSEN.expiries[DECEMBER].call_row[:-10]] = np.nan
+        market.tick(FUTURE, ltp=PLANTED + 62.0)
+        sources.append(market.find(DECEMBER)[1])
+        market.now_ns += SECOND_NS // 10
+    changes = sum(one is not other for one, other in itertools.pairwise(sources))
+    assert (sources[0], sources[-1], changes) == (ForwardSource.PARITY, ForwardSource.FUTURE, 1)
 
 
 def test_without_parity_the_future_of_the_same_date_speaks(market: Quoted) -> None:

@@ -26,7 +26,7 @@ from ticker_service.config import PricingConfig
 from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Mode
 from ticker_service.market import batch
-from ticker_service.market.forwards import ForwardSource
+from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Leg, Priced, Pricer
 from ticker_service.market.quotes import PriceSource
@@ -157,6 +157,7 @@ def test_the_forward_that_was_used_is_told_with_its_source_and_age(desk: Desk) -
     assert priced.forward[0] == pytest.approx(FORWARD, abs=1e-6)
     assert priced.forward_source[0] == ForwardSource.PARITY
     assert priced.forward_age_ms[0] == 3_000.0
+    assert priced.forward_dispersion[0] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_the_price_that_was_used_is_told_with_its_source(desk: Desk) -> None:
@@ -445,7 +446,7 @@ def test_forgotten_quotes_no_longer_vote_in_the_parity(desk: Desk) -> None:
     desk.quote(rows)
     desk.latest.forget(np.array(rows))
     desk.pricer.forget(np.array(rows))
-    desk.now_ns += SECOND_NS
+    desk.now_ns += 2 * SECOND_NS
     desk.tick([row_of(desk.chosen, "NIFTY 50")], ltp=20_000.0)
     assert desk.pricer.forwards.source[NEAR] == ForwardSource.SPOT_CARRY
 

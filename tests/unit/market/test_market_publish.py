@@ -73,6 +73,7 @@ OPTION_COLUMNS = [
     "forward",
     "forward_source",
     "forward_age_ms",
+    "forward_dispersion",
     "iv_status",
     "iv_leg",
 ]
