@@ -16,6 +16,7 @@ from app.account_cli import account_cli
 from app.greeks_cli import greeks
 from app.jobs import run_job
 from app.order_cli import order_cli, token_cli
+from app.record_cli import record_cli
 from ticker_service.runtime.clock import SystemClock
 
 cli = typer.Typer(
@@ -32,6 +33,7 @@ cli = typer.Typer(
 cli.add_typer(token_cli)
 cli.add_typer(order_cli)
 cli.add_typer(account_cli)
+cli.add_typer(record_cli)
 cli.command()(greeks)
 
 CONFIG: Final = Path("ticker-service.toml")

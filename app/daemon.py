@@ -71,7 +71,12 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
             tokens = settings.token_store(surroundings.clock)
             office = await assemble_orders(half, surroundings, tokens=tokens, reach=reach)
             stack.push_async_callback(office.close)
-        engine = await assemble(settings.engine_config(), surroundings, orders=office)
+        engine = await assemble(
+            settings.engine_config(),
+            surroundings,
+            orders=office,
+            record=settings.record_config(),
+        )
         servers = [
             listener.Server(
                 health.application(

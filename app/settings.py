@@ -12,7 +12,7 @@ import os
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -42,6 +42,7 @@ from ticker_service.config import (
     OrdersConfig,
     PricingConfig,
     PublishConfig,
+    RecordConfig,
     SubscriptionConfig,
 )
 from ticker_service.domain.tick import Mode
@@ -97,6 +98,8 @@ class Settings(BaseSettings):
         validate_default=True,
         str_strip_whitespace=True,
     )
+
+    publishes: ClassVar[bool] = True
 
     kite_rest_root: str = Field("https://api.kite.trade", description="Root of Kite's REST API")
     kite_ws_root: str = Field("wss://ws.kite.trade", description="Root of Kite's WebSocket")
@@ -184,6 +187,21 @@ class Settings(BaseSettings):
         0.0, ge=-0.1, le=0.5, description="Discount rate per year as a fraction; not the carry"
     )
 
+    record: bool = Field(default=False, description="Record what comes in, to be replayed")
+    record_folder: Path = Field(
+        default_factory=lambda: _state_folder() / "record",
+        description="Where recordings go; without it below STATE_DIRECTORY or the current folder",
+    )
+    record_frames_days: int = Field(
+        0, ge=0, le=36_500, description="Keep frames so many days back; 0 for ever"
+    )
+    record_bytes_max: int = Field(
+        0, ge=0, description="Keep so much in all, the oldest frames going first; 0 without limit"
+    )
+    record_free_bytes_min: int = Field(
+        2 << 30, ge=0, description="Stop recording when the disk has less room than this"
+    )
+
     health_host: str = Field("127.0.0.1", description="Address of /health and /metrics")
     health_port: int = Field(
         9108, ge=0, le=65_535, description="Its port; 0 lets the system choose"
@@ -228,6 +246,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
         url = value.get_secret_value()
+        if not url and not cls.publishes:
+            return value
         if urlsplit(url).scheme not in {"redis", "rediss", "unix"}:
             raise ValueError("must begin with redis://, rediss:// or unix://")
         if not assembly.is_redis_url(url):
@@ -320,6 +340,17 @@ class Settings(BaseSettings):
             ),
         )
 
+    def record_config(self) -> RecordConfig | None:
+        """Return what to record, None for nothing."""
+        if not self.record:
+            return None
+        return RecordConfig(
+            folder=self.record_folder,
+            frames_days=self.record_frames_days,
+            bytes_max=self.record_bytes_max,
+            free_bytes_min=self.record_free_bytes_min,
+        )
+
     def engine_config(self) -> EngineConfig:
         """Return the engine's own view of these settings.
 
@@ -360,18 +391,29 @@ class Settings(BaseSettings):
         )
 
 
-def load(file: Path = FILE, **overrides: object) -> Settings:
+class RecordingSettings(Settings):
+    """The same for a run that records and publishes nothing: no Redis, no orders."""
+
+    publishes: ClassVar[bool] = False
+
+    def order_half_config(self) -> OrderHalfConfig | None:
+        """Return None: who only records trades nothing."""
+        return None
+
+
+def load(file: Path = FILE, *, kind: type[Settings] = Settings, **overrides: object) -> Settings:
     """Read and check all settings.
 
     Args:
         file: The TOML file; one that does not exist is an empty one.
+        kind: Which settings.
         overrides: Values that win over environment and file, such as command line options.
 
     Raises:
         ConfigurationError: With one line per fault, naming the setting, the value and the rule.
     """
 
-    class FromFile(Settings):
+    class FromFile(kind):  # type: ignore[misc, valid-type]
         """The settings with their sources in order: arguments, environment, file."""
 
         @classmethod
@@ -387,7 +429,7 @@ def load(file: Path = FILE, **overrides: object) -> Settings:
 
     faults = _unknown_variables()
     try:
-        settings = FromFile(**overrides)  # type: ignore[arg-type]  # pydantic checks them
+        settings = FromFile(**overrides)
     except ValidationError as error:
         faults += [_fault(detail) for detail in error.errors()]
     except ValueError as error:
@@ -411,6 +453,11 @@ def _checked_root(value: str, *, encrypted: str, plain: str) -> str:
     if root.scheme == plain and root.hostname not in LOOPBACK_HOSTS:
         raise ValueError(f"must be encrypted ({encrypted}://) unless it is on loopback")
     return value.rstrip("/")
+
+
+def _state_folder() -> Path:
+    """Return where systemd lets the service keep things, else the current folder."""
+    return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0])
 
 
 def database_url(file: Path = FILE) -> str:

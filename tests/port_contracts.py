@@ -29,7 +29,7 @@ from ticker_service.domain.order import (
 )
 from ticker_service.domain.order_state import TaskState, state_of
 from ticker_service.domain.tick import Mode
-from ticker_service.errors import LoginRequired, PublishError
+from ticker_service.errors import LoginRequired, PublishError, RecordingError
 from ticker_service.orders import classify
 from ticker_service.orders.classify import Outcome
 from ticker_service.ports import FeedDown, FeedUp, Frame, Outgoing, Withheld
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         FeedEvent,
         FeedSource,
         InstrumentCatalog,
+        RecordFolder,
         TickPublisher,
     )
 
@@ -120,6 +121,64 @@ class TickPublisherContract:
                 await test.publisher.close()
 
         asyncio.run(scenario())
+
+
+class RecordFolderContract:
+    """``RecordFolder``: files that only grow, and are there for everybody at once."""
+
+    def open(self) -> AbstractAsyncContextManager[RecordFolder]:
+        raise NotImplementedError
+
+    async def sizes(self, folder: RecordFolder) -> dict[str, int]:
+        return {file.name: file.size_bytes for file in await folder.files()}
+
+    @pytest.mark.parametrize("sync", [False, True])
+    def test_what_is_appended_is_there_at_once(self, *, sync: bool) -> None:
+        async def scenario() -> tuple[int, int, dict[str, int]]:
+            async with self.open() as folder:
+                first = await folder.append("frames/2026-11-20/a.tape", [b"abc", b""], sync=sync)
+                more = (part for part in (b"de", b"f"))
+                second = await folder.append("frames/2026-11-20/a.tape", more, sync=sync)
+                return first, second, await self.sizes(folder)
+
+        assert asyncio.run(scenario()) == (3, 3, {"frames/2026-11-20/a.tape": 6})
+
+    def test_a_file_of_another_run_is_never_added_to(self) -> None:
+        async def scenario() -> None:
+            async with self.open() as folder:
+                await folder.append("frames/a.tape", [b"abc"], sync=False)
+                await folder.close("frames/a.tape")
+                await folder.append("frames/a.tape", [b"def"], sync=False)
+
+        with pytest.raises(RecordingError, match=r"frames/a\.tape"):
+            asyncio.run(scenario())
+
+    def test_an_open_file_is_not_deleted_a_closed_one_is(self) -> None:
+        async def scenario() -> tuple[bool, bool, dict[str, int]]:
+            async with self.open() as folder:
+                await folder.append("frames/2026-11-20/a.tape", [b"abc"], sync=False)
+                refused = await folder.delete("frames/2026-11-20/a.tape")
+                await folder.close("frames/2026-11-20/a.tape")
+                deleted = await folder.delete("frames/2026-11-20/a.tape")
+                return refused, deleted, await self.sizes(folder)
+
+        assert asyncio.run(scenario()) == (False, True, {})
+
+    def test_closing_what_is_not_open_is_no_fault(self) -> None:
+        async def scenario() -> None:
+            async with self.open() as folder:
+                await folder.close("frames/a.tape")
+
+        asyncio.run(scenario())
+
+    def test_an_empty_folder_has_room_and_no_files(self) -> None:
+        async def scenario() -> tuple[int, dict[str, int]]:
+            async with self.open() as folder:
+                return await folder.free_bytes(), await self.sizes(folder)
+
+        free_bytes, files = asyncio.run(scenario())
+        assert free_bytes > 0
+        assert files == {}
 
 
 class Collector:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -21,8 +22,10 @@ from ticker_service.adapters.kite_login import KiteLogin
 from ticker_service.adapters.kite_session import Egress
 from ticker_service.adapters.postgres_journal import PostgresJournal
 from ticker_service.adapters.postgres_pool import JournalOptions, PoolOptions
+from ticker_service.adapters.record_folder import LocalFolder
 from ticker_service.adapters.redis_events import RedisOrderEvents
 from ticker_service.adapters.redis_publisher import RedisPublisher, is_readable_url
+from ticker_service.adapters.silent_publisher import SilentPublisher
 from ticker_service.adapters.token_file import TokenFiles, read_credential
 from ticker_service.config import KiteConfig
 from ticker_service.constants import NS_PER_US
@@ -31,8 +34,16 @@ from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import Account
 from ticker_service.domain.session import ist_date
 from ticker_service.engine import Engine
-from ticker_service.errors import BrokerUnavailable, ConfigurationError, LoginRequired
+from ticker_service.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    LoginRequired,
+    RecordingError,
+)
 from ticker_service.market import subscribe
+from ticker_service.market.record import Recorder
+from ticker_service.market.replay import Recording
+from ticker_service.market.tape import Tape
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
@@ -43,15 +54,20 @@ from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
     from prometheus_client import Gauge
 
     from ticker_service.accounts.tokens import AccessTokens
-    from ticker_service.config import AccountConfig, EngineConfig, OrderHalfConfig
+    from ticker_service.config import (
+        AccountConfig,
+        EngineConfig,
+        OrderHalfConfig,
+        RecordConfig,
+    )
     from ticker_service.domain.halt import Halt
-    from ticker_service.ports import BrokerGateway, OrderUpdates
+    from ticker_service.ports import BrokerGateway, OrderUpdates, TickPublisher
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -64,7 +80,11 @@ PASSPHRASE_CREDENTIAL: Final = "ticker-service-tokens"  # noqa: S105 - a name, n
 
 
 async def assemble(
-    config: EngineConfig, surroundings: Surroundings, *, orders: OrderUpdates | None = None
+    config: EngineConfig,
+    surroundings: Surroundings,
+    *,
+    orders: OrderUpdates | None = None,
+    record: RecordConfig | None = None,
 ) -> Engine:
     """Reach everything the engine needs once, and build it.
 
@@ -72,6 +92,7 @@ async def assemble(
         config: The tick half's settings.
         surroundings: Time, chance, metrics.
         orders: Who takes the order updates that come with the ticks.
+        record: What to record; None for nothing.
 
     Raises:
         PublishError: Redis does not answer.
@@ -79,7 +100,9 @@ async def assemble(
         CatalogError: The dump is malformed or lacks what the settings name.
         ConfigurationError: One api_key cannot carry the subscription.
     """
-    publisher = RedisPublisher(config.redis_url)
+    publisher: RedisPublisher | SilentPublisher = SilentPublisher()
+    if config.redis_url:
+        publisher = RedisPublisher(config.redis_url)
     try:
         await publisher.check()
         dump = await KiteInstruments(config.kite).fetch()
@@ -101,7 +124,59 @@ async def assemble(
         publisher=publisher,
         surroundings=surroundings,
         orders=orders,
+        recorder=Recorder(record, LocalFolder(record.folder), surroundings) if record else None,
     )
+
+
+@asynccontextmanager
+async def open_recordings(files: Sequence[Path]) -> AsyncIterator[list[Recording]]:
+    """Open recordings for a replay, in the order given.
+
+    Raises:
+        RecordingError: One cannot be read; the message names it.
+    """
+    with ExitStack() as stack:
+        try:
+            opened = [stack.enter_context(file.open("rb")) for file in files]
+        except OSError as error:
+            raise RecordingError(f"{error.filename}: {error.strerror}") from error
+        yield [
+            Recording.of(Tape(each, str(file))) for each, file in zip(opened, files, strict=True)
+        ]
+
+
+@asynccontextmanager
+async def replay_publisher(
+    redis_url: str, recordings: Sequence[Recording], *, channel_prefix: str
+) -> AsyncIterator[TickPublisher]:
+    """Open what a replay publishes to.
+
+    Args:
+        redis_url: The server; empty to publish nothing.
+        recordings: What is about to be published.
+        channel_prefix: Under which prefix.
+
+    Raises:
+        PublishError: Redis does not answer.
+        ConfigurationError: Somebody publishes the same books under that prefix now: prices of
+            another day between those of today would be wrong numbers that look right.
+    """
+    if not redis_url:
+        yield SilentPublisher()
+        return
+    publisher = RedisPublisher(redis_url)
+    try:
+        await publisher.check()
+        books = {book for each in recordings for book in each.header.universe.books}
+        keys = [f"{channel_prefix}snapshot:{book}" for book in sorted(books)]
+        if await publisher.existing(keys):
+            raise ConfigurationError(
+                f"channel_prefix={channel_prefix!r}: somebody publishes these books there now; "
+                "wait until they have stopped, or choose another prefix"
+            )
+        yield publisher
+    finally:
+        await publisher.close()
 
 
 async def assemble_orders(

@@ -6,10 +6,13 @@ Relations between numbers are checked here, so that no other part has to doubt t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 CONNECTIONS_MAX: Final = 3
 TOKENS_PER_CONNECTION_MAX: Final = 3_000
@@ -79,6 +82,27 @@ class PricingConfig:
     forward_age_ms_max: int = 300_000
     trade_age_ms_max: int = 60_000
     leg_age_ms_max: int = 30_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordConfig:
+    """What is kept of a day, where, and how much of it.
+
+    ``frames_days`` and ``columns_days`` are how many days back are kept and ``bytes_max`` how much
+    in all, 0 for no limit; ``free_bytes_min`` is what recording leaves of the disk for others.
+    ``waiting_bytes_max`` bounds what waits for the disk, ``part_s`` how long one part of the
+    columns stays open.
+    """
+
+    folder: Path
+    frames: bool = True
+    columns: bool = True
+    frames_days: int = 0
+    columns_days: int = 0
+    bytes_max: int = 0
+    free_bytes_min: int = 2 << 30
+    waiting_bytes_max: int = 64 << 20
+    part_s: int = 900
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import EngineConfig
     from ticker_service.domain.universe import Universe
+    from ticker_service.market.record import Recorder
     from ticker_service.ports import FeedEvent, FeedSource, OrderUpdates, TickPublisher
     from ticker_service.runtime.surroundings import Surroundings
 
@@ -69,6 +70,7 @@ class Health:
     books: tuple[str, ...]
     epoch: int
     inbox_bytes: int
+    recording: str
 
 
 @dataclass(slots=True)
@@ -81,7 +83,7 @@ class _Connection:
 class Engine:
     """The daemon without its shell; ``run`` once."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - its parts by name; the last two may be missing
         self,
         universe: Universe,
         config: EngineConfig,
@@ -90,6 +92,7 @@ class Engine:
         publisher: TickPublisher,
         surroundings: Surroundings,
         orders: OrderUpdates | None = None,
+        recorder: Recorder | None = None,
     ) -> None:
         clock, telemetry = surroundings.clock, surroundings.telemetry
         self.universe = universe
@@ -101,7 +104,9 @@ class Engine:
         self._chance = surroundings.chance
         self._inbox = Inbox(config.flush, clock)
         self._window = Window(universe, config.subscription)
-        self._path = TickPath(
+        self._recorder = recorder
+        make_path = TickPath if recorder is None else recorder.path
+        self._path = make_path(
             universe, config, publisher, surroundings=surroundings, pause=self._pause
         )
         self._connections: dict[int, _Connection] = {}
@@ -130,6 +135,8 @@ class Engine:
         self._subscribe()
         try:
             async with asyncio.TaskGroup() as tasks:
+                if self._recorder is not None:
+                    tasks.create_task(self._recorder.run(), name="recorder")
                 feed = tasks.create_task(self._feed.run(self._inbox), name="feed")
                 path = tasks.create_task(self._run_path(), name="path")
                 await stop.wait()
@@ -138,6 +145,8 @@ class Engine:
                 self._is_stopping = True
                 self._inbox.hurry()
                 await self._drain(path)
+                if self._recorder is not None:
+                    self._recorder.finish()
         finally:
             await self._publisher.close()
         log.info("engine_stopped", epoch=self.epoch)
@@ -174,6 +183,7 @@ class Engine:
             books=self.universe.books,
             epoch=self.epoch,
             inbox_bytes=self._inbox.waiting_bytes,
+            recording="off" if self._recorder is None else self._recorder.state,
         )
 
     async def _drain(self, path: asyncio.Task[None]) -> None:

@@ -8,6 +8,7 @@
     ├── CatalogError              the instruments dump is not usable
     ├── CandleError               candles that cannot be priced as they are: mend them
     ├── PublishError              Redis did not take a message; the publisher tries again
+    ├── RecordingError            a recording cannot be written or read; the feed goes on
     ├── BrokerUnavailable         nothing was sent, or a read failed: safe to try again
     ├── OrderRefused              a known no: nothing was and nothing will be sent
     │   └── IdempotencyConflict   the key was used with another body
@@ -74,6 +75,10 @@ class CandleError(TickerServiceError):
 
 class PublishError(TickerServiceError):
     """Redis did not confirm a message; whether subscribers saw it is unknown."""
+
+
+class RecordingError(TickerServiceError):
+    """A recording cannot be written or read; the tick path does not depend on it."""
 
 
 class BrokerUnavailable(TickerServiceError):  # noqa: N818 - names the broker's state

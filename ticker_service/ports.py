@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.instrument import InstrumentTable
@@ -28,10 +28,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One binary WebSocket message as it came, and when (ns since the Unix epoch)."""
+    """One binary WebSocket message as it came, when (ns since the Unix epoch), and on which line.
+
+    ``connection`` is the feed's number of the connection.
+    """
 
     received_at_ns: int
     payload: bytes
+    connection: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +122,55 @@ class TickPublisher(Protocol):
 
     async def close(self) -> None:
         """Give the connection back."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedFile:
+    """A file of the recordings; the name is relative to their folder, with slashes."""
+
+    name: str
+    size_bytes: int
+
+
+class RecordFolder(Protocol):
+    """Where recordings rest. Every call works in a thread, so that nothing waits for a disk."""
+
+    async def append(self, name: str, parts: Iterable[bytes], *, sync: bool) -> int:
+        """Add to the end of a file that this run has made, or make it; return the bytes added.
+
+        Args:
+            name: Which file.
+            parts: Bytes, one write each; asked for in the thread, so making them may cost CPU.
+            sync: Return only when all of the file is on the disk.
+
+        Raises:
+            RecordingError: Not all was written; what was is the caller's to leave behind.
+        """
+        ...
+
+    async def close(self, name: str) -> None:
+        """Bring a file to the disk and let go of it."""
+        ...
+
+    async def free_bytes(self) -> int:
+        """Return how much room is left where the recordings are.
+
+        Raises:
+            RecordingError: The folder is not there and cannot be made.
+        """
+        ...
+
+    async def files(self) -> Sequence[RecordedFile]:
+        """Return everything that is there, other runs' files among them.
+
+        Raises:
+            RecordingError: The folder cannot be read.
+        """
+        ...
+
+    async def delete(self, name: str) -> bool:
+        """Delete a file unless somebody writes to it; return whether it is gone."""
         ...
 
 

@@ -32,12 +32,13 @@ from ticker_service.errors import (
     LoginRequired,
     OrderRefused,
     PublishError,
+    RecordingError,
     TaskMoved,
 )
-from ticker_service.ports import Admitted, Frame, Reply, Withheld
+from ticker_service.ports import Admitted, Frame, RecordedFile, Reply, Withheld
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from ticker_service.domain.halt import Halt, HaltCode
     from ticker_service.domain.instrument import InstrumentTable
@@ -115,6 +116,67 @@ class ScriptedFeed:
                 self._sink.put_frame(item)
             else:
                 self._sink.put_event(item)
+
+
+class MemoryFolder:
+    """A ``RecordFolder`` in memory, with as much room as it is told to have.
+
+    ``is_broken`` makes every call fail; a write beyond ``free`` fails halfway, as on a full disk.
+    """
+
+    def __init__(self, free: int = 1 << 40) -> None:
+        self.contents: dict[str, bytearray] = {}
+        self.open: set[str] = set()
+        self.free = free
+        self.is_broken = False
+        self.synced: dict[str, int] = {}
+
+    async def append(self, name: str, parts: Iterable[bytes], *, sync: bool) -> int:
+        """Keep the bytes, as far as there is room."""
+        self._check()
+        if name not in self.open and name in self.contents:
+            raise RecordingError(f"{name}: there is such a file")
+        self.open.add(name)
+        content = self.contents.setdefault(name, bytearray())
+        before = len(content)
+        for part in parts:
+            content += part[: self.free]
+            self.free -= len(part)
+            if self.free < 0:
+                self.free = 0
+                raise RecordingError(f"{name}: no room")
+        if sync:
+            self.synced[name] = len(content)
+        return len(content) - before
+
+    async def close(self, name: str) -> None:
+        """Let go of a file."""
+        self.open.discard(name)
+
+    async def free_bytes(self) -> int:
+        """Return the room that is left."""
+        self._check()
+        return self.free
+
+    async def files(self) -> Sequence[RecordedFile]:
+        """Return what is kept."""
+        self._check()
+        return [
+            RecordedFile(name=name, size_bytes=len(content))
+            for name, content in self.contents.items()
+        ]
+
+    async def delete(self, name: str) -> bool:
+        """Delete a file that is not open."""
+        self._check()
+        if name in self.open:
+            return False
+        self.free += len(self.contents.pop(name))
+        return True
+
+    def _check(self) -> None:
+        if self.is_broken:
+            raise RecordingError("told to be broken")
 
 
 class MemoryJournal:

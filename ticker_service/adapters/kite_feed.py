@@ -206,7 +206,7 @@ class _Connection:
                     patience.reschedule(loop.time() + SILENCE_S_MAX)
                     self._last_frame_ns = self._clock.now_ns()
                     if isinstance(message, bytes):
-                        sink.put_frame(Frame(self._last_frame_ns, message))
+                        sink.put_frame(Frame(self._last_frame_ns, message, self.number))
                     else:
                         text = read_text(message, connection=self.number, at_ns=self._last_frame_ns)
                         sink.put_event(text)

@@ -21,6 +21,8 @@ from redis.exceptions import RedisError
 from ticker_service.errors import PublishError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ticker_service.ports import Outgoing
 
 SOCKET_S_MAX: Final = 2.0
@@ -52,6 +54,17 @@ class RedisPublisher:
         """
         try:
             await self._redis.ping()
+        except (RedisError, OSError) as error:
+            raise PublishError(f"Redis does not answer: {_words(error)}") from error
+
+    async def existing(self, keys: Sequence[str]) -> int:
+        """Return how many of these keys there are now.
+
+        Raises:
+            PublishError: It does not answer.
+        """
+        try:
+            return int(await self._redis.exists(*keys))
         except (RedisError, OSError) as error:
             raise PublishError(f"Redis does not answer: {_words(error)}") from error
 

@@ -22,6 +22,12 @@ def ist_date(now_ns: int) -> dt.date:
     return from_instant_ns(now_ns).date()
 
 
+def day_end_ns(now_ns: int) -> int:
+    """Return when the calendar day in India that holds an instant ends, ns since the Unix epoch."""
+    tomorrow = ist_date(now_ns) + dt.timedelta(days=1)
+    return instant_ns(dt.datetime.combine(tomorrow, dt.time(), tzinfo=IST))
+
+
 def from_instant_ns(now_ns: int) -> dt.datetime:
     """Return an instant as an aware datetime in IST, truncated to whole seconds."""
     return dt.datetime.fromtimestamp(now_ns // NS_PER_S, tz=IST)

@@ -179,6 +179,28 @@ def select(
     return _build(dump.take(rows), books[rows], is_named[rows])
 
 
+def rebuild(
+    table: InstrumentTable, *, book_names: NDArray[np.object_], is_named: NDArray[np.bool_]
+) -> Universe:
+    """Return a universe chosen earlier from what was kept of it, such as a recording.
+
+    Args:
+        table: The chosen instruments, sorted by token.
+        book_names: The book of each; it was read from the whole dump, which is gone.
+        is_named: What the settings named one by one.
+
+    Raises:
+        CatalogError: The columns differ in length, or the tokens are not in ascending order.
+    """
+    if not len(table) == len(book_names) == len(is_named):
+        raise CatalogError(
+            f"Condition failed: columns of {len(table)}, {len(book_names)} and {len(is_named)} rows"
+        )
+    if (table.instrument_token[1:] <= table.instrument_token[:-1]).any():
+        raise CatalogError("Condition failed: the tokens are not in ascending order")
+    return _build(table, book_names, is_named)
+
+
 def _rows_of_underlying(
     dump: InstrumentTable, underlying: str, *, expiries_max: int, today: dt.date
 ) -> NDArray[np.bool_]:

@@ -10,13 +10,14 @@ import pytest
 from port_contracts import (
     FeedSourceContract,
     InstrumentCatalogContract,
+    RecordFolderContract,
     TickPublisherContract,
 )
 from small_exchange import nifty, table_of
 
 from ticker_service.errors import PublishError
 from ticker_service.ports import FeedDown, FeedUp, Frame, Outgoing
-from ticker_service.testing import FixedCatalog, MemoryPublisher, ScriptedFeed
+from ticker_service.testing import FixedCatalog, MemoryFolder, MemoryPublisher, ScriptedFeed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -40,6 +41,12 @@ class TestMemoryPublisher(TickPublisherContract):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[_Memory]:
         yield _Memory()
+
+
+class TestMemoryFolder(RecordFolderContract):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[MemoryFolder]:
+        yield MemoryFolder()
 
 
 class _Script:
