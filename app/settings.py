@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
 from urllib.parse import urlsplit
@@ -35,6 +36,7 @@ from pydantic_settings import (
 from ticker_service import assembly
 from ticker_service.config import (
     AccountConfig,
+    Encoding,
     EngineConfig,
     FlushConfig,
     KiteConfig,
@@ -157,6 +159,11 @@ class Settings(BaseSettings):
         description="redis://, rediss:// or unix:// address of the server to publish to",
     )
     channel_prefix: str = Field("ticker:v1:", min_length=1, description="Prefix of all channels")
+    encodings: Annotated[tuple[Encoding, ...], NoDecode] = Field(
+        (Encoding.JSON,),
+        min_length=1,
+        description="Of json and arrow, separated by commas; a channel each",
+    )
 
     underlyings: _Names = Field(("NIFTY",), description="Underlyings, separated by commas")
     instruments: _Names = Field((), description="Single instruments as EXCHANGE:TRADINGSYMBOL")
@@ -209,7 +216,7 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info")
     log_format: Literal["json", "console"] = Field("json", description="json for machines")
 
-    @field_validator("underlyings", "instruments", mode="before")
+    @field_validator("underlyings", "instruments", "encodings", mode="before")
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
@@ -279,6 +286,16 @@ class Settings(BaseSettings):
                 bool(self.kill_at) and not is_loopback,
                 "KILL_AT",
                 "only with Kite's roots on loopback",
+            ),
+            (
+                len(set(self.encodings)) < len(self.encodings),
+                "ENCODINGS",
+                "names an encoding twice",
+            ),
+            (
+                Encoding.ARROW in self.encodings and find_spec("pyarrow") is None,
+                "ENCODINGS",
+                "arrow needs pyarrow: install ticker-service[arrow]",
             ),
             (
                 bool(self.accounts) and not self.database_url.get_secret_value(),
@@ -382,6 +399,7 @@ class Settings(BaseSettings):
             ),
             publish=PublishConfig(
                 channel_prefix=self.channel_prefix,
+                encodings=self.encodings,
                 heartbeat_ms=self.heartbeat_ms,
                 snapshot_ms=self.snapshot_ms,
                 reprice_ms=self.reprice_ms,

@@ -98,7 +98,7 @@ async def assemble(
         PublishError: Redis does not answer.
         BrokerUnavailable: The instruments dump could not be fetched.
         CatalogError: The dump is malformed or lacks what the settings name.
-        ConfigurationError: One api_key cannot carry the subscription.
+        ConfigurationError: One api_key cannot carry the subscription, or pyarrow is missing.
     """
     publisher: RedisPublisher | SilentPublisher = SilentPublisher()
     if config.redis_url:
@@ -114,18 +114,18 @@ async def assemble(
             today=ist_date(surroundings.clock.now_ns()),
         )
         subscribe.check_fits(chosen, config.subscription)
+        return Engine(
+            chosen,
+            config,
+            feed=KiteFeed(config.kite, clock=surroundings.clock, chance=surroundings.chance),
+            publisher=publisher,
+            surroundings=surroundings,
+            orders=orders,
+            recorder=Recorder(record, LocalFolder(record.folder), surroundings) if record else None,
+        )
     except BaseException:
         await publisher.close()
         raise
-    return Engine(
-        chosen,
-        config,
-        feed=KiteFeed(config.kite, clock=surroundings.clock, chance=surroundings.chance),
-        publisher=publisher,
-        surroundings=surroundings,
-        orders=orders,
-        recorder=Recorder(record, LocalFolder(record.folder), surroundings) if record else None,
-    )
 
 
 @asynccontextmanager
@@ -168,7 +168,11 @@ async def replay_publisher(
     try:
         await publisher.check()
         books = {book for each in recordings for book in each.header.universe.books}
-        keys = [f"{channel_prefix}snapshot:{book}" for book in sorted(books)]
+        keys = [
+            f"{channel_prefix}{name}:{book}"
+            for book in sorted(books)
+            for name in ("snapshot", "arrow-snapshot")
+        ]
         if await publisher.existing(keys):
             raise ConfigurationError(
                 f"channel_prefix={channel_prefix!r}: somebody publishes these books there now; "

@@ -6,6 +6,7 @@ Relations between numbers are checked here, so that no other part has to doubt t
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain.tick import Mode
@@ -62,11 +63,19 @@ class FlushConfig:
     conflate_after_ms: int = 500
 
 
+class Encoding(StrEnum):
+    """How a book's messages are written; each encoding has a channel of its own."""
+
+    JSON = "json"
+    ARROW = "arrow"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfig:
     """How the books' channels behave."""
 
     channel_prefix: str = "ticker:v1:"
+    encodings: tuple[Encoding, ...] = (Encoding.JSON,)
     heartbeat_ms: int = 1_000
     snapshot_ms: int = 500
     reprice_ms: int = 250

@@ -8,6 +8,7 @@ the rows that only a moving forward has repriced.
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -15,10 +16,9 @@ import structlog
 
 from ticker_service.constants import NS_PER_MS, NS_PER_US
 from ticker_service.errors import PublishError
-from ticker_service.market import batch, decode, validate
+from ticker_service.market import batch, decode, publish, validate
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
-from ticker_service.market.publish import Announcer
 from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
@@ -66,7 +66,9 @@ class TickPath:
         self.latest = LatestTable(universe)
         self.pricer = Pricer(universe, self.latest, config.pricing, mode=config.subscription.mode)
         # A wall clock in microseconds grows from run to run and fits a JavaScript number.
-        self.announcer = Announcer(universe, config.publish, epoch=clock.now_ns() // NS_PER_US)
+        self.announcer = publish.Announcer(
+            universe, config.publish, epoch=clock.now_ns() // NS_PER_US
+        )
         self.failing_since_ns = 0
         """When Redis stopped confirming, ns since the Unix epoch; 0 while it does."""
         self.last_tick_ns = 0
@@ -106,7 +108,8 @@ class TickPath:
             # What is priced is the newest tick of an instrument; an earlier one in the same batch
             # has a last trade and a quote of its own, and nothing of the other's price.
             priced = replace(priced, is_option=priced.is_option & arrived.is_newest)
-        messages = [self._message(one, priced, now_ns=now_ns) for one in arrived.batches]
+        of_books = (self._messages(one, priced, now_ns=now_ns) for one in arrived.batches)
+        messages = list(chain.from_iterable(of_books))
         await self._send(Outgoing(messages=messages))
         self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
 
@@ -123,7 +126,7 @@ class TickPath:
         has_moved = np.abs(now - before) >= seen.terms.price_step
         has_moved |= np.isnan(now) != np.isnan(before)
         has_moved &= seen.terms.is_option
-        messages = []
+        messages: publish.Messages = []
         priced = self.pricer.columns(seen.terms, now_ns=now_ns)
         for book, part in enumerate(seen.parts):
             places = part.start + np.flatnonzero(has_moved[part])
@@ -135,21 +138,18 @@ class TickPath:
                     ticks=self.latest.ticks.take(rows[places]),
                     is_repriced=True,
                 )
-                messages.append(self._message(repriced, priced.take(places), now_ns=now_ns))
+                messages += self._messages(repriced, priced.take(places), now_ns=now_ns)
         if messages:
             await self._send(Outgoing(messages=messages))
 
     async def heartbeat(self, feed_of_book: Mapping[int, str]) -> None:
         """Send every book's heartbeat, with the state of its feed."""
         now_ns = self._clock.now_ns()
-        await self._send(
-            Outgoing(
-                messages=[
-                    self.announcer.heartbeat(book, feed_of_book[book], now_ns=now_ns)
-                    for book in range(len(self.universe.books))
-                ]
-            )
+        of_books = (
+            self.announcer.heartbeat(book, feed_of_book[book], now_ns=now_ns)
+            for book in range(len(self.universe.books))
         )
+        await self._send(Outgoing(messages=list(chain.from_iterable(of_books))))
 
     async def snapshot(self) -> None:
         """Set every book's snapshot key, true for the book's present ``seq``."""
@@ -157,18 +157,18 @@ class TickPath:
         seen = self.latest.seen()
         ticks = self.latest.ticks.take(seen.terms.rows)
         priced = self.pricer.columns(seen.terms, now_ns=now_ns)
-        snapshots = [
+        of_books = (
             self.announcer.snapshot(book, ticks.part(part), priced.part(part), now_ns=now_ns)
             for book, part in enumerate(seen.parts)
-        ]
-        await self._send(Outgoing(values=snapshots))
+        )
+        await self._send(Outgoing(values=list(chain.from_iterable(of_books))))
 
     async def instruments(self) -> None:
         """Set every book's instruments key, which says what the tokens stand for."""
         now_ns = self._clock.now_ns()
         books = range(len(self.universe.books))
-        values = [self.announcer.instruments(book, now_ns=now_ns) for book in books]
-        await self._send(Outgoing(values=values))
+        of_books = (self.announcer.instruments(book, now_ns=now_ns) for book in books)
+        await self._send(Outgoing(values=list(chain.from_iterable(of_books))))
 
     def forget(self, rows: NDArray[np.intp]) -> None:
         """Drop what is known of instruments that are no longer subscribed."""
@@ -183,8 +183,8 @@ class TickPath:
     async def announce_status(self, books: Sequence[int], state: str, reason: str) -> None:
         """Tell the subscribers of some books what their feed is doing."""
         now_ns = self._clock.now_ns()
-        messages = [self.announcer.status(b, state, reason, now_ns=now_ns) for b in books]
-        await self._send(Outgoing(messages=messages))
+        of_books = (self.announcer.status(b, state, reason, now_ns=now_ns) for b in books)
+        await self._send(Outgoing(messages=list(chain.from_iterable(of_books))))
 
     async def announce_gap(
         self, rows: NDArray[np.intp], *, from_ns: int, to_ns: int, reason: str
@@ -192,23 +192,21 @@ class TickPath:
         """Tell subscribers that ticks of these universe rows may be missing in an interval."""
         now_ns = self._clock.now_ns()
         book_of_row = self.universe.book[rows]
-        messages = []
+        messages: publish.Messages = []
         for book in np.unique(book_of_row).tolist():
             tokens = self.universe.instrument_token[rows[book_of_row == book]].tolist()
-            messages.append(
-                self.announcer.gap(
-                    book,
-                    from_ns=from_ns,
-                    to_ns=to_ns,
-                    reason=reason,
-                    instruments=tokens,
-                    now_ns=now_ns,
-                )
+            messages += self.announcer.gap(
+                book,
+                from_ns=from_ns,
+                to_ns=to_ns,
+                reason=reason,
+                instruments=tokens,
+                now_ns=now_ns,
             )
             self._metrics.gaps.labels(reason).inc()
         await self._send(Outgoing(messages=messages))
 
-    def _message(self, one: Batch, priced: Priced, *, now_ns: int) -> tuple[str, bytes]:
+    def _messages(self, one: Batch, priced: Priced, *, now_ns: int) -> publish.Messages:
         rows_out = self._metrics.repriced if one.is_repriced else self._metrics.published
         rows_out.labels(self.universe.books[one.book]).inc(len(one.ticks))
         self._metrics.conflated.inc(one.conflated)

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from app import settings
+from ticker_service.config import Encoding
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 
@@ -92,6 +93,8 @@ def test_every_fault_is_named_at_once(load: Load) -> None:
         ("KITE_API_KEY", "", "at least 1 character"),
         ("CHANNEL_PREFIX", "", "at least 1 character"),
         ("LOG_LEVEL", "loud", "'debug'"),
+        ("ENCODINGS", "json,protobuf", "'json' or 'arrow'"),
+        ("ENCODINGS", " , ", "at least 1 item"),
     ],
 )
 def test_a_fault_names_the_variable_and_the_rule(
@@ -101,6 +104,22 @@ def test_a_fault_names_the_variable_and_the_rule(
     assert text.startswith(f"TICKER_SERVICE_{name} ")
     assert rule in text
     assert len(text.splitlines()) == 1
+
+
+def test_encodings_are_named_with_commas(load: Load) -> None:
+    loaded = load(GOOD | {"TICKER_SERVICE_ENCODINGS": "arrow, json"})
+    assert loaded.engine_config().publish.encodings == (Encoding.ARROW, Encoding.JSON)
+
+
+def test_an_encoding_named_twice_is_a_fault(load: Load) -> None:
+    text = with_fault(load, "ENCODINGS", "json,json")
+    assert text == "TICKER_SERVICE_ENCODINGS: names an encoding twice"
+
+
+def test_arrow_without_pyarrow_is_a_fault(load: Load, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(settings, "find_spec", {}.get)
+    text = with_fault(load, "ENCODINGS", "arrow")
+    assert text == ("TICKER_SERVICE_ENCODINGS: arrow needs pyarrow: install ticker-service[arrow]")
 
 
 def test_a_fault_shows_the_value_that_is_wrong(load: Load) -> None:

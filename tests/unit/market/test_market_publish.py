@@ -31,6 +31,8 @@ from ticker_service.market.price import Priced, Pricer
 from ticker_service.market.publish import Announcer
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ticker_service.domain.universe import Universe
 
 ROWS = [*nifty([24_000.0, 24_100.0], EXPIRIES[:1]), index(5, "NIFTY BANK")]
@@ -99,7 +101,7 @@ class Wire:
     def message(self, rows: list[int], ticks: Ticks, **more: Any) -> tuple[str, dict[str, Any]]:
         book, part = int(self.chosen.book[rows[0]]), slice(0, len(rows))
         one = Batch(book=book, part=part, ticks=ticks, **more)
-        channel, raw = self.announcer.batch(one, self.priced(rows), now_ns=NOW_NS)
+        ((channel, raw),) = self.announcer.batch(one, self.priced(rows), now_ns=NOW_NS)
         return channel, json.loads(raw)
 
     def batch(self, rows: list[int], **columns: object) -> dict[str, Any]:
@@ -120,8 +122,9 @@ class Wire:
         return read(self.announcer.heartbeat(book, "up", now_ns=NOW_NS))
 
 
-def read(sent: tuple[Any, ...]) -> dict[str, Any]:
-    body: dict[str, Any] = json.loads(sent[1])
+def read(sent: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
+    ((_, raw, *_lifetime),) = sent
+    body: dict[str, Any] = json.loads(raw)
     return body
 
 
@@ -320,7 +323,7 @@ def test_a_status_tells_state_and_reason(wire: Wire) -> None:
 def test_a_snapshot_is_true_for_the_seq_sent_last_and_consumes_none(wire: Wire) -> None:
     wire.status(NIFTY)
     ticks = ticks_of(CHOSEN, [SPOT, CALL], ltp=5.0)
-    key, raw, lifetime_ms = wire.announcer.snapshot(
+    ((key, raw, lifetime_ms),) = wire.announcer.snapshot(
         NIFTY, ticks, wire.priced([SPOT, CALL]), now_ns=NOW_NS
     )
     body = json.loads(raw)
@@ -331,17 +334,17 @@ def test_a_snapshot_is_true_for_the_seq_sent_last_and_consumes_none(wire: Wire) 
 
 def test_a_snapshot_has_the_columns_of_a_batch(wire: Wire) -> None:
     ticks = ticks_of(CHOSEN, [SPOT], ltp=5.0)
-    _, raw, _ = wire.announcer.snapshot(NIFTY, ticks, wire.priced([SPOT]), now_ns=NOW_NS)
-    assert list(json.loads(raw)["columns"]) == list(wire.columns([SPOT], ltp=5.0))
+    body = read(wire.announcer.snapshot(NIFTY, ticks, wire.priced([SPOT]), now_ns=NOW_NS))
+    assert list(body["columns"]) == list(wire.columns([SPOT], ltp=5.0))
 
 
 def test_a_snapshot_before_the_first_tick_is_empty_and_readable(wire: Wire) -> None:
-    _, raw, _ = wire.announcer.snapshot(NIFTY, Ticks.empty(0), wire.priced([]), now_ns=NOW_NS)
-    assert {tuple(values) for values in json.loads(raw)["columns"].values()} == {()}
+    body = read(wire.announcer.snapshot(NIFTY, Ticks.empty(0), wire.priced([]), now_ns=NOW_NS))
+    assert {tuple(values) for values in body["columns"].values()} == {()}
 
 
 def test_the_instruments_key_says_what_the_tokens_stand_for(wire: Wire) -> None:
-    key, raw, _ = wire.announcer.instruments(NIFTY, now_ns=NOW_NS)
+    ((key, raw, _),) = wire.announcer.instruments(NIFTY, now_ns=NOW_NS)
     columns = json.loads(raw)["columns"]
     by_token = dict(
         zip(columns["instrument_token"], zip(*columns.values(), strict=True), strict=True)
@@ -363,14 +366,14 @@ def test_the_instruments_key_says_what_the_tokens_stand_for(wire: Wire) -> None:
 
 
 def test_an_index_has_no_expiry_and_no_strike_in_the_instruments_key(wire: Wire) -> None:
-    columns = json.loads(wire.announcer.instruments(NIFTY, now_ns=NOW_NS)[1])["columns"]
+    columns = read(wire.announcer.instruments(NIFTY, now_ns=NOW_NS))["columns"]
     place = columns["tradingsymbol"].index("NIFTY 50")
     names = ("expiry", "variance_ends_us", "last_trade_us", "strike")
     assert [columns[name][place] for name in names] == [None] * 4
 
 
 def test_a_book_lists_its_own_instruments_only(wire: Wire) -> None:
-    columns = json.loads(wire.announcer.instruments(BANK, now_ns=NOW_NS)[1])["columns"]
+    columns = read(wire.announcer.instruments(BANK, now_ns=NOW_NS))["columns"]
     assert len(columns["tradingsymbol"]) == 3
 
 

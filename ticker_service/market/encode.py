@@ -1,0 +1,128 @@
+"""Turn a message into the bytes of its channel: JSON here, Arrow next door.
+
+Path: feed -> decode -> validate -> batch -> price -> [publish].
+Pure. A message is a header, which is the same in every encoding, and for some kinds columns.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+
+import numpy as np
+import orjson
+
+from ticker_service.config import Encoding
+from ticker_service.errors import ConfigurationError
+from ticker_service.market.columns import Kind
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from ticker_service.market.columns import Column
+
+WORD_CODES: Final = 256
+"""A code is one byte."""
+
+
+class Encoder(Protocol):
+    """One encoding with the names of its channel and of its snapshot key."""
+
+    channel: ClassVar[str]
+    snapshot_key: ClassVar[str]
+
+    def encode(
+        self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
+    ) -> bytes:
+        """Return a message.
+
+        Args:
+            header: Everything but the columns: facts that JSON can hold.
+            values: One array per column the encoder was made for, shape ``(n,)``; None for a kind
+                of message that has no columns.
+        """
+        ...
+
+
+class JsonEncoder:
+    """Columns as arrays of JSON: any language reads it, at millions of rows a second."""
+
+    channel: ClassVar[str] = "ticks"
+    snapshot_key: ClassVar[str] = "snapshot"
+
+    def __init__(self, columns: Sequence[Column]) -> None:
+        self._columns = [(column.name, _json_values(column)) for column in columns]
+
+    def encode(
+        self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
+    ) -> bytes:
+        """Return the message as one JSON object; NaN and infinities become ``null``."""
+        if values is None:
+            return dumps(header)
+        columns = zip(self._columns, values, strict=True)
+        return dumps({**header, "columns": {name: of(array) for (name, of), array in columns}})
+
+
+def encoders(wanted: Sequence[Encoding], columns: Sequence[Column]) -> list[Encoder]:
+    """Return an encoder for each wanted encoding.
+
+    Raises:
+        ConfigurationError: Arrow is wanted and pyarrow is not installed.
+    """
+    made: list[Encoder] = []
+    for encoding in wanted:
+        match encoding:
+            case Encoding.JSON:
+                made.append(JsonEncoder(columns))
+            case Encoding.ARROW:
+                made.append(_arrow_encoder(columns))
+    return made
+
+
+def dumps(message: Mapping[str, object]) -> bytes:
+    """Return JSON; numpy arrays in it must be contiguous and native-endian."""
+    return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def whole_numbers(
+    values: NDArray[np.int64], *, missing: int
+) -> NDArray[np.int64] | list[int | None]:
+    """Return whole numbers for JSON, with ``null`` where a value is missing.
+
+    A list only when something is missing: orjson writes a numpy column without making objects, but
+    an integer column has no NaN, and a float column would change 65 into 65.0 from batch to batch.
+    """
+    is_missing = values == missing
+    if not is_missing.any():
+        return values
+    listed: list[int | None] = values.tolist()
+    for row in np.flatnonzero(is_missing).tolist():
+        listed[row] = None
+    return listed
+
+
+def _json_values(column: Column) -> Callable[[NDArray[Any]], object]:
+    """Return the function that makes a column's array what orjson takes."""
+    if column.kind is Kind.WORD:
+        names = np.full(WORD_CODES, None, dtype=object)
+        names[: len(column.words)] = column.words
+        return lambda codes: names[codes].tolist()
+    missing = column.missing
+    if missing is not None:
+        return lambda values: whole_numbers(values, missing=missing)
+    return lambda values: values
+
+
+def _arrow_encoder(columns: Sequence[Column]) -> Encoder:
+    try:
+        # pyarrow is optional and large: only who asks for it loads it.
+        arrow = import_module("ticker_service.market.encode_arrow")
+    except ImportError as error:
+        raise ConfigurationError(
+            "encodings: arrow needs pyarrow, which is not installed; "
+            "install ticker-service[arrow], or ask for json only"
+        ) from error
+    made: Encoder = arrow.ArrowEncoder(columns)
+    return made
