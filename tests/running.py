@@ -211,7 +211,10 @@ def daemon(settings: Mapping[str, object]) -> Iterator[Daemon]:
 class Subscriber:
     """What a subscriber of one book's channel gets, as it comes: no numbers are put right."""
 
-    def __init__(self, client: redis.Redis, channel: str) -> None:
+    def __init__(
+        self, client: redis.Redis, channel: str, read: Callable[[bytes], dict[str, Any]]
+    ) -> None:
+        self._read = read
         self.seen: list[dict[str, Any]] = []
         self._pubsub = client.pubsub()
         self._pubsub.subscribe(channel)
@@ -227,7 +230,7 @@ class Subscriber:
             raw = self._pubsub.get_message(timeout=left_s)
             if raw is None or raw["type"] != "message":
                 continue
-            message: dict[str, Any] = orjson.loads(raw["data"])
+            message = self._read(raw["data"])
             self.seen.append(message)
             if condition(message):
                 return message
@@ -242,10 +245,12 @@ class Subscriber:
 
 
 @contextlib.contextmanager
-def subscriber(url: str, channel: str) -> Iterator[Subscriber]:
+def subscriber(
+    url: str, channel: str, read: Callable[[bytes], dict[str, Any]] = orjson.loads
+) -> Iterator[Subscriber]:
     """Subscribe to a channel for the length of the block."""
     with redis.Redis.from_url(url) as client:
-        subscribed = Subscriber(client, channel)
+        subscribed = Subscriber(client, channel, read)
         try:
             yield subscribed
         finally:
