@@ -74,7 +74,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         engine = await assemble(
             settings.engine_config(),
             surroundings,
-            orders=office,
+            office=office,
             record=settings.record_config(),
         )
         servers = [

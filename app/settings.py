@@ -23,8 +23,10 @@ from pydantic import (
     Field,
     SecretStr,
     ValidationError,
+    ValidationInfo,
     field_validator,
 )
+from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -51,6 +53,8 @@ from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from pydantic_core import ErrorDetails
 
     from ticker_service.accounts.tokens import AccessTokens
@@ -113,8 +117,6 @@ class Settings(BaseSettings):
         description='More query parameters of the WebSocket as JSON, e.g. {"user_id": "AB1234"}',
     )
     kite_api_key: str = Field(min_length=1, description="api_key of your Kite Connect app")
-    kite_access_token: SecretStr = Field(description="Today's access token; it ends at 06:00 IST")
-
     database_url: SecretStr = Field(
         SecretStr(""),
         validation_alias=AliasChoices(f"{PREFIX}database_url", "database_url"),
@@ -123,6 +125,11 @@ class Settings(BaseSettings):
     accounts: dict[str, AccountSettings] = Field(
         default_factory=dict,
         description="Trading accounts by name, as tables [accounts.NAME] or as JSON",
+    )
+    kite_access_token: SecretStr = Field(
+        SecretStr(""),
+        description="Today's access token; it ends at 06:00 IST. Not needed with an account of the "
+        "same api_key: its logins serve the feed as well",
     )
     orders_host: str = Field("127.0.0.1", description="Address of the doors for orders")
     orders_port: int = Field(8780, ge=0, le=65_535, description="Their port; 0: system chooses")
@@ -263,9 +270,10 @@ class Settings(BaseSettings):
 
     @field_validator("kite_access_token")
     @classmethod
-    def _check_token(cls, value: SecretStr) -> SecretStr:
-        if not value.get_secret_value().strip():
-            raise ValueError("must not be empty")
+    def _check_token(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
+        accounts = info.data.get("accounts", {})
+        if not value.get_secret_value().strip() and not _of_app(accounts, info.data):
+            raise PydanticCustomError("missing", "is required")
         return value
 
     def relation_faults(self) -> list[str]:
@@ -309,6 +317,10 @@ class Settings(BaseSettings):
             ),
         ]
         return [f"{PREFIX}{name}: {rule}" for is_fault, name, rule in checks if is_fault]
+
+    def feed_account(self) -> str:
+        """Return the account whose logins serve the feed as well, empty if none has its app."""
+        return _of_app(self.accounts, {"kite_api_key": self.kite_api_key})
 
     def token_store(self, clock: Clock) -> AccessTokens:
         """Return where access tokens rest: encrypted files with a passphrase, memory without."""
@@ -384,6 +396,7 @@ class Settings(BaseSettings):
                 access_token=self.kite_access_token.get_secret_value().strip(),
             ),
             redis_url=self.redis_url.get_secret_value(),
+            feed_account=self.feed_account(),
             subscription=SubscriptionConfig(
                 underlyings=self.underlyings,
                 instruments=self.instruments,
@@ -458,6 +471,12 @@ def load(file: Path = FILE, *, kind: type[Settings] = Settings, **overrides: obj
     if faults:
         raise ConfigurationError("\n".join(faults))
     return settings
+
+
+def _of_app(accounts: Mapping[str, AccountSettings], data: Mapping[str, Any]) -> str:
+    """Return the first account that trades through the feed's app: its token opens the feed."""
+    api_key = data.get("kite_api_key")
+    return next((name for name, each in accounts.items() if each.api_key == api_key), "")
 
 
 def _checked_root(value: str, *, encrypted: str, plain: str) -> str:

@@ -44,6 +44,8 @@ class KiteStandIn:
         """What each connection has sent, by connection."""
         self.sockets: list[ServerConnection] = []
         self.upgrades_at_s: list[float] = []
+        self.paths: list[str] = []
+        """What each upgrade asked for, the query with it."""
         self.headers: dict[str, str] = {}
         """What a refusal also says."""
         self._answer = answer
@@ -89,7 +91,8 @@ class KiteStandIn:
 
         return send()
 
-    def _admit(self, connection: ServerConnection, _: Request) -> Response | None:
+    def _admit(self, connection: ServerConnection, request: Request) -> Response | None:
+        self.paths.append(request.path)
         status = self._answer(len(self.upgrades_at_s))
         self.upgrades_at_s.append(asyncio.get_running_loop().time())
         self._news.set()

@@ -13,6 +13,7 @@ from ticker_service.accounts import login
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
 from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import Lane, Pacer, PaceRules
+from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_migrate
 from ticker_service.adapters.kite_broker import BrokerOptions, KiteBroker
@@ -54,7 +55,7 @@ from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from prometheus_client import Gauge
@@ -67,7 +68,7 @@ if TYPE_CHECKING:
         RecordConfig,
     )
     from ticker_service.domain.halt import Halt
-    from ticker_service.ports import BrokerGateway, OrderUpdates, TickPublisher
+    from ticker_service.ports import AccessTokenSource, BrokerGateway, TickPublisher
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -83,7 +84,7 @@ async def assemble(
     config: EngineConfig,
     surroundings: Surroundings,
     *,
-    orders: OrderUpdates | None = None,
+    office: OrderOffice | None = None,
     record: RecordConfig | None = None,
 ) -> Engine:
     """Reach everything the engine needs once, and build it.
@@ -91,7 +92,8 @@ async def assemble(
     Args:
         config: The tick half's settings.
         surroundings: Time, chance, metrics.
-        orders: Who takes the order updates that come with the ticks.
+        office: The order half: it takes the order updates that come with the ticks, and a login of
+            one of its accounts serves the feed as well.
         record: What to record; None for nothing.
 
     Raises:
@@ -117,10 +119,15 @@ async def assemble(
         return Engine(
             chosen,
             config,
-            feed=KiteFeed(config.kite, clock=surroundings.clock, chance=surroundings.chance),
+            feed=KiteFeed(
+                config.kite,
+                tokens=_feed_tokens(config, office),
+                clock=surroundings.clock,
+                chance=surroundings.chance,
+            ),
             publisher=publisher,
             surroundings=surroundings,
-            orders=orders,
+            orders=office,
             recorder=Recorder(record, LocalFolder(record.folder), surroundings) if record else None,
         )
     except BaseException:
@@ -183,6 +190,14 @@ async def replay_publisher(
         await publisher.close()
 
 
+def _feed_tokens(config: EngineConfig, office: OrderOffice | None) -> AccessTokenSource:
+    """Return the tokens the feed may use: of an account's logins, or the one of the settings."""
+    if office is None or not config.feed_account:
+        return FixedToken(config.kite.access_token)
+    account = Account(config.feed_account)
+    return WatchedToken(office.tokens, account, given=config.kite.access_token)
+
+
 async def assemble_orders(
     config: OrderHalfConfig, surroundings: Surroundings, *, tokens: AccessTokens, reach: Reach
 ) -> OrderOffice:
@@ -196,9 +211,11 @@ async def assemble_orders(
 
     Raises:
         JournalUnavailable: The database does not answer.
-        ConfigurationError: It lacks a migration, or may lose what it confirms.
+        ConfigurationError: It lacks a migration, or may lose what it confirms; or the tokens
+            cannot be read.
     """
     clock = surroundings.clock
+    watch = await _watch_of(config, tokens, clock)
     journal = PostgresJournal(
         config.database_url,
         _journal_options(config),
@@ -219,23 +236,13 @@ async def assemble_orders(
         ["account", "code"],
     )
     notices = Notices(events, surroundings)
-    token_in_use: dict[Account, str] = {}
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
     for each in config.accounts:
         account = Account(each.account)
-        if each.access_token:
-            await tokens.put(
-                AccessToken(
-                    account=account,
-                    user_id=each.user_id,
-                    value=each.access_token,
-                    issued_at_ns=clock.now_ns(),
-                )
-            )
-        token = await tokens.get(account)
-        token_in_use[account] = token.value if token else ""
-        gateways[account] = _gateway(each, config, token_in_use, surroundings, reach)
+        gateways[account] = _gateway(
+            each, config, partial(watch.value, account), surroundings, reach
+        )
         executor = Executor(
             journal=journal,
             gateway=gateways[account],
@@ -260,11 +267,30 @@ async def assemble_orders(
         FrontDesk(desks, journal, config.orders, clock),
         journal=journal,
         gateways=gateways,
-        tokens=tokens,
-        token_in_use=token_in_use,
+        tokens=watch,
         notices=notices,
         surroundings=surroundings,
     )
+
+
+async def _watch_of(config: OrderHalfConfig, tokens: AccessTokens, clock: Clock) -> TokenWatch:
+    """Return the accounts' tokens, looked at once; those of the settings count as issued now."""
+    given = {
+        Account(each.account): AccessToken(
+            account=Account(each.account),
+            user_id=each.user_id,
+            value=each.access_token,
+            issued_at_ns=clock.now_ns(),
+        )
+        for each in config.accounts
+        if each.access_token
+    }
+    names = [Account(each.account) for each in config.accounts]
+    for name in names:
+        await tokens.get(name)  # a vault that cannot be opened is a fault of the start
+    watch = TokenWatch(names, tokens, given=given, clock=clock)
+    await watch.look(lambda _: None)
+    return watch
 
 
 def _journal_options(config: OrderHalfConfig) -> JournalOptions:
@@ -299,11 +325,10 @@ def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge) -> Pacer:
 def _gateway(
     account: AccountConfig,
     config: OrderHalfConfig,
-    token_in_use: dict[Account, str],
+    access_token: Callable[[], str],
     surroundings: Surroundings,
     reach: Reach,
 ) -> BrokerGateway:
-    name = Account(account.account)
     kite = KiteConfig(
         rest_root=config.rest_root,
         ws_root="",
@@ -316,7 +341,7 @@ def _gateway(
         kite,
         user_id=account.user_id,
         clock=surroundings.clock,
-        access_token=lambda: token_in_use.get(name, ""),
+        access_token=access_token,
         options=BrokerOptions(egress=egress),
         reach=reach,
     )
@@ -543,12 +568,11 @@ async def look_at_account(
         BrokerUnavailable: No answer.
     """
     token = await tokens.get(Account(account.account))
-    value = account.access_token or (token.value if token else "")
+    value = token.value if token else account.access_token
     if not value:
         raise LoginRequired("no access token for today")
-    in_use = {Account(account.account): value}
     surroundings = Surroundings(clock=clock, chance=Random(0), telemetry=Telemetry())  # noqa: S311
-    gateway = _gateway(account, config, in_use, surroundings, never)
+    gateway = _gateway(account, config, lambda: value, surroundings, never)
     try:
         rows = await gateway.orders()
     finally:

@@ -179,12 +179,15 @@ class OrderHalfConfig:
 class EngineConfig:
     """Everything the engine needs to know before it starts.
 
+    ``feed_account`` names the account whose logins serve the feed as well, empty if none does.
+
     Raises:
         ConfigurationError: Numbers contradict each other; every fault is listed.
     """
 
     kite: KiteConfig
     redis_url: str = field(repr=False)
+    feed_account: str = ""
     subscription: SubscriptionConfig
     flush: FlushConfig = field(default_factory=FlushConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)

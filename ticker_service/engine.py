@@ -40,6 +40,9 @@ INSTRUMENTS_MS: Final = 30_000
 FRAME_AGE_MS_READY_MAX: Final = 5_000
 TEXT_INTERVAL_NS: Final = 1_000_000_000
 TEXT_CHARACTERS_MAX: Final = 500
+LOGIN_ADVICE: Final = (
+    "log in again with `ticker-service login`; without accounts, restart with a new token"
+)
 PUBLISH_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
 
 
@@ -316,6 +319,7 @@ class Engine:
             connection=event.connection,
             reason=event.reason,
             silent_ms=(event.at_ns - event.last_frame_ns) // NS_PER_MS,
+            **({"advice": LOGIN_ADVICE} if event.login_required else {}),
         )
         self._path.doubt(self._rows_of(event.connection))
         # Several failed attempts are one outage: it began with the last frame before the first.

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
 
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.instrument import InstrumentTable
@@ -82,6 +82,18 @@ class FeedSink(Protocol):
         ...
 
 
+class AccessTokenSource(Protocol):
+    """The access tokens a feed may connect with; a login brings a new one at any time."""
+
+    def candidates(self) -> Sequence[str]:
+        """Return the tokens there are now, the one to try first at the front."""
+        ...
+
+    async def other_than(self, refused: Container[str]) -> str:
+        """Return a token that is not among those refused, once there is one."""
+        ...
+
+
 class FeedSource(Protocol):
     """A market data feed that keeps itself connected and subscribed."""
 
@@ -94,7 +106,7 @@ class FeedSource(Protocol):
         ...
 
     async def run(self, sink: FeedSink) -> None:
-        """Receive until cancelled; returns early only when a new login is required."""
+        """Receive until cancelled; without a token that is taken, wait for another."""
         ...
 
 

@@ -73,6 +73,24 @@ def test_nothing_saved_is_nothing_loaded(vault: TokenFiles, home: Path) -> None:
     assert asyncio.run(vault.load(SPARE)) is None
 
 
+def test_the_mark_is_another_after_every_save_and_none_without_a_file(
+    vault: TokenFiles,
+) -> None:
+    async def marks() -> list[tuple[int, ...] | None]:
+        found = [await vault.mark(MAIN)]
+        for _ in range(5):
+            await vault.save(MAIN, SECRET)
+            found += [await vault.mark(MAIN)]
+        assert await vault.mark(MAIN) == found[-1]
+        await vault.remove(MAIN)
+        return [*found, await vault.mark(MAIN)]
+
+    first, *saved, last = asyncio.run(marks())
+    assert first is None
+    assert last is None
+    assert len(set(saved)) == 5
+
+
 def test_the_file_shows_neither_secret_nor_phrase_and_names_its_parameters(
     vault: TokenFiles, home: Path, real_rounds: None
 ) -> None:

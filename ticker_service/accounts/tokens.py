@@ -39,12 +39,20 @@ class AccessToken:
         return now_ns >= self.expires_at_ns
 
 
+Mark = tuple[int, ...] | None
+"""Tells one secret of a vault from the next without opening it."""
+
+
 class TokenVault(Protocol):
     """Where an account's secret bytes rest between runs; nothing but the bytes is promised secret.
 
     Every call raises ``ConfigurationError`` when the vault cannot be trusted or used; the message
     says what to do and never holds a secret.
     """
+
+    async def mark(self, account: Account) -> Mark:
+        """Return what is another whenever another secret is kept, None when none is; cheap."""
+        ...
 
     async def load(self, account: Account) -> bytes | None:
         """Return what was saved for an account, None if nothing is."""
@@ -108,12 +116,16 @@ class MemoryTokens:
 
 
 class VaultTokens:
-    """Tokens that outlive the process in a vault, read from it once. Port ``AccessTokens``."""
+    """Tokens that outlive the process in a vault. Port ``AccessTokens``.
+
+    Another process may put a new one there at any time, so the vault's mark is looked at whenever a
+    token is asked for; what it keeps is opened once for each mark, because that takes long.
+    """
 
     def __init__(self, vault: TokenVault, clock: Clock) -> None:
         self._vault = vault
         self._clock = clock
-        self._known: dict[Account, AccessToken | None] = {}
+        self._known: dict[Account, _Opened] = {}
         self._lock = asyncio.Lock()
 
     async def get(self, account: Account) -> AccessToken | None:
@@ -128,10 +140,7 @@ class VaultTokens:
     async def put(self, token: AccessToken) -> None:
         """Keep a new token; durable when this returns."""
         async with self._lock:
-            # Known only once it is saved: what a restart would not find must not be relied on.
-            self._known.pop(token.account, None)
             await self._vault.save(token.account, _to_bytes(token))
-            self._known[token.account] = token
 
     async def forget(self, account: Account, *, refused: str | None = None) -> None:
         """Wipe an account's token, or only the one the broker refused."""
@@ -143,14 +152,39 @@ class VaultTokens:
             await self._wipe(account)
 
     async def _read(self, account: Account) -> AccessToken | None:
-        if account not in self._known:
+        # The mark comes first: what is put there afterwards is opened at the next look.
+        mark = await self._vault.mark(account)
+        known = self._known.get(account)
+        if known is None or known.mark != mark:
+            known = self._known[account] = await self._opened(account, mark)
+        if known.fault:
+            raise ConfigurationError(known.fault)
+        return known.token
+
+    async def _opened(self, account: Account, mark: Mark) -> _Opened:
+        if mark is None:
+            return _Opened(mark=None)
+        try:
             secret = await self._vault.load(account)
-            self._known[account] = None if secret is None else _from_bytes(account, secret)
-        return self._known[account]
+            token = None if secret is None else _from_bytes(account, secret)
+        except ConfigurationError as fault:
+            return _Opened(mark=mark, fault=str(fault))
+        return _Opened(mark=mark, token=token)
 
     async def _wipe(self, account: Account) -> None:
-        self._known[account] = None
-        await self._vault.remove(account)
+        # A login may have put a new one there since we looked; that one must stay.
+        known = self._known.get(account)
+        if known is None or known.mark == await self._vault.mark(account):
+            await self._vault.remove(account)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Opened:
+    """What a vault kept under a mark: a token, nothing, or what cannot be used."""
+
+    mark: Mark
+    token: AccessToken | None = None
+    fault: str = ""
 
 
 def _to_bytes(token: AccessToken) -> bytes:

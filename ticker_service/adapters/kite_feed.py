@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import deque
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlencode
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import KiteConfig
     from ticker_service.domain.tick import Mode
-    from ticker_service.ports import FeedSink
+    from ticker_service.ports import AccessTokenSource, FeedSink
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -54,6 +55,9 @@ STABLE_S: Final = 30.0
 """A connection that lived this long was a success: the next failure starts the backoff anew."""
 RECONNECT: Final = Backoff(delay_s_min=0.5, delay_s_max=15.0)
 HTTP_FORBIDDEN: Final = 403
+NO_TOKEN: Final = "no_access_token"  # noqa: S105 - says that there is none
+REFUSED_MAX: Final = 64
+"""So many refused tokens are remembered; each took a login, so that is weeks."""
 
 
 class _Connect(connect):
@@ -67,10 +71,18 @@ class _Connect(connect):
 class KiteFeed:
     """Up to three connections of one api_key, sharing the wanted instruments between them."""
 
-    def __init__(self, config: KiteConfig, *, clock: Clock, chance: random.Random) -> None:
+    def __init__(
+        self,
+        config: KiteConfig,
+        *,
+        tokens: AccessTokenSource,
+        clock: Clock,
+        chance: random.Random,
+    ) -> None:
         self._carrier: dict[int, int] = {}
+        login = _Login(tokens)
         self._connections = [
-            _Connection(number, config, clock, chance) for number in range(CONNECTIONS_MAX)
+            _Connection(number, config, login, clock, chance) for number in range(CONNECTIONS_MAX)
         ]
 
     def want(self, modes: Mapping[int, Mode]) -> None:
@@ -105,22 +117,50 @@ class KiteFeed:
         return self._carrier.get(instrument_token)
 
     async def run(self, sink: FeedSink) -> None:
-        """Receive until cancelled; returns only when every connection needs a new login."""
+        """Receive until cancelled; a connection whose token was refused waits for another one."""
         async with asyncio.TaskGroup() as tasks:
             for connection in self._connections:
                 tasks.create_task(connection.run(sink), name=f"feed-{connection.number}")
+
+
+class _Login:
+    """The token to connect with; one that the broker refused is never tried again (M8)."""
+
+    def __init__(self, tokens: AccessTokenSource) -> None:
+        self._tokens = tokens
+        self._refused: deque[str] = deque(maxlen=REFUSED_MAX)
+
+    def token(self) -> str:
+        """Return the token to try now, empty when only a new login helps."""
+        candidates = self._tokens.candidates()
+        return next((token for token in candidates if token not in self._refused), "")
+
+    def refuse(self, token: str) -> None:
+        """Note that the broker refused one."""
+        if token not in self._refused:
+            self._refused.append(token)
+
+    async def renewed(self) -> None:
+        """Return once there is a token to try."""
+        await self._tokens.other_than(self._refused)
 
 
 class _Connection:
     """One WebSocket and what it should carry; reconnects by itself."""
 
     def __init__(
-        self, number: int, config: KiteConfig, clock: Clock, chance: random.Random
+        self,
+        number: int,
+        config: KiteConfig,
+        login: _Login,
+        clock: Clock,
+        chance: random.Random,
     ) -> None:
         self.number = number
+        self._config = config
+        self._login = login
         self._clock = clock
         self._chance = chance
-        self._url = _url(config)
         self._desired: dict[int, Mode] = {}
         self._changed = asyncio.Event()
         self._last_frame_ns = 0
@@ -131,7 +171,7 @@ class _Connection:
             self._changed.set()
 
     async def run(self, sink: FeedSink) -> None:
-        """Stay connected while anything is wanted; return when the token is refused."""
+        """Stay connected while anything is wanted and a token for it is there."""
         attempt = 0
         while True:
             while not self._desired:
@@ -141,7 +181,10 @@ class _Connection:
             down = await self._session(sink)
             sink.put_event(down)
             if down.login_required:
-                return
+                await self._login.renewed()
+                log.info("feed_has_new_token", connection=self.number)
+                attempt = 0
+                continue
             lived_s = (self._clock.monotonic_ns() - began_ns) / NS_PER_S
             attempt = 0 if lived_s >= STABLE_S else attempt + 1
             await asyncio.sleep(RECONNECT.delay_s(attempt, self._chance))
@@ -149,10 +192,13 @@ class _Connection:
     async def _session(self, sink: FeedSink) -> FeedDown:
         """Connect, subscribe and read until something ends it; say what."""
         self._last_frame_ns = self._last_frame_ns or self._clock.now_ns()
+        token = self._login.token()
+        if not token:
+            return self._down(NO_TOKEN, login_required=True)
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 socket = await _Connect(
-                    self._url,
+                    _url(self._config, token),
                     compression=None,
                     max_size=FRAME_BYTES_MAX,
                     max_queue=None,  # frames go straight to the inbox, which has the limit
@@ -165,6 +211,8 @@ class _Connection:
                 )
         except InvalidStatus as error:
             status = error.response.status_code
+            if status == HTTP_FORBIDDEN:
+                self._login.refuse(token)
             return self._down(f"http_{status}", login_required=status == HTTP_FORBIDDEN)
         except TimeoutError:
             return self._down("connect_timeout")
@@ -264,11 +312,11 @@ def read_text(message: str, *, connection: int, at_ns: int) -> FeedText:
     return FeedText(connection=connection, at_ns=at_ns, kind=kind, data=data)
 
 
-def _url(config: KiteConfig) -> str:
+def _url(config: KiteConfig, token: str) -> str:
     """Return the address with its query; the token is in it, so it is never logged."""
     query = [
         ("api_key", config.api_key),
-        ("access_token", config.access_token),
+        ("access_token", token),
         *config.extra_parameters,
     ]
     return f"{config.ws_root}?{urlencode(query)}"

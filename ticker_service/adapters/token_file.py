@@ -76,6 +76,14 @@ class TokenFiles:
         # that what was asked for last is what stays.
         self._one_at_a_time = threading.Lock()
 
+    async def mark(self, account: Account) -> tuple[int, ...] | None:
+        """Return what is another for every file that is put in the account's place.
+
+        Raises:
+            ConfigurationError: The directory is not ours alone, or cannot be used.
+        """
+        return await asyncio.to_thread(self._mark, account)
+
     async def load(self, account: Account) -> bytes | None:
         """Return what was saved for an account, None if nothing is.
 
@@ -100,6 +108,18 @@ class TokenFiles:
             ConfigurationError: The directory is not ours alone, or cannot be written.
         """
         await asyncio.to_thread(self._remove, account)
+
+    def _mark(self, account: Account) -> tuple[int, ...] | None:
+        name = _file_name(account)
+        with self._opened(is_made=False) as directory:
+            if directory is None:
+                return None
+            try:
+                state = os.stat(name, dir_fd=directory, follow_symlinks=False)
+            except FileNotFoundError:
+                return None
+        # A number may be given to a new file at once; its instants are then others.
+        return (state.st_ino, state.st_mtime_ns, state.st_ctime_ns, state.st_size, state.st_mode)
 
     def _load(self, account: Account) -> bytes | None:
         name = _file_name(account)

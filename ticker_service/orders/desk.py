@@ -100,6 +100,7 @@ class AccountDesk:
             halts=executor.halts,
         )
         self._evidence = Evidence(config)
+        self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
         self._book_wanted = Bell()
@@ -135,7 +136,10 @@ class AccountDesk:
     def _refusal(self, kind: TaskKind) -> OrderRefused | None:
         """Return why the account takes nothing new now, None if it does."""
         if self.state is not DeskState.OPEN:
-            return OrderRefused("ACCOUNT_NOT_OPEN", f"account {self.account} is {self.state}")
+            rule = f"account {self.account} is {self.state}"
+            if self.state is DeskState.LOGIN_REQUIRED:
+                rule += f"; run `ticker-service login {self.account}`"
+            return OrderRefused("ACCOUNT_NOT_OPEN", rule)
         if len(self._in_flight) >= self._config.waiting_max:
             return OrderRefused("TOO_MANY_WAITING", f"{len(self._in_flight)} orders are waiting")
         return None if kind is TaskKind.CANCEL else self.halts.refusal()
@@ -157,8 +161,14 @@ class AccountDesk:
         self._work.ring()
         self._book_wanted.ring()
 
+    def token_has_ended(self) -> None:
+        """Send nothing more until a login brings a new access token; what waits is kept."""
+        self._executor.token_has_ended()
+        self._needs_login("the access token has ended")
+
     def stop(self) -> None:
         """Take no more orders; what was sent is recorded or left to recovery in bounded time."""
+        self._is_stopping = True
         self.state = DeskState.STOPPING
         self._executor.stop()
 
@@ -195,15 +205,15 @@ class AccountDesk:
             try:
                 await self.halts.settle(self._journal)
                 await self._read_book()
-            except LoginRequired:
-                self.state = DeskState.LOGIN_REQUIRED
+            except LoginRequired as error:
+                self._needs_login(str(error))
             except (JournalUnavailable, BrokerUnavailable) as error:
                 log.warning("account_not_open", account=self.account, error=str(error))
             else:
                 break
             await asyncio.sleep(START_RETRY.delay_s(attempt, self._surroundings.chance))
             attempt += 1
-        self.state = DeskState.OPEN
+        self._opens()
         log.info("account_open", account=self.account, writer_epoch=self._executor.writer_epoch)
 
     async def _end_when_lost(self) -> None:
@@ -295,13 +305,22 @@ class AccountDesk:
             try:
                 self._book_period_s = await self._read_book()
             except LoginRequired as error:
-                self.state = DeskState.LOGIN_REQUIRED
-                log.warning("login_required", account=self.account, error=str(error))
+                self._needs_login(str(error))
             except (BrokerUnavailable, JournalUnavailable) as error:
                 log.warning("book_not_read", account=self.account, error=str(error))
             else:
-                self.state = DeskState.OPEN
+                self._opens()
             await _sleep_or_ring(self._book_period_s, ring)
+
+    def _opens(self) -> None:
+        # A pass that ends while we are told to stop must not let anybody in again.
+        if not self._is_stopping:
+            self.state = DeskState.OPEN
+
+    def _needs_login(self, why: str) -> None:
+        if self.state in {DeskState.STARTING, DeskState.OPEN}:
+            self.state = DeskState.LOGIN_REQUIRED
+            log.warning("login_required", account=self.account, reason=why)
 
     async def _read_book(self) -> float:
         """Merge one book, settle what it proves, and return when to read the next, seconds."""

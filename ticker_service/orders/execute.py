@@ -86,6 +86,10 @@ class Executor:
         self._gives_up_ns: int | None = None
         self._logins = 0
 
+    def token_has_ended(self) -> None:
+        """Send nothing more until there is a new access token."""
+        self.is_auth_refused = True
+
     def is_held(self, kind: TaskKind) -> bool:
         """Return whether an instruction of this kind has to wait, for a login or a person."""
         is_halted = kind is not TaskKind.CANCEL and bool(self.halts.standing())

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ticker_service.errors import AccountTaken, ConfigurationError, JournalUnavailable
+from ticker_service.errors import AccountTaken, JournalUnavailable
 from ticker_service.orders.desk import DeskState, WriterLost
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from ticker_service.accounts.tokens import AccessTokens
+    from ticker_service.accounts.token_watch import TokenWatch
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import Account
     from ticker_service.orders.desk import AccountDesk
@@ -28,21 +28,20 @@ log = structlog.get_logger()
 HALTED: Final = "halted"
 STOP_S_MAX: Final = 15.0
 """Sends under way are recorded within this; their own deadlines are shorter."""
-TOKEN_LOOK_S: Final = 2.0
+STATES_LOOK_S: Final = 0.5
 RESTART: Final = Backoff(delay_s_min=0.5, delay_s_max=5.0)
 
 
 class OrderOffice:
     """Runs the desks; one that loses its account's lock stands by until it has it again."""
 
-    def __init__(  # noqa: PLR0913 - the parts of the order half
+    def __init__(
         self,
         front: FrontDesk,
         *,
         journal: OrderJournal,
         gateways: Mapping[Account, BrokerGateway],
-        tokens: AccessTokens,
-        token_in_use: dict[Account, str],
+        tokens: TokenWatch,
         notices: Notices,
         surroundings: Surroundings,
     ) -> None:
@@ -52,19 +51,18 @@ class OrderOffice:
             front: What the doors talk to; it has the desks.
             journal: Open already; closed when :meth:`run` ends.
             gateways: By account; closed when :meth:`run` ends.
-            tokens: Where a login leaves its token.
+            tokens: What the gateways send with; this object keeps it up to date.
             notices: What everybody may know.
-            token_in_use: What the gateways send with; this object keeps it up to date.
             surroundings: Time and chance.
         """
         self.front = front
         self._journal = journal
         self._gateways = gateways
-        self._tokens = tokens
-        self._token_in_use = token_in_use
+        self.tokens = tokens
         self._notices = notices
         self._surroundings = surroundings
         self._is_closed = False
+        self._told: dict[Account, DeskState] = {}
 
     def states(self) -> dict[str, str]:
         """Return how each account's desk stands; ``halted`` is one that takes cancels only."""
@@ -83,7 +81,8 @@ class OrderOffice:
         """Run every desk until ``stop`` is set, then let what was sent be recorded."""
         try:
             async with asyncio.TaskGroup() as tasks:
-                work = [tasks.create_task(self._watch_tokens(), name="tokens")]
+                work = [tasks.create_task(self.tokens.run(self._token_changed), name="tokens")]
+                work.append(tasks.create_task(self._tell_states(), name="states"))
                 work.append(tasks.create_task(self._watch_writers(), name="writers"))
                 work.append(tasks.create_task(self._notices.deliver(), name="notices"))
                 work += [
@@ -120,7 +119,6 @@ class OrderOffice:
                 desk.state = DeskState.STANDBY
                 if not attempt:
                     log.warning("account_stands_by", account=desk.account, error=str(error))
-                    self._notices.tell("account", account=desk.account, state="standby")
             except (WriterLost, JournalUnavailable) as error:
                 log.warning("account_given_up", account=desk.account, error=str(error))
             except BaseExceptionGroup as group:
@@ -131,21 +129,24 @@ class OrderOffice:
             await asyncio.sleep(RESTART.delay_s(attempt, self._surroundings.chance))
             attempt += 1
 
-    async def _watch_tokens(self) -> None:
-        """Use the newest token of every account; a login elsewhere needs no restart."""
+    def _token_changed(self, account: Account) -> None:
+        """Let an account go on with its new token, or wait for one."""
+        desk = self.front.desks[account]
+        if self.tokens.value(account):
+            desk.has_new_token()
+            self._notices.tell("token", account=account, state="changed")
+        else:
+            desk.token_has_ended()
+            self._notices.tell("token", account=account, state="ended")
+
+    async def _tell_states(self) -> None:
+        """Tell everybody when an account opens, closes, needs a login or stands by."""
         while True:
             for account, desk in self.front.desks.items():
-                try:
-                    token = await self._tokens.get(account)
-                except ConfigurationError as error:
-                    log.warning("token_not_read", account=account, error=str(error))
-                    continue
-                if token is not None and token.value != self._token_in_use.get(account):
-                    self._token_in_use[account] = token.value
-                    desk.has_new_token()
-                    log.info("token_changed", account=account)
-                    self._notices.tell("token", account=account, state="changed")
-            await asyncio.sleep(TOKEN_LOOK_S)
+                if self._told.get(account) is not desk.state:
+                    self._told[account] = desk.state
+                    self._notices.tell("account", account=account, state=str(desk.state))
+            await asyncio.sleep(STATES_LOOK_S)
 
     async def _watch_writers(self) -> None:
         def lost(accounts: frozenset[Account]) -> None:

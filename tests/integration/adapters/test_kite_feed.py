@@ -23,14 +23,18 @@ from kite_stand_in import (
 )
 from running import CountingSimulator, log_in
 
+from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
+from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.adapters import kite_feed
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.config import KiteConfig
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import Account
+from ticker_service.domain.session import token_expires_ns
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 from ticker_service.ports import FeedDown, FeedEvent, FeedText, FeedUp, Frame
-from ticker_service.runtime.clock import SystemClock
+from ticker_service.runtime.clock import ManualClock, SystemClock
 from ticker_service.runtime.pacing import Backoff
 from ticker_service.simulator import SimulatorOptions
 
@@ -39,7 +43,13 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
 
+    from ticker_service.ports import AccessTokenSource
+
 RELIANCE = 738561
+TOKEN = "stand-in"
+ACCOUNT = Account("MAIN")
+EVENING_NS = 1_795_262_400 * NS_PER_S
+"""2026-11-21 17:30 IST."""
 DEADLINE_S = 9.0
 SOON = Backoff(delay_s_min=0.01, delay_s_max=0.05)
 
@@ -100,14 +110,22 @@ def packets(payload: bytes) -> Iterable[bytes]:
         at += 2 + length
 
 
-def feed_of(ws_root: str, *, api_key: str = "key", access_token: str = "") -> KiteFeed:
+def feed_of(
+    ws_root: str,
+    *,
+    api_key: str = "key",
+    access_token: str = TOKEN,
+    tokens: AccessTokenSource | None = None,
+) -> KiteFeed:
     config = KiteConfig(
-        rest_root="http://127.0.0.1:1",
-        ws_root=ws_root,
-        api_key=api_key,
-        access_token=access_token,
+        rest_root="http://127.0.0.1:1", ws_root=ws_root, api_key=api_key, access_token=""
     )
-    return KiteFeed(config, clock=SystemClock(), chance=AlwaysLate())
+    return KiteFeed(
+        config,
+        tokens=tokens or FixedToken(access_token),
+        clock=SystemClock(),
+        chance=AlwaysLate(),
+    )
 
 
 @contextlib.asynccontextmanager
@@ -256,6 +274,77 @@ def test_a_refused_token_is_reported_once_and_not_tried_again() -> None:
                 assert len(kite.upgrades_at_s) == 1
 
     play(scene)
+
+
+def test_a_refused_token_is_followed_by_the_next_one_as_soon_as_it_is_there() -> None:
+    async def scene() -> None:
+        logins = Logins()
+        await logins.log_in("dead")
+        asked: list[str] = []
+
+        def answer(number: int) -> int | None:
+            asked.append(kite.paths[number])
+            return None if "access_token=good" in kite.paths[number] else 403
+
+        async with KiteStandIn(answer=answer) as kite:
+            feed = feed_of(kite.url, tokens=logins.source)
+            feed.want({NIFTY: Mode.FULL})
+            async with running(feed) as sink:
+                await sink.until(sink.downs)
+                await logins.log_in("dead")
+                await logins.log_in("dead-too")
+                await sink.until(lambda: len(sink.downs()) == 2)
+                # Back to one that was refused: no reason to try it.
+                await logins.log_in("dead")
+                await logins.log_in("good")
+                await sink.until(sink.ups)
+        assert [down.login_required for down in sink.downs()[:2]] == [True, True]
+        assert [path.split("access_token=")[1] for path in asked] == ["dead", "dead-too", "good"]
+
+    play(scene)
+
+
+def test_at_six_in_the_morning_the_feed_waits_for_a_login_without_asking_the_broker() -> None:
+    async def scene() -> None:
+        logins = Logins()
+        await logins.log_in("yesterday")
+        async with KiteStandIn() as kite:
+            feed = feed_of(kite.url, tokens=logins.source)
+            feed.want({NIFTY: Mode.FULL})
+            async with running(feed) as sink:
+                await sink.until(sink.ups)
+                await logins.pass_six()
+                await kite.sockets[-1].close()
+                await sink.until(lambda: len(sink.downs()) == 2)
+                down = sink.downs()[-1]
+                assert (down.reason, down.login_required) == ("no_access_token", True)
+                assert len(kite.paths) == 1
+                await logins.log_in("today")
+                await sink.until(lambda: len(sink.ups()) == 2)
+                assert "access_token=today" in kite.paths[-1]
+
+    play(scene)
+
+
+class Logins:
+    """An account whose logins serve the feed, at a time that the test sets."""
+
+    def __init__(self) -> None:
+        self.clock = ManualClock(EVENING_NS)
+        self.tokens = MemoryTokens(self.clock)
+        self.watch = TokenWatch([ACCOUNT], self.tokens, given={}, clock=self.clock)
+        self.source = WatchedToken(self.watch, ACCOUNT)
+
+    async def log_in(self, value: str) -> None:
+        token = AccessToken(
+            account=ACCOUNT, user_id="AB1234", value=value, issued_at_ns=self.clock.now_ns()
+        )
+        await self.tokens.put(token)
+        await self.watch.look(lambda _: None)
+
+    async def pass_six(self) -> None:
+        self.clock.advance(token_expires_ns(self.clock.now_ns()) - self.clock.now_ns())
+        await self.watch.look(lambda _: None)
 
 
 def test_a_token_that_ends_while_connected_is_reported_as_a_login() -> None:

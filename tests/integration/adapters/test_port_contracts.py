@@ -18,6 +18,7 @@ from port_contracts import (
 from redis.asyncio import Redis
 
 from app.embedded import embedded_redis
+from ticker_service.accounts.token_watch import FixedToken
 from ticker_service.adapters import redis_publisher
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.adapters.kite_instruments import COLUMNS, KiteInstruments, parse_dump
@@ -96,6 +97,7 @@ class _Kite:
     def __init__(self, kite: KiteStandIn) -> None:
         self.feed = KiteFeed(
             config(ws_root=kite.url),
+            tokens=FixedToken("stand-in"),
             clock=SystemClock(),
             chance=random.Random(1),  # noqa: S311 - jitter
         )

@@ -203,7 +203,7 @@ def test_the_doctor_finds_nothing_wrong_with_what_runs(home: House) -> None:
     lines = ran.out.splitlines()
     assert all(line.startswith("ok ") for line in lines), lines
     names = [line.split()[1].rstrip(":") for line in lines]
-    assert names == ["redis", "instruments", "clock", "database", "account", "account"]
+    assert names == ["redis", "instruments", "clock", "database", "account", "account", "halts"]
 
 
 @pytest.mark.parametrize(

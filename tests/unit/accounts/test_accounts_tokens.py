@@ -29,6 +29,9 @@ class Drawer:
         self.loads = 0
         self.is_full = False
 
+    async def mark(self, account: Account) -> tuple[int, ...] | None:
+        return (hash(self.kept[account]),) if account in self.kept else None
+
     async def load(self, account: Account) -> bytes | None:
         self.loads += 1
         return self.kept.get(account)
@@ -118,12 +121,70 @@ def test_the_vault_is_read_once_however_often_the_token_is_needed() -> None:
     tokens = VaultTokens(drawer, ManualClock(LOGIN_NS))
 
     async def main() -> None:
+        await tokens.put(token())
         async with asyncio.TaskGroup() as group:
             for _ in range(20):
                 group.create_task(tokens.get(MAIN))
 
     asyncio.run(main())
     assert drawer.loads == 1
+
+
+def test_what_another_process_puts_into_the_vault_is_found() -> None:
+    drawer = Drawer()
+    ours, theirs = (VaultTokens(drawer, ManualClock(LOGIN_NS)) for _ in range(2))
+
+    async def main() -> None:
+        assert await ours.get(MAIN) is None
+        for value in ("planted-first", "planted-second"):
+            await theirs.put(token(value))
+            assert await ours.get(MAIN) == token(value)
+        await theirs.forget(MAIN)
+        assert await ours.get(MAIN) is None
+
+    asyncio.run(main())
+
+
+def test_a_fault_of_the_vault_is_looked_at_once_and_gone_with_the_next_login() -> None:
+    drawer = Drawer()
+    drawer.kept[MAIN] = b"planted{"
+    tokens = VaultTokens(drawer, ManualClock(LOGIN_NS))
+
+    async def main() -> None:
+        for _ in range(3):
+            with pytest.raises(ConfigurationError, match="log in again"):
+                await tokens.get(MAIN)
+        assert drawer.loads == 1
+        await VaultTokens(drawer, ManualClock(LOGIN_NS)).put(token())
+        assert await tokens.get(MAIN) == token()
+
+    asyncio.run(main())
+
+
+def test_wiping_an_expired_token_leaves_the_one_that_was_just_put_there() -> None:
+    drawer = Drawer()
+    clock = ManualClock(LOGIN_NS)
+    ours = VaultTokens(drawer, clock)
+    today = AccessToken(account=MAIN, user_id="AB1234", value="planted-today", issued_at_ns=SIX_NS)
+
+    async def main() -> None:
+        await ours.put(token())
+        assert await ours.get(MAIN) == token()
+        clock.advance(SIX_NS - LOGIN_NS)
+        mark, marks = drawer.mark, 0
+
+        async def put_meanwhile(account: Account) -> tuple[int, ...] | None:
+            nonlocal marks
+            marks += 1
+            if marks == 2:
+                await VaultTokens(drawer, clock).put(today)
+            return await mark(account)
+
+        drawer.mark = put_meanwhile  # type: ignore[method-assign]
+        await ours.get(MAIN)
+        assert await ours.get(MAIN) == today
+
+    asyncio.run(main())
 
 
 def test_an_expired_token_is_wiped_from_the_vault() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -89,7 +90,7 @@ def test_every_fault_is_named_at_once(load: Load) -> None:
         ("KITE_REST_ROOT", "http://api.kite.trade", "encrypted"),
         ("KITE_WS_ROOT", "ws://10.0.0.7:9000", "encrypted"),
         ("REDIS_URL", "http://127.0.0.1", "redis://, rediss:// or unix://"),
-        ("KITE_ACCESS_TOKEN", "  ", "must not be empty"),
+        ("KITE_ACCESS_TOKEN", "  ", "is required"),
         ("KITE_API_KEY", "", "at least 1 character"),
         ("CHANNEL_PREFIX", "", "at least 1 character"),
         ("LOG_LEVEL", "loud", "'debug'"),
@@ -126,14 +127,31 @@ def test_a_fault_shows_the_value_that_is_wrong(load: Load) -> None:
     assert "'everything'" in with_fault(load, "MODE", "everything")
 
 
-@pytest.mark.parametrize(
-    ("name", "value"),
-    [("REDIS_URL", "http://:hunter2@127.0.0.1"), ("KITE_ACCESS_TOKEN", "\t")],  # allow-secret
-)
-def test_a_secret_that_is_wrong_is_not_shown(load: Load, name: str, value: str) -> None:
-    text = with_fault(load, name, value)
+def test_a_secret_that_is_wrong_is_not_shown(load: Load) -> None:
+    value = "http://:hunter2@127.0.0.1"  # allow-secret
+    text = with_fault(load, "REDIS_URL", value)
     assert "(secret)" in text
     assert value not in text
+
+
+def test_an_account_of_the_same_app_serves_the_feed_and_needs_no_token_in_the_settings(
+    load: Load,
+) -> None:
+    account = {"user_id": "AB1234", "api_secret": "stand-in"}
+    accounts = {
+        "OTHER": {**account, "api_key": "another"},
+        "MAIN": {**account, "api_key": GOOD["TICKER_SERVICE_KITE_API_KEY"]},
+    }
+    orders = {
+        "TICKER_SERVICE_DATABASE_URL": "postgresql://127.0.0.1/ticker",
+        "TICKER_SERVICE_TOKEN_SECRET": "stand-in-secret-of-thirty-two-bytes!",  # allow-secret
+    }
+    good = {name: GOOD[name] for name in GOOD if not name.endswith("ACCESS_TOKEN")} | orders
+    loaded = load(good | {"TICKER_SERVICE_ACCOUNTS": json.dumps(accounts)})
+    assert loaded.engine_config().feed_account == "MAIN"
+    del accounts["MAIN"]
+    text = faults(load, good | {"TICKER_SERVICE_ACCOUNTS": json.dumps(accounts)})
+    assert text.startswith("TICKER_SERVICE_KITE_ACCESS_TOKEN ")
 
 
 def test_a_fault_elsewhere_shows_no_secret(load: Load) -> None:

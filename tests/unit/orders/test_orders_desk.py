@@ -329,6 +329,26 @@ def test_an_order_refused_for_the_token_is_parked_and_goes_out_with_a_new_one() 
     virtual_time.run(play())
 
 
+def test_an_order_that_waits_when_the_token_ends_is_kept_for_the_next_login() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.desk.token_has_ended()
+            assert scene.desk.state is DeskState.LOGIN_REQUIRED
+            waiting = (await scene.journal.admit(scene.new(TaskKind.PLACE, to_fields(BUY)))).task
+            with pytest.raises(OrderRefused, match="ticker-service login MAIN"):
+                await scene.place()
+            await asyncio.sleep(5.0)
+            assert not scene.broker.sent
+            scene.desk.has_new_token()
+            done = await scene.reaches(waiting, S.ACKED)
+            assert done.attempt == 1
+            assert scene.desk.state is DeskState.OPEN
+
+    virtual_time.run(play())
+
+
 def test_a_refusal_of_the_old_token_that_comes_late_does_not_park_the_new_one() -> None:
     scene = Scene()
 

@@ -1,0 +1,147 @@
+"""The access token each account sends with now: the newest that a login has left for it.
+
+The store is looked at every two seconds; a login needs no restart. A token that was given with the
+settings is used while none is stored. One that has ended (06:00 IST) is not used any more, whatever
+was refused or not: who has no token parks what it has and waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from ticker_service.errors import ConfigurationError
+from ticker_service.runtime.bell import Bell
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Mapping, Sequence
+
+    from ticker_service.accounts.tokens import AccessToken, AccessTokens
+    from ticker_service.domain.order import Account
+    from ticker_service.runtime.clock import Clock
+
+log = structlog.get_logger()
+
+LOOK_S: Final = 2.0
+"""A login is noticed within this."""
+
+
+class TokenWatch:
+    """The tokens in use; belongs to one event loop, whose other threads may ask for the value."""
+
+    def __init__(
+        self,
+        accounts: Sequence[Account],
+        tokens: AccessTokens,
+        *,
+        given: Mapping[Account, AccessToken],
+        clock: Clock,
+    ) -> None:
+        """Know no token yet; :meth:`look` or :meth:`run` finds them.
+
+        Args:
+            accounts: Whose tokens.
+            tokens: Where logins leave them.
+            given: Those of the settings, used while none is stored.
+            clock: Tells when a token has ended.
+        """
+        self._accounts = tuple(accounts)
+        self._tokens = tokens
+        self._given = dict(given)
+        self._clock = clock
+        self._stored: dict[Account, str] = {}
+        self._in_use: dict[Account, str] = {}
+        self._faults: dict[Account, str] = {}
+        self._news = Bell()
+
+    def value(self, account: Account) -> str:
+        """Return what the account sends with now, empty when it has to log in."""
+        return self._in_use.get(account, "")
+
+    def stored(self, account: Account) -> str:
+        """Return what a login has left, empty when there is nothing good."""
+        return self._stored.get(account, "")
+
+    def news(self) -> asyncio.Event:
+        """Return what is set when a token changes; take it before looking."""
+        return self._news.listen()
+
+    async def look(self, changed: Callable[[Account], None]) -> None:
+        """Look once at every account's token; tell of each that is another than before, or gone."""
+        for account in self._accounts:
+            try:
+                token = await self._tokens.get(account)
+            except ConfigurationError as error:
+                self._say_fault(account, str(error))
+                continue
+            self._faults.pop(account, None)
+            self._stored[account] = token.value if token is not None else ""
+            value = self._stored[account] or self._given_value(account)
+            if value != self._in_use.get(account, ""):
+                self._in_use[account] = value
+                log.info("token_changed" if value else "token_ended", account=account)
+                changed(account)
+                self._news.ring()
+
+    async def run(self, changed: Callable[[Account], None]) -> None:
+        """Look until cancelled."""
+        while True:
+            await self.look(changed)
+            await asyncio.sleep(LOOK_S)
+
+    def _given_value(self, account: Account) -> str:
+        given = self._given.get(account)
+        return "" if given is None or given.is_expired(self._clock.now_ns()) else given.value
+
+    def _say_fault(self, account: Account, fault: str) -> None:
+        # A file that cannot be read is so for hours; once says it.
+        if self._faults.get(account) != fault:
+            self._faults[account] = fault
+            log.warning("token_not_read", account=account, error=fault)
+
+
+class WatchedToken:
+    """The token of one account for the feed. Port ``AccessTokenSource``."""
+
+    def __init__(self, watch: TokenWatch, account: Account, *, given: str = "") -> None:
+        """Take the watch and the feed's own token of the settings, used while none is stored."""
+        self._watch = watch
+        self._account = account
+        self._given = given
+
+    def candidates(self) -> tuple[str, ...]:
+        """Return the tokens there are now, the one to try first at the front."""
+        found = (
+            self._watch.stored(self._account),
+            self._given,
+            self._watch.value(self._account),
+        )
+        return tuple(dict.fromkeys(value for value in found if value))
+
+    async def other_than(self, refused: Container[str]) -> str:
+        """Return a token that is not among those refused, once there is one."""
+        while True:
+            news = self._watch.news()
+            for value in self.candidates():
+                if value not in refused:
+                    return value
+            await news.wait()
+
+
+class FixedToken:
+    """One token and never another. Port ``AccessTokenSource``."""
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def candidates(self) -> tuple[str, ...]:
+        """Return the token, if it is one."""
+        return (self._value,) if self._value else ()
+
+    async def other_than(self, refused: Container[str]) -> str:
+        """Return the token, never if it was refused."""
+        if not self._value or self._value in refused:
+            await asyncio.Event().wait()
+        return self._value
