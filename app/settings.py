@@ -197,6 +197,9 @@ class Settings(BaseSettings):
         250, ge=50, le=60_000, description="Between two batches that only a forward's move caused"
     )
     depth: bool = Field(default=False, description="Five levels of depth as columns")
+    own_volatility: bool = Field(
+        default=False, description="The volatility of each option's own quote as two more columns"
+    )
     rate: float = Field(
         0.0, ge=-0.1, le=0.5, description="Discount rate per year as a fraction; not the carry"
     )
@@ -417,6 +420,7 @@ class Settings(BaseSettings):
                 snapshot_ms=self.snapshot_ms,
                 reprice_ms=self.reprice_ms,
                 depth=self.depth,
+                own_volatility=self.own_volatility,
             ),
             pricing=PricingConfig(rate=self.rate),
         )

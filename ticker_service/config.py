@@ -80,16 +80,20 @@ class PublishConfig:
     snapshot_ms: int = 500
     reprice_ms: int = 250
     depth: bool = False
+    own_volatility: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PricingConfig:
-    """Assumptions of the option model; ages decide which quotes may still speak for the market."""
+    """Assumptions of the option model; ages decide which quotes may still speak for the market.
+
+    ``price_age_ms_max`` is how old a trade or a quote may be before what it says is STALE.
+    """
 
     rate: float = 0.0
     quote_age_ms_max: int = 30_000
     forward_age_ms_max: int = 300_000
-    trade_age_ms_max: int = 60_000
+    price_age_ms_max: int = 60_000
     leg_age_ms_max: int = 30_000
 
 

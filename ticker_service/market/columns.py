@@ -68,14 +68,21 @@ class Column:
     words: tuple[str, ...] = ()
 
 
-def chosen(*, depth: bool, options: bool) -> tuple[Column, ...]:
+def chosen(*, depth: bool, options: bool, own_volatility: bool = False) -> tuple[Column, ...]:
     """Return the columns in their order on the wire.
 
     Args:
         depth: With the five levels of both sides.
         options: With what pricing adds, for universes that have options.
+        own_volatility: With what each option's own quote says, whichever leg its row takes.
     """
-    return (*_TICK, *(_DEPTH if depth else ()), *(_OPTION if options else ()), *_LAST)
+    return (
+        *_TICK,
+        *(_DEPTH if depth else ()),
+        *(_OPTION if options else ()),
+        *(_OWN if own_volatility else ()),
+        *_LAST,
+    )
 
 
 def _number(name: str, values: Callable[[Rows], NDArray[Any]]) -> Column:
@@ -186,6 +193,10 @@ _OPTION: Final = (
     _number_of_option("forward_dispersion", digits=4),
     _word_of_option("iv_status", STATUS_WIRE_NAMES),
     _word_of_option("iv_leg", (leg.name.lower() for leg in Leg)),
+)
+_OWN: Final = (
+    _number_of_option("own_implied_volatility"),
+    _word_of_option("own_iv_status", STATUS_WIRE_NAMES),
 )
 _LAST: Final = (
     _flag("is_repriced", lambda rows: np.full(len(rows.ticks), rows.is_repriced, np.bool_)),

@@ -43,9 +43,6 @@ class Leg(IntEnum):
     OTHER = 1
 
 
-_VALUED: Final = (PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE)
-_IS_VALUED: Final = np.isin(np.arange(len(PriceStatus)), _VALUED)
-"""Whether a status keeps its values, by code."""
 _DELTA, _GAMMA, _THETA, _VEGA, _RHO = range(1, 6)
 """Rows of the kernel's output."""
 
@@ -73,6 +70,8 @@ class Priced:
     forward_dispersion: NDArray[np.float64]
     iv_status: NDArray[np.uint8]
     iv_leg: NDArray[np.uint8]
+    own_implied_volatility: NDArray[np.float64]
+    own_iv_status: NDArray[np.uint8]
 
     def part(self, rows: slice) -> Priced:
         """Return consecutive rows as views."""
@@ -162,13 +161,13 @@ class Pricer:
         chosen = quotes.choose(
             ticks,
             self._universe.price_step[rows],
-            trade_age_ns_max=self._config.trade_age_ms_max * NS_PER_MS,
+            price_age_ns_max=self._config.price_age_ms_max * NS_PER_MS,
         )
         # Between `subscribe` and `mode` Kite sends packets of its own default mode; without depth
         # they say less than what is about to come, and would be priced on an old trade.
         is_lesser = ticks.mode < self._mode
         # What Kite kept from earlier has no stamp in the lesser modes: doubt it until news comes.
-        is_kept = self._is_kept[rows] & (chosen.status == PriceStatus.OK)
+        is_kept = self._is_kept[rows] & ~np.isnan(chosen.price)
         self._mid[rows] = np.where(is_lesser | is_kept, np.nan, chosen.mid)
         self._half_spread[rows] = chosen.half_spread
         self._price[rows] = np.where(is_lesser, np.nan, chosen.price)
@@ -188,26 +187,25 @@ class Pricer:
         # The forward is of now; a quote of long ago cannot be solved against it and called OK.
         oldest_ns = now_ns - self._config.quote_age_ms_max * NS_PER_MS
         is_old = latest.received_at_ns[options] < oldest_ns
-        is_old &= self._status[options] == PriceStatus.OK
+        is_old &= ~np.isnan(self._price[options])
         self._status[options[is_old]] = PriceStatus.STALE
         return options
 
     def _solve(self, options: Terms) -> None:
         """Solve each option's own price at its own instant against the forward just found."""
         rows, expiry = options.rows, options.expiry
-        forward = self.forwards.value[expiry]
+        price, forward = self._price[rows], self.forwards.value[expiry]
         received = self._latest.ticks.received_at_ns[rows]
         solution, solved = self._kernel.solve(
-            self._price[rows],
+            price,
             forward,
             options.strike,
             years_to_expiry(received, options.expiry_ns),
             self._config.rate,
             options.is_call,
         )
-        quoted = self._status[rows]
-        has_price = (quoted == PriceStatus.OK) | (quoted == PriceStatus.STALE)
-        status = np.where(has_price & (solved != PriceStatus.OK), solved, quoted)
+        has_price = ~np.isnan(price)
+        status = np.where(has_price & (solved != PriceStatus.OK), solved, self._status[rows])
         status[has_price & np.isnan(forward)] = PriceStatus.NO_FORWARD
         is_vague = self._is_vague(options, solution, self.forwards.doubt(expiry, received))
         is_vague |= self.forwards.source[expiry] == ForwardSource.SPOT_CARRY
@@ -236,8 +234,7 @@ class Pricer:
 
     def doubt(self, rows: NDArray[np.intp]) -> None:
         """Call what was solved stale: its feed is lost, and a tick alone makes it good again."""
-        rows = rows[self._universe.is_option[rows]]
-        self._status[rows[self._status[rows] == PriceStatus.OK]] = PriceStatus.STALE
+        self._status[rows[~np.isnan(self._volatility[rows])]] = PriceStatus.STALE
         self._awaits_news[rows] = True
 
     def columns(self, terms: Terms, *, now_ns: int) -> Priced:
@@ -255,22 +252,17 @@ class Pricer:
         age_ms = np.where(np.isnan(now), np.nan, (now_ns - forwards.as_of_ns) / NS_PER_MS)
         forward = now[expiry]
         leg = self._leg(terms, forward, now_ns)
-        volatility, status = self._volatility[leg], self._status[leg]
-        is_valued = _IS_VALUED[status]
-        # What was solved against a forward that has been lost since has no Greeks of now.
-        status[is_valued & np.isnan(forward)] = PriceStatus.NO_FORWARD
         years = years_to_expiry(now_ns, terms.expiry_ns)
-        status[terms.is_option & (years <= 0.0)] = PriceStatus.EXPIRED
-        volatility[~_IS_VALUED[status]] = np.nan  # and with it all Greeks
+        volatility, status = self._held(leg, forward, years, now_ns)
+        own_volatility, own_status = self._held(rows, forward, years, now_ns)
         greeks = self._kernel.evaluate(
             volatility, forward, terms.strike, years, self._config.rate, terms.is_call
         )
-        is_ok = status == PriceStatus.OK
         # No fixed rate is the market's carry: greeks.md §4.2 found it off by volatility points.
-        is_doubtful = greeks[_VEGA] < terms.price_step
+        is_doubtful = greeks[_VEGA] < terms.price_step  # the same for both legs of a strike
         is_doubtful |= (source == ForwardSource.SPOT_CARRY)[expiry]
-        status[is_ok & is_doubtful] = PriceStatus.UNRELIABLE
-        status[is_ok & self._is_old_trade(leg, now_ns)] = PriceStatus.STALE
+        status[(status == PriceStatus.OK) & is_doubtful] = PriceStatus.UNRELIABLE
+        own_status[(own_status == PriceStatus.OK) & is_doubtful] = PriceStatus.UNRELIABLE
         return Priced(
             is_option=terms.is_option,
             implied_volatility=volatility,
@@ -287,28 +279,52 @@ class Pricer:
             forward_dispersion=np.where(np.isnan(now), np.nan, forwards.dispersion)[expiry],
             iv_status=status,
             iv_leg=np.where(leg == rows, Leg.OWN, Leg.OTHER).astype(np.uint8),
+            own_implied_volatility=own_volatility,
+            own_iv_status=own_status,
         )
 
-    def _is_old_trade(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.bool_]:
-        """Return where a last trade stands for the price and has grown old since it came."""
-        traded_ns = self._latest.ticks.last_trade_ts_ns[rows]
-        limit_ns = self._config.trade_age_ms_max * NS_PER_MS
-        is_old: NDArray[np.bool_] = (traded_ns > 0) & (now_ns - traded_ns > limit_ns)
-        is_old &= self._price_source[rows] == PriceSource.LTP
+    def _held(
+        self,
+        rows: NDArray[np.intp],
+        forward: NDArray[np.float64],
+        years: NDArray[np.float64],
+        now_ns: int,
+    ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+        """Return each row's last solution as far as it holds now: volatility and status."""
+        volatility, status = self._volatility[rows], self._status[rows]
+        is_solved = ~np.isnan(volatility)
+        status[is_solved & self._is_old(rows, now_ns)] = PriceStatus.STALE
+        # What was solved against a forward that has been lost since has no Greeks of now.
+        is_lost = is_solved & np.isnan(forward)
+        status[is_lost] = PriceStatus.NO_FORWARD
+        is_expired = years <= 0.0
+        status[is_expired] = PriceStatus.EXPIRED
+        volatility[is_lost | is_expired] = np.nan
+        return volatility, status
+
+    def _is_old(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.bool_]:
+        """Return where the price was made too long ago to speak for now."""
+        ticks = self._latest.ticks
+        received_ns, traded_ns = ticks.received_at_ns[rows], ticks.last_trade_ts_ns[rows]
+        is_trade = (self._price_source[rows] == PriceSource.LTP) & (traded_ns > 0)
+        made_ns = np.where(is_trade, np.minimum(traded_ns, received_ns), received_ns)
+        is_old: NDArray[np.bool_] = now_ns - made_ns > self._config.price_age_ms_max * NS_PER_MS
         return is_old
 
     def _leg(self, terms: Terms, forward: NDArray[np.float64], now_ns: int) -> NDArray[np.intp]:
         """Return the row whose volatility each row takes: the out-of-the-money leg if it can say.
 
-        When that leg has no volatility, or none recent, the row speaks for itself.
+        When that leg has no volatility, or none recent, or a doubtful one where the row's own is
+        good, the row speaks for itself.
         """
         is_in_the_money = np.where(terms.is_call, terms.strike < forward, terms.strike > forward)
         other = terms.other_leg
         oldest_ns = now_ns - self._config.leg_age_ms_max * NS_PER_MS
+        is_better = (self._status[other] == PriceStatus.OK) | (
+            ~np.isnan(self._volatility[other]) & (self._status[terms.rows] != PriceStatus.OK)
+        )
         other_serves = (
-            (other != ABSENT)
-            & _IS_VALUED[self._status[other]]
-            & (self._latest.ticks.received_at_ns[other] >= oldest_ns)
+            (other != ABSENT) & is_better & (self._latest.ticks.received_at_ns[other] >= oldest_ns)
         )
         return np.where(is_in_the_money & other_serves, other, terms.rows)
 
@@ -333,4 +349,6 @@ def _not_options(rows: int) -> Priced:
         forward_dispersion=nothing,
         iv_status=zeros,
         iv_leg=zeros,
+        own_implied_volatility=nothing,
+        own_iv_status=zeros,
     )

@@ -62,7 +62,11 @@ class Announcer:
         self._config = config
         self._counters = [_BookCounters() for _ in universe.books]
         has_options = len(universe.expiries) > 0
-        self._columns = columns.chosen(depth=config.depth, options=has_options)
+        self._columns = columns.chosen(
+            depth=config.depth,
+            options=has_options,
+            own_volatility=has_options and config.own_volatility,
+        )
         self._encoders = encode.encoders(config.encodings, self._columns)
 
     def batch(self, batch: Batch, priced: Priced, *, now_ns: int) -> Messages:

@@ -1,7 +1,8 @@
 """Choose the price that speaks for an option: the mid of a sane quote, else the last trade.
 
 Part of the price step. Pure. A quote is sane when both sides are there, it is not crossed, and its
-spread says something about the price; a mid of 0.05 and 40 is nobody's opinion.
+spread says something about the price; a mid of 0.05 and 40 is nobody's opinion. A last trade was
+made at one of the sides, so beside a quote that is not sane it is used but never called good.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ticker_service.domain.tick import Mode
 from ticker_service.pricing import PriceStatus
 
 if TYPE_CHECKING:
@@ -40,8 +42,9 @@ _HALF_STEP: Final = 0.5
 class Quotes:
     """The chosen price of each row, shape ``(n,)``; rupees.
 
-    ``mid`` is NaN unless the quote is sane and of now; ``status`` is OK where a usable price was
-    found, and otherwise says what was wrong with the quote.
+    ``mid`` is NaN unless the quote is sane and of now. ``status`` is OK for the mid of a sane
+    quote, and for a last trade where the packet's mode carries no quote to ask for; otherwise it
+    says what is wrong, and ``price`` is NaN where there is nothing to use all the same.
     """
 
     mid: NDArray[np.float64]
@@ -51,16 +54,16 @@ class Quotes:
     status: NDArray[np.uint8]
 
 
-def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: int) -> Quotes:
+def choose(ticks: Ticks, price_step: NDArray[np.float64], *, price_age_ns_max: int) -> Quotes:
     """Choose a price for every row.
 
     Args:
         ticks: Rows of options, any mode.
         price_step: Smallest price move of each, rupees, shape ``(n,)``.
-        trade_age_ns_max: A last trade older than this no longer speaks for the price; it is used
-            with status STALE. A packet without a trade time is as old as the packet. The same holds
-            for a whole packet that the exchange stamped longer ago than this: on every subscribe
-            Kite sends the last one it kept, which may be yesterday's.
+        price_age_ns_max: A last trade older than this no longer speaks for the price; it is used
+            with status STALE. A trade without a time is as old as its packet. The same holds for a
+            whole packet that the exchange stamped longer ago than this: on every subscribe Kite
+            sends the last one it kept, which may be yesterday's.
 
     Returns:
         One price, source and status per row.
@@ -78,13 +81,16 @@ def choose(ticks: Ticks, price_step: NDArray[np.float64], *, trade_age_ns_max: i
     has_trade = (ticks.ltp > 0.0) & ~_is_contradicted(ticks.ltp, bid, ask, has_bid, has_ask)
     traded_ago = ticks.received_at_ns - ticks.last_trade_ts_ns
     stamped_ago = ticks.received_at_ns - ticks.exchange_ts_ns
-    is_kept = (ticks.exchange_ts_ns > 0) & (stamped_ago > trade_age_ns_max)
-    is_old_trade = (ticks.last_trade_ts_ns > 0) & (traded_ago > trade_age_ns_max)
+    is_kept = (ticks.exchange_ts_ns > 0) & (stamped_ago > price_age_ns_max)
+    is_old_trade = (ticks.last_trade_ts_ns > 0) & (traded_ago > price_age_ns_max)
 
     status = np.full(len(ticks), PriceStatus.NO_PRICE, np.uint8)
+    # Without depth a trade is all there is; with it, nothing in it holds the trade to a price.
+    status[has_trade] = np.where(
+        ticks.mode[has_trade] < Mode.FULL, PriceStatus.OK, PriceStatus.UNRELIABLE
+    )
     status[has_bid != has_ask] = PriceStatus.ONE_SIDED
     status[has_bid & has_ask & (spread < 0.0)] = PriceStatus.CROSSED
-    status[has_trade] = PriceStatus.OK
     status[has_trade & is_old_trade] = PriceStatus.STALE
     status[is_sane] = PriceStatus.OK
     status[is_kept & (is_sane | has_trade)] = PriceStatus.STALE

@@ -25,13 +25,14 @@ class PriceStatus(IntEnum):
     BAD_INPUT = 4
     """A number is missing, not finite, not positive, or outside the kernel's limits."""
     CROSSED = 5
-    """The bid is above the ask, so there is no mid to solve."""
+    """The bid is above the ask, so there is no mid to solve; a last trade may have served."""
     ONE_SIDED = 6
-    """Only one side of the book is quoted."""
+    """Only one side of the book is quoted; a last trade may have served."""
     STALE = 7
-    """The price is too old to be solved against the present forward."""
+    """The price is too old to be solved against the present forward; the values are kept."""
     UNRELIABLE = 8
-    """One price step moves the volatility by more than a point; the values are kept."""
+    """One price step, or the doubt in what was solved with, moves the volatility by more than a
+    point; the values are kept."""
     NO_PRICE = 9
     """Neither quote nor trade has been seen."""
     NO_FORWARD = 10

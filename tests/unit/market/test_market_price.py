@@ -42,6 +42,8 @@ FORWARD = 24_037.5
 VOLATILITY = 0.14
 SECOND_NS = 10**9
 VALUES = ("implied_volatility", "delta", "gamma", "theta", "vega", "rho")
+MUST_HAVE_VALUES = (PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE)
+MAY_HAVE_VALUES = (*MUST_HAVE_VALUES, PriceStatus.CROSSED, PriceStatus.ONE_SIDED)
 NEAR, NEXT, FAR = 0, 1, 2
 BANK_FORWARD = 52_010.0
 BANK_STRIKES = tuple(range(51_000, 53_001, 100))
@@ -178,6 +180,37 @@ def test_an_in_the_money_row_takes_the_volatility_of_its_out_of_the_money_leg(de
     assert priced.implied_volatility[0] == priced.implied_volatility[1]
 
 
+def test_each_row_tells_its_own_quote_s_volatility_beside_that_of_the_leg_it_takes(
+    desk: Desk,
+) -> None:
+    desk.quote(desk.options())
+    call, put = desk.call(23_900.0), desk.put(23_900.0)
+    desk.quote([call], volatility=0.16)
+    priced = desk.columns([call, put])
+    assert priced.implied_volatility[0] == priced.implied_volatility[1]
+    np.testing.assert_allclose(
+        priced.own_implied_volatility, [0.16, smile(np.array([23_900.0]))[0]], rtol=1e-4
+    )
+    assert set(priced.own_iv_status.tolist()) == {PriceStatus.OK}
+
+
+def test_what_its_own_quote_says_ages_expires_and_loses_its_forward_like_the_rest(
+    desk: Desk,
+) -> None:
+    rows = desk.options(NEAR)
+    desk.quote(rows)
+    seen = []
+    for now_ns in (desk.now_ns + 61 * SECOND_NS, desk.now_ns + 301 * SECOND_NS):
+        desk.now_ns = now_ns
+        seen.append(desk.columns(rows))
+    desk.now_ns = desk.chosen.expiries[NEAR].instant_ns
+    seen.append(desk.columns(rows))
+    statuses = [set(priced.own_iv_status.tolist()) for priced in seen]
+    assert statuses == [{PriceStatus.STALE}, {PriceStatus.NO_FORWARD}, {PriceStatus.EXPIRED}]
+    has_own = [bool(np.isfinite(priced.own_implied_volatility).any()) for priced in seen]
+    assert has_own == [True, False, False]
+
+
 def test_an_in_the_money_row_speaks_for_itself_when_the_other_leg_is_silent(desk: Desk) -> None:
     desk.quote(desk.options())
     call, put = desk.call(23_500.0), desk.put(23_500.0)
@@ -211,6 +244,51 @@ def test_greeks_move_with_the_forward_and_the_volatility_stays(desk: Desk) -> No
     expected = desk.truth([row], FORWARD + 60.0)
     assert priced.implied_volatility[0] == pytest.approx(smile(np.array([24_500.0]))[0], rel=1e-5)
     assert priced.delta[0] == pytest.approx(expected["delta"][0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("columns", "status"),
+    [
+        pytest.param({"bid_price": 20.0}, PriceStatus.ONE_SIDED, id="one-sided"),
+        pytest.param({"bid_price": 110.0, "ask_price": 20.0}, PriceStatus.CROSSED, id="crossed"),
+        pytest.param({"bid_price": 1.0, "ask_price": 900.0}, PriceStatus.UNRELIABLE, id="wide"),
+        pytest.param({}, PriceStatus.UNRELIABLE, id="no-quote"),
+    ],
+)
+def test_a_last_trade_that_serves_gives_values_and_the_status_says_what_is_wrong_with_the_quote(
+    desk: Desk, columns: dict[str, float], status: PriceStatus
+) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    price = float(desk.truth([row])["price"][0])
+    assert 20.0 < price < 110.0
+    desk.tick([row], ltp=price, last_trade_ts_ns=desk.now_ns, **columns)
+    priced = desk.columns([row])
+    assert desk.statuses([row]) == {status}
+    assert priced.price_source[0] == PriceSource.LTP
+    assert priced.implied_volatility[0] == pytest.approx(smile(np.array([24_500.0]))[0], rel=1e-4)
+
+
+def test_a_good_leg_is_not_given_up_for_a_doubtful_one_out_of_the_money(desk: Desk) -> None:
+    desk.quote(desk.options())
+    call, put = desk.call(23_800.0), desk.put(23_800.0)
+    desk.tick([put], bid_price=20.0, ltp=300.0)
+    assert desk.columns([call]).iv_leg[0] == Leg.OWN
+    assert desk.statuses([call]) == {PriceStatus.OK}
+
+
+def test_a_quote_that_has_not_changed_for_a_minute_is_stale_and_keeps_its_values(
+    desk: Desk,
+) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    desk.now_ns += 60 * SECOND_NS
+    others = [one for one in desk.options() if one != row]
+    desk.quote(others)
+    young = desk.statuses([row])
+    desk.now_ns += 1
+    assert (young, desk.statuses([row])) == ({PriceStatus.OK}, {PriceStatus.STALE})
+    assert desk.columns([row]).implied_volatility[0] > 0.0
 
 
 @pytest.mark.parametrize(
@@ -345,10 +423,11 @@ def test_a_trade_that_grows_old_after_it_came_turns_stale(desk: Desk) -> None:
     desk.quote(desk.options())
     row = desk.call(24_500.0)
     price = desk.truth([row])["price"]
-    desk.tick([row], ltp=price, last_trade_ts_ns=desk.now_ns - 50 * SECOND_NS)
+    bid = float(price[0]) - 1.0
+    desk.tick([row], ltp=price, bid_price=bid, last_trade_ts_ns=desk.now_ns - 50 * SECOND_NS)
     young = desk.statuses([row])
     desk.now_ns += 20 * SECOND_NS
-    assert (young, desk.statuses([row])) == ({PriceStatus.OK}, {PriceStatus.STALE})
+    assert (young, desk.statuses([row])) == ({PriceStatus.ONE_SIDED}, {PriceStatus.STALE})
 
 
 def test_an_option_priced_late_keeps_being_stale_if_it_was(desk: Desk) -> None:
@@ -502,11 +581,13 @@ def test_a_row_is_either_valued_with_a_status_that_keeps_values_or_nothing(seed:
         )
         desk.now_ns += int(rng.choice([1, 20, 200, 90_000])) * SECOND_NS
         priced = desk.columns(rows)
-        keeps = np.isin(
-            priced.iv_status, [PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE]
-        )
+        may = np.isin(priced.iv_status, MAY_HAVE_VALUES)
+        must = np.isin(priced.iv_status, MUST_HAVE_VALUES)
+        has = np.isfinite(priced.implied_volatility)
+        assert (must <= has).all()
+        assert (has <= may).all()
         for name in VALUES:
             column = getattr(priced, name)
-            assert np.isfinite(column[keeps]).all(), name
-            assert np.isnan(column[~keeps]).all(), name
-        assert (priced.implied_volatility[keeps] > 0.0).all()
+            assert (np.isfinite(column) == has).all(), name
+            assert (np.isnan(column) == ~has).all(), name
+        assert (priced.implied_volatility[has] > 0.0).all()

@@ -169,6 +169,14 @@ def test_depth_adds_thirty_columns_when_asked_for() -> None:
     assert not set(DEPTH_COLUMNS) & set(Wire().columns([CALL]))
 
 
+def test_each_option_s_own_volatility_is_two_more_columns_when_asked_for() -> None:
+    wire = Wire(config=PublishConfig(own_volatility=True))
+    columns = wire.columns([SPOT, CALL], ltp=[24_000.0, 100.0])
+    own = ["own_implied_volatility", "own_iv_status"]
+    assert list(columns) == [*TICK_COLUMNS, *OPTION_COLUMNS, *own, "is_repriced"]
+    assert [columns[name] for name in own] == [[None, None], [None, "NO_PRICE"]]
+
+
 def test_a_universe_without_options_has_no_columns_of_options() -> None:
     wire = Wire(choose([share(1, "SBIN")], instruments=["NSE:SBIN"]))
     assert list(wire.columns([0], ltp=800.0)) == [*TICK_COLUMNS, "is_repriced"]

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from small_exchange import NOW_NS, nifty_universe, option_row, ticks_of
 
+from ticker_service.domain.tick import Mode
 from ticker_service.market import quotes
 from ticker_service.market.quotes import PriceSource, Quotes
 from ticker_service.pricing import PriceStatus
@@ -20,7 +21,7 @@ NAN = float("nan")
 
 def choose(**columns: float) -> Quotes:
     ticks = ticks_of(CHOSEN, [CALL], **columns)
-    return quotes.choose(ticks, np.array([0.05]), trade_age_ns_max=MINUTE_NS)
+    return quotes.choose(ticks, np.array([0.05]), price_age_ns_max=MINUTE_NS)
 
 
 def summary(chosen: Quotes) -> tuple[PriceStatus, PriceSource]:
@@ -73,18 +74,27 @@ def test_without_a_sane_quote_or_a_trade_there_is_no_price_but_a_reason(
 
 
 @pytest.mark.parametrize(
-    "columns",
+    ("columns", "status"),
     [
-        pytest.param({}, id="no-quote"),
-        pytest.param({"bid_price": 98.0}, id="one-sided"),
-        pytest.param({"bid_price": 101.0, "ask_price": 98.0}, id="crossed"),
-        pytest.param({"bid_price": 50.0, "ask_price": 190.0}, id="too-wide"),
+        pytest.param({}, PriceStatus.UNRELIABLE, id="no-quote"),
+        pytest.param({"bid_price": 98.0}, PriceStatus.ONE_SIDED, id="one-sided"),
+        pytest.param({"bid_price": 101.0, "ask_price": 98.0}, PriceStatus.CROSSED, id="crossed"),
+        pytest.param(
+            {"bid_price": 50.0, "ask_price": 190.0}, PriceStatus.UNRELIABLE, id="too-wide"
+        ),
     ],
 )
-def test_the_last_trade_speaks_where_the_quote_cannot(columns: dict[str, float]) -> None:
+def test_the_last_trade_serves_where_the_quote_cannot_and_the_status_says_why(
+    columns: dict[str, float], status: PriceStatus
+) -> None:
     chosen = choose(ltp=99.0, last_trade_ts_ns=NOW_NS - MINUTE_NS, **columns)
-    assert summary(chosen) == (PriceStatus.OK, PriceSource.LTP)
+    assert summary(chosen) == (status, PriceSource.LTP)
     assert chosen.price[0] == 99.0
+
+
+@pytest.mark.parametrize("mode", [Mode.LTP, Mode.QUOTE])
+def test_in_a_mode_without_depth_the_last_trade_is_all_there_is(mode: Mode) -> None:
+    assert summary(choose(ltp=99.0, mode=int(mode))) == (PriceStatus.OK, PriceSource.LTP)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +129,7 @@ def test_an_old_trade_is_used_and_called_stale() -> None:
 
 
 def test_a_trade_without_a_time_is_as_old_as_its_packet() -> None:
-    assert summary(choose(ltp=99.0))[0] == PriceStatus.OK
+    assert summary(choose(ltp=99.0, mode=int(Mode.LTP)))[0] == PriceStatus.OK
 
 
 def test_an_old_trade_does_not_spoil_a_fresh_quote() -> None:
@@ -143,17 +153,23 @@ def test_a_trade_of_a_packet_kept_from_earlier_is_stale_too() -> None:
 
 
 def test_a_trade_stamped_ahead_of_our_clock_is_fresh() -> None:
-    assert summary(choose(ltp=99.0, last_trade_ts_ns=NOW_NS + 10**9))[0] == PriceStatus.OK
+    assert summary(choose(ltp=99.0, last_trade_ts_ns=NOW_NS + 10**9))[0] != PriceStatus.STALE
 
 
 maybe_price = st.one_of(st.just(NAN), st.floats(0.05, 1e6))
 
 
-@given(maybe_price, maybe_price, maybe_price)
-def test_a_price_is_there_exactly_when_the_status_says_it_can_be_used(
-    bid: float, ask: float, ltp: float
+@given(maybe_price, maybe_price, maybe_price, st.sampled_from(Mode))
+def test_a_price_has_a_source_and_only_a_mid_or_a_lone_trade_is_called_good(
+    bid: float, ask: float, ltp: float, mode: Mode
 ) -> None:
-    chosen = choose(bid_price=bid, ask_price=ask, ltp=ltp)
+    chosen = choose(bid_price=bid, ask_price=ask, ltp=ltp, mode=int(mode))
     status, source = summary(chosen)
-    is_usable = status in {PriceStatus.OK, PriceStatus.STALE}
-    assert is_usable == bool(chosen.price[0] > 0.0) == (source is not PriceSource.NONE)
+    assert bool(chosen.price[0] > 0.0) == (source is not PriceSource.NONE)
+    assert np.isnan(chosen.price[0]) == (source is PriceSource.NONE)
+    if status is PriceStatus.OK:
+        assert source is PriceSource.MID or mode < Mode.FULL
+    if source is PriceSource.MID:
+        assert status is PriceStatus.OK
+    if status is PriceStatus.NO_PRICE:
+        assert source is PriceSource.NONE
