@@ -74,7 +74,7 @@ def test_a_used_key_with_another_body_conflicts_and_changes_nothing(own: World) 
     assert daemon.opens(own.account)
     with door(own, daemon) as calls:
         calls.ask(place_frame("k", own.account, marketable(own)))
-        assert eventually(lambda: not verdict.unsettled(own))
+        assert eventually(lambda: [task["state"] for task in own.tasks()] == ["FILLED"])
         journal, ledger = own.tasks(), _changes(own)
 
         other = calls.ask(place_frame("k", own.account, marketable(own, quantity=2)))

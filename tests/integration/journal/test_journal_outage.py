@@ -214,7 +214,7 @@ def test_a_database_that_is_not_there_is_unavailable_from_the_start(database_url
                 await journal.open()
             await proxy.start()
             async with journal:
-                assert (await journal.admit(new_task())).is_new
+                assert (await admitted_in_the_end(journal)).task.state == TaskState.RECEIVED
 
     asyncio.run(scenario())
 
