@@ -82,8 +82,9 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
                 health.application(
                     engine.health,
                     surroundings.telemetry,
-                    office.states if office else dict,
-                    office.halts if office else tuple,
+                    accounts=office.states if office else dict,
+                    halts=office.halts if office else tuple,
+                    refusals=engine.refusals,
                 ),
                 health_listener,
             )

@@ -48,6 +48,7 @@ from ticker_service.config import (
     PublishConfig,
     RecordConfig,
     SubscriptionConfig,
+    ValidationConfig,
 )
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
@@ -190,6 +191,12 @@ class Settings(BaseSettings):
     )
     conflate_after_ms: int = Field(
         500, ge=10, le=60_000, description="Older backlog keeps each instrument's newest tick only"
+    )
+    tick_age_ms_max: int = Field(
+        300_000,
+        ge=5_000,
+        le=86_400_000,
+        description="Refuse a tick that the exchange stamped so long before it came",
     )
     heartbeat_ms: int = Field(1_000, ge=100, le=10_000, description="Between two heartbeats")
     snapshot_ms: int = Field(500, ge=100, le=1_000, description="Between two snapshots")
@@ -413,6 +420,7 @@ class Settings(BaseSettings):
                 backlog_bytes_max=self.backlog_bytes_max,
                 conflate_after_ms=self.conflate_after_ms,
             ),
+            validation=ValidationConfig(tick_age_ms_max=self.tick_age_ms_max),
             publish=PublishConfig(
                 channel_prefix=self.channel_prefix,
                 encodings=self.encodings,

@@ -71,6 +71,17 @@ class Encoding(StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ValidationConfig:
+    """What may still be called a tick.
+
+    ``tick_age_ms_max`` bounds how long before its receipt the exchange may have stamped it; ticks
+    that Kite had kept from before the subscription are marked instead.
+    """
+
+    tick_age_ms_max: int = 300_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfig:
     """How the books' channels behave."""
 
@@ -194,6 +205,7 @@ class EngineConfig:
     feed_account: str = ""
     subscription: SubscriptionConfig
     flush: FlushConfig = field(default_factory=FlushConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     pricing: PricingConfig = field(default_factory=PricingConfig)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
@@ -43,6 +43,8 @@ TEXT_CHARACTERS_MAX: Final = 500
 LOGIN_ADVICE: Final = (
     "log in again with `ticker-service login`; without accounts, restart with a new token"
 )
+NOT_CARRIED_BY_ANY: Final = -1
+"""Stands for the connection of a row that is not subscribed."""
 PUBLISH_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
 
 
@@ -113,8 +115,11 @@ class Engine:
             universe, config, publisher, surroundings=surroundings, pause=self._pause
         )
         self._connections: dict[int, _Connection] = {}
+        self._carrier = np.full(len(universe), NOT_CARRIED_BY_ANY, np.intp)
+        self._is_audible = np.zeros(len(universe), np.bool_)
         self._is_stopping = False
         self._said_at_ns = 0
+        self._watched_ns = clock.monotonic_ns()
         self._connected = telemetry.gauge("feed_connections_up", "Connections that are open")
         waiting = telemetry.gauge("inbox_bytes", "Frames waiting for the tick path")
         waiting.set_function(lambda: self._inbox.waiting_bytes)
@@ -135,7 +140,7 @@ class Engine:
         Raises:
             ExceptionGroup: A task failed in a way it was not written for; everything was cancelled.
         """
-        self._subscribe()
+        self._subscribe(np.flatnonzero(self._window.wanted))
         try:
             async with asyncio.TaskGroup() as tasks:
                 if self._recorder is not None:
@@ -188,6 +193,10 @@ class Engine:
             inbox_bytes=self._inbox.waiting_bytes,
             recording="off" if self._recorder is None else self._recorder.state,
         )
+
+    def refusals(self) -> dict[str, Any]:
+        """Return what was not published, by reason: how often, and the newest samples."""
+        return self._path.refusals.report()
 
     async def _drain(self, path: asyncio.Task[None]) -> None:
         try:
@@ -254,20 +263,38 @@ class Engine:
         before = self._window.wanted
         if self._window.follow(self._path.latest.ticks):
             self._path.forget(np.flatnonzero(before & ~self._window.wanted))
-            self._subscribe()
+            self._subscribe(np.flatnonzero(self._window.wanted & ~before))
 
-    def _subscribe(self) -> None:
+    def _subscribe(self, rows: NDArray[np.intp]) -> None:
+        """Tell the feed what is wanted; ``rows`` are those that were not wanted before."""
+        self._path.subscribed(rows, since_ns=self._clock.now_ns())
         mode = self._config.subscription.mode
-        tokens = self.universe.instrument_token[self._window.wanted].tolist()
+        wanted = np.flatnonzero(self._window.wanted)
+        tokens = self.universe.instrument_token[wanted].tolist()
         self._feed.want(dict.fromkeys(tokens, mode))
+        self._carrier[:] = NOT_CARRIED_BY_ANY
+        carriers = [self._feed.connection_of(token) for token in tokens]
+        self._carrier[wanted] = [NOT_CARRIED_BY_ANY if n is None else n for n in carriers]
         log.info("subscription_changed", instruments=len(tokens), mode=mode.wire_name)
 
     async def _heartbeat(self) -> None:
+        self._watch()
         states = {
             book: str(self._worst(self._connections_of(book)))
             for book in range(len(self.universe.books))
         }
         await self._path.heartbeat(states)
+
+    def _watch(self) -> None:
+        """Let time pass for the streams that could be heard."""
+        now_ns = self._clock.monotonic_ns()
+        lasted_ns, self._watched_ns = now_ns - self._watched_ns, now_ns
+        self._path.watch(lasted_ns=lasted_ns)
+        up = [n for n, c in self._connections.items() if c.state is FeedState.UP]
+        is_audible = np.isin(self._carrier, up)
+        if (is_audible != self._is_audible).any():
+            self._is_audible = is_audible
+            self._path.audible(np.flatnonzero(is_audible))
 
     async def _handle(self, event: FeedEvent) -> None:
         match event:
@@ -306,6 +333,8 @@ class Engine:
                 reason=connection.reason,
             )
         self._connections[event.connection] = _Connection(state=FeedState.UP)
+        # Everything on it was subscribed anew, and Kite sends again what it had kept.
+        self._path.subscribed(self._rows_of(event.connection), since_ns=event.at_ns)
         log.info("feed_up", connection=event.connection)
         if self._orders is not None:
             self._orders.feed_came_back()
@@ -334,30 +363,21 @@ class Engine:
             )
 
     def _rows_of(self, connection: int) -> NDArray[np.intp]:
-        rows = np.flatnonzero(self._window.wanted)
-        carried = [
-            self._feed.connection_of(token) == connection
-            for token in self.universe.instrument_token[rows].tolist()
-        ]
-        return rows[np.array(carried, np.bool_)]
+        return np.flatnonzero(self._carrier == connection)
 
     def _books_of(self, connection: int) -> list[int]:
         books: list[int] = np.unique(self.universe.book[self._rows_of(connection)]).tolist()
         return books
 
     def _connections_of(self, book: int) -> dict[int, _Connection]:
-        rows = np.flatnonzero(self._window.wanted & (self.universe.book == book))
-        numbers = {
-            self._feed.connection_of(token)
-            for token in self.universe.instrument_token[rows].tolist()
-        }
-        return {n: c for n, c in self._connections.items() if n in numbers}
+        return self._known(self._carrier[self.universe.book == book])
 
     def _carrying(self) -> dict[int, _Connection]:
         """Return the connections that something wanted depends on; others may be as they are."""
-        tokens = self.universe.instrument_token[self._window.wanted].tolist()
-        numbers = {self._feed.connection_of(token) for token in tokens}
-        return {n: c for n, c in self._connections.items() if n in numbers}
+        return self._known(self._carrier)
+
+    def _known(self, numbers: NDArray[np.intp]) -> dict[int, _Connection]:
+        return {n: c for n, c in self._connections.items() if (numbers == n).any()}
 
     @staticmethod
     def _worst(connections: dict[int, _Connection]) -> FeedState:

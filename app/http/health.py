@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
@@ -24,13 +24,16 @@ HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosnif
 def application(
     health: Callable[[], Health],
     telemetry: Telemetry,
+    *,
     accounts: Callable[[], Mapping[str, str]] = dict,
     halts: Callable[[], Sequence[Halt]] = tuple,
+    refusals: Callable[[], Mapping[str, Any]] = dict,
 ) -> FastAPI:
     """Return the routes; each answers from memory and waits for nothing.
 
     ``accounts`` says how each account's desk stands and ``halts`` what holds one back; an account
-    that takes no orders does not make the tick half unready, and is there to be read.
+    that takes no orders does not make the tick half unready, and is there to be read. ``refusals``
+    says what was not published, and why.
     """
     app = FastAPI(title="ticker-service health", docs_url=None, redoc_url=None)
 
@@ -50,6 +53,11 @@ def application(
             "halts": [_halt(halt) for halt in halts()],
         }
         return JSONResponse(body, status_code=200 if now.is_ready else 503, headers=HEADERS)
+
+    @app.get("/debug/refusals")
+    async def refused() -> JSONResponse:
+        """Answer what was not published or published with a doubt: counts and newest samples."""
+        return JSONResponse(refusals(), headers=HEADERS)
 
     @app.get("/metrics")
     async def metrics() -> Response:

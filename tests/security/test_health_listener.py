@@ -55,7 +55,7 @@ def test_an_unknown_path_is_404(running: Daemon, path: str) -> None:
     )
 
 
-@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics"])
+@pytest.mark.parametrize("path", ["/health/live", "/health/ready", "/metrics", "/debug/refusals"])
 @pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
 def test_nothing_can_be_changed_here(running: Daemon, method: str, path: str) -> None:
     answer = httpx.request(method, running.health_url + path, trust_env=False, content=b"x")

@@ -123,6 +123,19 @@ def test_frames_that_lie_are_counted_and_passed_over(
     stage.assert_it_goes_on()
 
 
+def test_what_was_refused_can_be_looked_at_on_the_loopback_listener(stage: Stage) -> None:
+    stage.send(frame(ltp(7, 100)), b"\xff\xff\xff\xff")
+    stage.assert_it_goes_on()
+    refused = stage.running.get("/debug/refusals").json()
+    assert refused["unknown_token"]["samples"][0]["instrument_token"] == 7
+    assert refused["malformed_frame"]["samples"][0]["head"] == "ffff ffff"
+    assert refused["time_back"] == {
+        "meaning": "stamped before a tick of the instrument that was already accepted",
+        "count": 0,
+        "samples": [],
+    }
+
+
 def test_any_content_of_known_instruments_is_survived(stage: Stage) -> None:
     chance = random.Random(2)  # noqa: S311 - a fixed sequence
     packets = []

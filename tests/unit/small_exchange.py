@@ -12,6 +12,7 @@ from ticker_service.domain.instrument import InstrumentTable
 from ticker_service.domain.segment import Segment
 from ticker_service.domain.tick import Mode, Ticks
 from ticker_service.domain.universe import ABSENT, Universe
+from ticker_service.market.streams import Marks, Standing
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -156,6 +157,11 @@ def ticks_of(
         column = getattr(ticks, name)
         (column[0] if name in DEPTH else column)[:] = values
     return ticks
+
+
+def fresh(rows: int) -> Standing:
+    """Rows that nothing is to be said of."""
+    return Standing(marks=Marks.none(rows), staleness_ratio=np.full(rows, np.nan))
 
 
 def _row(  # noqa: PLR0917 - the dump's columns in the dump's order

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.tick import Ticks
     from ticker_service.domain.universe import Terms, Universe
+    from ticker_service.market.streams import Marks
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -40,22 +41,27 @@ class Arrived:
     Attributes:
         terms: Universe row of each tick with its static columns, shape ``(n,)``.
         ticks: The ticks, in the same order.
+        marks: What validation found worth saying of each.
         is_newest: Whether a row is its instrument's last in this flush, shape ``(n,)``.
         batches: One per book that has ticks.
     """
 
     terms: Terms
     ticks: Ticks
+    marks: Marks
     is_newest: NDArray[np.bool_]
     batches: list[Batch]
 
 
-def by_book(rows: NDArray[np.intp], ticks: Ticks, universe: Universe, *, conflate: bool) -> Arrived:
+def by_book(
+    rows: NDArray[np.intp], ticks: Ticks, marks: Marks, universe: Universe, *, conflate: bool
+) -> Arrived:
     """Put the rows of each book together, each book keeping its order of arrival.
 
     Args:
         rows: Universe row of each tick, shape ``(n,)``.
         ticks: The ticks, in order of arrival.
+        marks: What was found of each.
         universe: Says which book a row belongs to.
         conflate: Keep only each instrument's newest tick, because these have waited too long.
     """
@@ -64,12 +70,8 @@ def by_book(rows: NDArray[np.intp], ticks: Ticks, universe: Universe, *, conflat
     places = _in_order_of_books(book, np.flatnonzero(is_newest) if conflate else None)
     arrived = np.bincount(book, minlength=len(universe.books))
     if places is not None:
-        rows, ticks, is_newest, book = (
-            rows[places],
-            ticks.take(places),
-            is_newest[places],
-            book[places],
-        )
+        rows, book, is_newest = rows[places], book[places], is_newest[places]
+        ticks, marks = ticks.take(places), marks.take(places)
     kept = np.bincount(book, minlength=len(universe.books))
     batches = []
     first = 0
@@ -83,7 +85,9 @@ def by_book(rows: NDArray[np.intp], ticks: Ticks, universe: Universe, *, conflat
                 conflated=int(arrived[number] - kept[number]),
             )
         )
-    return Arrived(terms=universe.terms(rows), ticks=ticks, is_newest=is_newest, batches=batches)
+    return Arrived(
+        terms=universe.terms(rows), ticks=ticks, marks=marks, is_newest=is_newest, batches=batches
+    )
 
 
 def _newest_per_row(rows: NDArray[np.intp], universe: Universe) -> NDArray[np.bool_]:

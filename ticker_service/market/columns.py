@@ -20,6 +20,7 @@ from ticker_service.domain.tick import DEPTH_LEVELS, NOT_CARRIED, Mode
 from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.price import Leg
 from ticker_service.market.quotes import PriceSource
+from ticker_service.market.streams import Doubt
 from ticker_service.pricing import STATUS_WIRE_NAMES
 
 if TYPE_CHECKING:
@@ -29,7 +30,9 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.tick import Ticks
     from ticker_service.market.price import Priced
+    from ticker_service.market.streams import Standing
 
+STALENESS_DIGITS: Final = 3
 NO_WORD: Final = 255
 """The code of a word that is missing in this row."""
 
@@ -49,10 +52,11 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
-    """What is published: ticks in order, and what pricing says of each."""
+    """What is published: ticks in order, and what pricing and validation say of each."""
 
     ticks: Ticks
     priced: Priced
+    standing: Standing
     is_repriced: bool = False
 
 
@@ -130,6 +134,16 @@ def _mode(rows: Rows) -> NDArray[np.uint8]:
     return codes
 
 
+def _doubt(rows: Rows) -> NDArray[np.uint8]:
+    # As above: the 0 of a row without a doubt becomes "no word".
+    codes: NDArray[np.uint8] = rows.standing.marks.doubt - np.uint8(1)
+    return codes
+
+
+def _staleness(rows: Rows) -> NDArray[np.float64]:
+    return np.round(rows.standing.staleness_ratio, STALENESS_DIGITS)
+
+
 def _level(side: str, level: int) -> list[Column]:
     def values(name: str) -> Callable[[Rows], NDArray[Any]]:
         read = attrgetter(f"{side}_{name}")
@@ -176,6 +190,9 @@ _TICK: Final = (
     _whole("bid_quantity", lambda rows: rows.ticks.bid_quantity[0]),
     _whole("ask_quantity", lambda rows: rows.ticks.ask_quantity[0]),
     _word("mode", _mode, (mode.wire_name for mode in Mode)),
+    _flag("is_cached", lambda rows: rows.standing.marks.is_cached),
+    _number("staleness_ratio", _staleness),
+    _word("doubt", _doubt, (doubt.name.lower() for doubt in Doubt if doubt)),
 )
 _DEPTH: Final = tuple(
     column

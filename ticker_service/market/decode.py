@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 COUNT_BYTES: Final = 2
 LENGTH_BYTES: Final = 2
 HEARTBEAT_BYTES_MAX: Final = 1
+EXAMPLE_BYTES_MAX: Final = 64
 
 MALFORMED_FRAME: Final = "malformed_frame"
 UNKNOWN_LENGTH: Final = "unknown_length"
@@ -51,11 +52,15 @@ _TIMES: Final = ("exchange_ts", "last_trade_ts")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """Ticks in order of arrival, and what could not become one, by reason."""
+    """Ticks in order of arrival, and what could not become one, by reason.
+
+    ``examples`` has the first bytes of one frame or packet for each reason.
+    """
 
     ticks: Ticks
     packets: int
     rejected: Mapping[str, int]
+    examples: Mapping[str, bytes]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +71,12 @@ class _Packets:
     offset: NDArray[np.int64]
     length: NDArray[np.int64]
     received_at_ns: NDArray[np.int64]
+
+    def head(self, place: int) -> bytes:
+        """Return the first bytes of one packet, its length before them."""
+        start = int(self.offset[place]) - LENGTH_BYTES
+        end = int(self.offset[place] + self.length[place])
+        return self.buffer[start : min(end, start + EXAMPLE_BYTES_MAX)]
 
 
 def frames(waiting: Sequence[Frame]) -> Decoded:
@@ -78,10 +89,12 @@ def frames(waiting: Sequence[Frame]) -> Decoded:
         One row per readable packet, in order, and the count of the others by reason.
     """
     rejected: Counter[str] = Counter()
-    packets = _find_packets(waiting, rejected)
+    examples: dict[str, bytes] = {}
+    packets = _find_packets(waiting, rejected, examples)
     known = np.isin(packets.length, _LENGTHS)
     if not known.all():
         rejected[UNKNOWN_LENGTH] = int(len(known) - np.count_nonzero(known))
+        examples[UNKNOWN_LENGTH] = packets.head(int(np.argmin(known)))
     rows = np.cumsum(known) - 1
     ticks = Ticks.empty(int(np.count_nonzero(known)))
     for length in np.unique(packets.length[known]).tolist():
@@ -89,13 +102,15 @@ def frames(waiting: Sequence[Frame]) -> Decoded:
         body = _gather(packets.buffer, packets.offset[chosen], length)
         _fill(ticks, rows[chosen], body, MODE_BY_LENGTH[length])
     ticks.received_at_ns[:] = packets.received_at_ns[known]
-    return Decoded(ticks=ticks, packets=len(packets.length), rejected=rejected)
+    return Decoded(ticks=ticks, packets=len(packets.length), rejected=rejected, examples=examples)
 
 
 _LENGTHS: Final = np.array(sorted(PACKET_LAYOUTS))
 
 
-def _find_packets(waiting: Sequence[Frame], rejected: Counter[str]) -> _Packets:
+def _find_packets(
+    waiting: Sequence[Frame], rejected: Counter[str], examples: dict[str, bytes]
+) -> _Packets:
     """Walk every frame's lengths once; a frame that contradicts itself yields what came before."""
     bodies: list[bytes] = []
     offsets: list[int] = []
@@ -123,6 +138,7 @@ def _find_packets(waiting: Sequence[Frame], rejected: Counter[str]) -> _Packets:
             found += 1
         if found != declared or at != size:
             rejected[MALFORMED_FRAME] += 1
+            examples.setdefault(MALFORMED_FRAME, bytes(payload[:EXAMPLE_BYTES_MAX]))
         bodies.append(payload)
         times.append(frame.received_at_ns)
         counts.append(found)

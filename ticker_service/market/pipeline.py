@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import structlog
 
-from ticker_service.constants import NS_PER_MS, NS_PER_US
+from ticker_service.constants import NS_PER_MS, NS_PER_S, NS_PER_US
 from ticker_service.errors import PublishError
 from ticker_service.market import batch, decode, publish, validate
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
+from ticker_service.market.refusals import Refusals
+from ticker_service.market.streams import Streams
 from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.universe import Universe
     from ticker_service.market.batch import Batch
     from ticker_service.market.price import Priced
+    from ticker_service.market.streams import Standing
     from ticker_service.ports import Frame, TickPublisher
     from ticker_service.runtime.surroundings import Surroundings
     from ticker_service.runtime.telemetry import Telemetry
@@ -64,6 +67,8 @@ class TickPath:
         clock = surroundings.clock
         self.universe = universe
         self.latest = LatestTable(universe)
+        self.streams = Streams(universe)
+        self.refusals = Refusals(universe)
         self.pricer = Pricer(universe, self.latest, config.pricing, mode=config.subscription.mode)
         # A wall clock in microseconds grows from run to run and fits a JavaScript number.
         self.announcer = publish.Announcer(
@@ -88,15 +93,23 @@ class TickPath:
             wanted: Mask of the universe rows that are subscribed; ticks of others are rejected.
         """
         decoded = decode.frames(frames)
-        accepted = validate.plausible(decoded.ticks, self.universe, wanted=wanted)
-        self._count(len(frames), decoded, accepted)
+        accepted = validate.plausible(
+            decoded.ticks,
+            self.universe,
+            self.streams,
+            wanted=wanted,
+            limits=self._config.validation,
+        )
+        now_ns = self._clock.now_ns()
+        self._count(len(frames), decoded, accepted, now_ns=now_ns)
         if not len(accepted.rows):
             return
-        now_ns = self._clock.now_ns()
+        self.streams.take(accepted.rows, accepted.progress, accepted.marks)
         self.last_tick_ns = int(accepted.ticks.received_at_ns[-1])
         arrived = batch.by_book(
             accepted.rows,
             accepted.ticks,
+            accepted.marks,
             self.universe,
             conflate=self._is_late(frames[0].received_at_ns, now_ns),
         )
@@ -108,7 +121,10 @@ class TickPath:
             # What is priced is the newest tick of an instrument; an earlier one in the same batch
             # has a last trade and a quote of its own, and nothing of the other's price.
             priced = replace(priced, is_option=priced.is_option & arrived.is_newest)
-        of_books = (self._messages(one, priced, now_ns=now_ns) for one in arrived.batches)
+        standing = self.streams.standing(
+            arrived.terms.rows, arrived.ticks.received_at_ns, now_ns=now_ns, marks=arrived.marks
+        )
+        of_books = (self._messages(one, priced, standing, now_ns=now_ns) for one in arrived.batches)
         messages = list(chain.from_iterable(of_books))
         await self._send(Outgoing(messages=messages))
         self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
@@ -131,14 +147,14 @@ class TickPath:
         for book, part in enumerate(seen.parts):
             places = part.start + np.flatnonzero(has_moved[part])
             if len(places):
-                self._published_forward[rows[places]] = now[places]
+                moved = rows[places]
+                self._published_forward[moved] = now[places]
+                ticks = self.latest.ticks.take(moved)
                 repriced = batch.Batch(
-                    book=book,
-                    part=slice(0, len(places)),
-                    ticks=self.latest.ticks.take(rows[places]),
-                    is_repriced=True,
+                    book=book, part=slice(0, len(places)), ticks=ticks, is_repriced=True
                 )
-                messages += self._messages(repriced, priced.take(places), now_ns=now_ns)
+                standing = self.streams.standing(moved, ticks.received_at_ns, now_ns=now_ns)
+                messages += self._messages(repriced, priced.take(places), standing, now_ns=now_ns)
         if messages:
             await self._send(Outgoing(messages=messages))
 
@@ -157,8 +173,11 @@ class TickPath:
         seen = self.latest.seen()
         ticks = self.latest.ticks.take(seen.terms.rows)
         priced = self.pricer.columns(seen.terms, now_ns=now_ns)
+        standing = self.streams.standing(seen.terms.rows, ticks.received_at_ns, now_ns=now_ns)
         of_books = (
-            self.announcer.snapshot(book, ticks.part(part), priced.part(part), now_ns=now_ns)
+            self.announcer.snapshot(
+                book, ticks.part(part), priced.part(part), standing.part(part), now_ns=now_ns
+            )
             for book, part in enumerate(seen.parts)
         )
         await self._send(Outgoing(values=list(chain.from_iterable(of_books))))
@@ -173,8 +192,21 @@ class TickPath:
     def forget(self, rows: NDArray[np.intp]) -> None:
         """Drop what is known of instruments that are no longer subscribed."""
         self.latest.forget(rows)
+        self.streams.forget(rows)
         self.pricer.forget(rows)
         self._published_forward[rows] = np.nan
+
+    def subscribed(self, rows: NDArray[np.intp], *, since_ns: int) -> None:
+        """Note that rows were asked for now: Kite answers with the last tick it kept of each."""
+        self.streams.subscribe(rows, at_ns=since_ns)
+
+    def audible(self, rows: NDArray[np.intp]) -> None:
+        """Note which rows would be heard if they spoke: the silence of the others says nothing."""
+        self.streams.listen(rows)
+
+    def watch(self, *, lasted_ns: int) -> None:
+        """Let time pass for the audible rows, so that each one's usual rate is known."""
+        self.streams.watch(lasted_s=lasted_ns / NS_PER_S)
 
     def doubt(self, rows: NDArray[np.intp]) -> None:
         """Call what is known of some instruments stale, because their feed is lost."""
@@ -206,12 +238,16 @@ class TickPath:
             self._metrics.gaps.labels(reason).inc()
         await self._send(Outgoing(messages=messages))
 
-    def _messages(self, one: Batch, priced: Priced, *, now_ns: int) -> publish.Messages:
+    def _messages(
+        self, one: Batch, priced: Priced, standing: Standing, *, now_ns: int
+    ) -> publish.Messages:
         rows_out = self._metrics.repriced if one.is_repriced else self._metrics.published
         rows_out.labels(self.universe.books[one.book]).inc(len(one.ticks))
         self._metrics.conflated.inc(one.conflated)
         self._metrics.batches.inc()
-        return self.announcer.batch(one, priced.part(one.part), now_ns=now_ns)
+        return self.announcer.batch(
+            one, priced.part(one.part), standing.part(one.part), now_ns=now_ns
+        )
 
     async def _send(self, outgoing: Outgoing) -> None:
         """Send until confirmed: a message keeps its ``seq``, so repeating it is harmless.
@@ -238,12 +274,17 @@ class TickPath:
     def _is_late(self, received_at_ns: int, now_ns: int) -> bool:
         return now_ns - received_at_ns > self._config.flush.conflate_after_ms * NS_PER_MS
 
-    def _count(self, frames: int, decoded: decode.Decoded, accepted: validate.Plausible) -> None:
+    def _count(
+        self, frames: int, decoded: decode.Decoded, accepted: validate.Plausible, *, now_ns: int
+    ) -> None:
         self._metrics.frames.inc(frames)
         self._metrics.packets.inc(decoded.packets)
         for reason, count in (*decoded.rejected.items(), *accepted.rejected.items()):
             self._metrics.rejected.labels(reason).inc(count)
+        for doubt, places in accepted.doubted.items():
+            self._metrics.doubted.labels(doubt).inc(len(places))
         self.announcer.count_rejected(accepted.rejected_by_book)
+        self.refusals.take(decoded, accepted, now_ns=now_ns)
 
 
 class _Metrics:
@@ -252,6 +293,9 @@ class _Metrics:
         self.packets = telemetry.counter("feed_packets_total", "Packets found in frames")
         self.rejected = telemetry.counter(
             "feed_packets_rejected_total", "Frames or packets not published", ["reason"]
+        )
+        self.doubted = telemetry.counter(
+            "ticks_doubted_total", "Ticks published with a doubt", ["doubt"]
         )
         self.published = telemetry.counter(
             "ticks_published_total", "Rows published that had a packet", ["book"]

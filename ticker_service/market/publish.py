@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.universe import Universe
     from ticker_service.market.batch import Batch
     from ticker_service.market.price import Priced
+    from ticker_service.market.streams import Standing
 
 WIRE_VERSION: Final = 1
 SNAPSHOT_LIFETIME_MS: Final = 5_000
@@ -69,12 +70,14 @@ class Announcer:
         )
         self._encoders = encode.encoders(config.encodings, self._columns)
 
-    def batch(self, batch: Batch, priced: Priced, *, now_ns: int) -> Messages:
+    def batch(self, batch: Batch, priced: Priced, standing: Standing, *, now_ns: int) -> Messages:
         """Return the messages of one batch; consumes a ``seq``."""
         counters = self._counters[batch.book]
         counters.published += 0 if batch.is_repriced else len(batch.ticks)
         counters.conflated += batch.conflated
-        rows = columns.Rows(ticks=batch.ticks, priced=priced, is_repriced=batch.is_repriced)
+        rows = columns.Rows(
+            ticks=batch.ticks, priced=priced, standing=standing, is_repriced=batch.is_repriced
+        )
         return self._numbered(batch.book, "batch", now_ns, {"n": len(batch.ticks)}, rows)
 
     def gap(
@@ -111,10 +114,12 @@ class Announcer:
         }
         return self._messages(book, self._header(book, "heartbeat", now_ns, facts))
 
-    def snapshot(self, book: int, ticks: Ticks, priced: Priced, *, now_ns: int) -> Values:
+    def snapshot(
+        self, book: int, ticks: Ticks, priced: Priced, standing: Standing, *, now_ns: int
+    ) -> Values:
         """Return a book's latest rows, true for its present ``seq``."""
         header = self._header(book, "snapshot", now_ns, {"n": len(ticks)})
-        values = self._values(columns.Rows(ticks=ticks, priced=priced))
+        values = self._values(columns.Rows(ticks=ticks, priced=priced, standing=standing))
         return [
             (self._name(one.snapshot_key, book), one.encode(header, values), SNAPSHOT_LIFETIME_MS)
             for one in self._encoders

@@ -119,6 +119,21 @@ class RecordedPath(TickPath):
         with self._step("forget", rows=rows.tolist()):
             super().forget(rows)
 
+    def subscribed(self, rows: NDArray[np.intp], *, since_ns: int) -> None:
+        """Note that rows were asked for now."""
+        with self._step("subscribed", rows=rows.tolist(), since_ns=since_ns):
+            super().subscribed(rows, since_ns=since_ns)
+
+    def audible(self, rows: NDArray[np.intp]) -> None:
+        """Note which rows would be heard if they spoke."""
+        with self._step("audible", rows=rows.tolist()):
+            super().audible(rows)
+
+    def watch(self, *, lasted_ns: int) -> None:
+        """Let time pass for the audible rows."""
+        with self._step("watch", lasted_ns=lasted_ns):
+            super().watch(lasted_ns=lasted_ns)
+
     def doubt(self, rows: NDArray[np.intp]) -> None:
         """Call what is known of some instruments stale."""
         with self._step("doubt", rows=rows.tolist()):

@@ -84,6 +84,18 @@ async def _forget(path: TickPath, known: Arguments) -> None:
     path.forget(known.rows())
 
 
+async def _subscribed(path: TickPath, known: Arguments) -> None:
+    path.subscribed(known.rows(), since_ns=known.integer("since_ns"))
+
+
+async def _audible(path: TickPath, known: Arguments) -> None:
+    path.audible(known.rows())
+
+
+async def _watch(path: TickPath, known: Arguments) -> None:
+    path.watch(lasted_ns=known.integer("lasted_ns"))
+
+
 async def _doubt(path: TickPath, known: Arguments) -> None:
     path.doubt(known.rows())
 
@@ -94,6 +106,9 @@ _CALLS: Final[dict[str, Callable[[TickPath, Arguments], Awaitable[None]]]] = {
     "snapshot": lambda path, _: path.snapshot(),
     "instruments": lambda path, _: path.instruments(),
     "forget": _forget,
+    "subscribed": _subscribed,
+    "audible": _audible,
+    "watch": _watch,
     "doubt": _doubt,
     "announce_status": lambda path, known: path.announce_status(
         known.books(), known.text("state"), known.text("reason")

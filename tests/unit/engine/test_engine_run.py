@@ -640,3 +640,67 @@ def test_whatever_happens_the_numbers_of_a_book_have_no_gap_and_no_two_meanings(
     ]
     distinct = [seq for seq, _ in itertools.groupby(numbered)]
     assert [seq for seq, _ in distinct] == list(range(1, len(distinct) + 1))
+
+
+def stamped_spot(stage: Stage, *, ago_s: int) -> bytes:
+    stamp = stage.clock.now_ns() // SECOND_NS - ago_s
+    return index_full_packet(NIFTY_TOKEN, SPOT_RAW, (0, 0, 0, 0), stamp)
+
+
+def test_the_tick_kite_had_kept_is_marked_in_batches_and_in_the_snapshot() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await stage.receive(stamped_spot(stage, ago_s=3_600))
+        await stage.pass_s(0.6)
+        assert stage.snapshot()["columns"]["is_cached"] == [True]
+        await stage.receive(stamped_spot(stage, ago_s=0))
+        await stage.pass_s(0.6)
+        marked = [batch["columns"]["is_cached"] for batch in stage.bodies("batch")]
+        assert marked == [[True], [False]]
+        assert stage.snapshot()["columns"]["is_cached"] == [False]
+
+    play(script)
+
+
+def test_after_a_reconnect_what_comes_first_may_be_kept_again() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await stage.pass_s(5.0)
+        before = stamped_spot(stage, ago_s=0)
+        await stage.receive(before)
+        await stage.go_down()
+        await stage.pass_s(5.0)
+        await stage.come_up()
+        await stage.receive(before)
+        marked = [batch["columns"]["is_cached"] for batch in stage.bodies("batch")]
+        assert marked == [[False], [True]]
+
+    play(script)
+
+
+def test_the_age_of_a_row_is_told_against_its_instrument_s_own_rate() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        for _ in range(120):
+            await stage.receive(stamped_spot(stage, ago_s=0))
+            await stage.pass_s(0.45)
+        await stage.pass_s(5.0)
+        (ratio,) = stage.snapshot()["columns"]["staleness_ratio"]
+        assert 9.0 < ratio < 11.5
+
+    play(script)
+
+
+def test_an_older_tick_is_not_put_over_a_newer_one() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await stage.pass_s(5.0)
+        await stage.receive(stamped_spot(stage, ago_s=0))
+        await stage.receive(stamped_spot(stage, ago_s=2))
+        assert len(stage.bodies("batch")) == 1
+        assert stage.metric("feed_packets_rejected_total", reason="time_back") == 1
+        await stage.pass_s(1.0)
+        assert stage.bodies("heartbeat")[-1]["rejected"] == 1
+        assert stage.engine.refusals()["time_back"]["count"] == 1
+
+    play(script)

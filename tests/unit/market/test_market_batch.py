@@ -12,6 +12,7 @@ from small_exchange import EXPIRIES, chain, choose, index, nifty, ticks_of
 
 from ticker_service.market import batch
 from ticker_service.market.latest import LatestTable
+from ticker_service.market.streams import Marks
 
 if TYPE_CHECKING:
     from ticker_service.domain.universe import Universe
@@ -30,7 +31,8 @@ def chosen() -> Universe:
 def arrive(rows: list[int], *, conflate: bool) -> Arrived:
     """Group ticks whose price is their place in the order of arrival."""
     ticks = ticks_of(CHOSEN, rows, ltp=np.arange(len(rows), dtype=float))
-    return batch.by_book(np.array(rows, np.intp), ticks, CHOSEN, conflate=conflate)
+    marks = Marks(is_cached=np.zeros(len(rows), np.bool_), doubt=np.arange(len(rows)) % 3)
+    return batch.by_book(np.array(rows, np.intp), ticks, marks, CHOSEN, conflate=conflate)
 
 
 def split(rows: list[int], *, conflate: bool) -> list[Batch]:
@@ -78,6 +80,13 @@ def test_conflation_leaves_one_row_per_instrument_and_counts_the_rest(rows: list
     newest = {row: place for place, row in enumerate(rows)}
     assert dict(zip(arrived.terms.rows, arrived.ticks.ltp, strict=True)) == newest
     assert sum(one.conflated for one in arrived.batches) == len(rows) - len(newest)
+
+
+@given(rows=some_rows, conflate=st.booleans())
+def test_the_marks_of_a_tick_stay_with_it(rows: list[int], *, conflate: bool) -> None:
+    arrived = arrive(rows, conflate=conflate)
+    assert arrived.marks.doubt.tolist() == (arrived.ticks.ltp % 3).tolist()
+    assert len(arrived.marks.is_cached) == len(arrived.ticks)
 
 
 def test_rows_of_a_batch_belong_to_the_ticks_beside_them() -> None:

@@ -13,7 +13,17 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_exchange import EXPIRIES, NOW_NS, choose, nifty, option_row, row_of, share, ticks_of
+from small_exchange import (
+    EXPIRIES,
+    NOW_NS,
+    choose,
+    fresh,
+    nifty,
+    option_row,
+    row_of,
+    share,
+    ticks_of,
+)
 
 from ticker_service.config import Encoding, PricingConfig, PublishConfig
 from ticker_service.domain.tick import Ticks
@@ -50,7 +60,7 @@ class TwoChannels:
     def batch(self, rows: Sequence[int], ticks: Ticks, **more: Any) -> list[tuple[str, bytes]]:
         priced = more.pop("priced", None) or self.priced(rows)
         one = Batch(book=0, part=slice(0, len(rows)), ticks=ticks, **more)
-        return self.announcer.batch(one, priced, now_ns=NOW_NS)
+        return self.announcer.batch(one, priced, fresh(len(rows)), now_ns=NOW_NS)
 
 
 def both(sent: Sequence[tuple[Any, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -104,7 +114,9 @@ def test_kinds_without_columns_are_the_same_on_both_channels(wire: TwoChannels) 
 
 def test_each_encoding_has_a_snapshot_key_of_its_own(wire: TwoChannels) -> None:
     ticks = ticks_of(CHOSEN, EVERY_ROW, ltp=24_000.0)
-    sent = wire.announcer.snapshot(0, ticks, wire.priced(EVERY_ROW), now_ns=NOW_NS)
+    sent = wire.announcer.snapshot(
+        0, ticks, wire.priced(EVERY_ROW), fresh(len(EVERY_ROW)), now_ns=NOW_NS
+    )
     keys = [key for key, _, _ in sent]
     assert keys == ["ticker:v1:snapshot:NIFTY", "ticker:v1:arrow-snapshot:NIFTY"]
     text, stream = both(sent)
@@ -112,7 +124,7 @@ def test_each_encoding_has_a_snapshot_key_of_its_own(wire: TwoChannels) -> None:
 
 
 def test_an_empty_snapshot_keeps_its_columns(wire: TwoChannels) -> None:
-    empty = wire.announcer.snapshot(0, Ticks.empty(0), wire.priced([]), now_ns=NOW_NS)
+    empty = wire.announcer.snapshot(0, Ticks.empty(0), wire.priced([]), fresh(0), now_ns=NOW_NS)
     text, stream = both(empty)
     assert text == stream
     assert len(stream["columns"]) > 50

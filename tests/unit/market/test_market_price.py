@@ -30,6 +30,7 @@ from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Leg, Priced, Pricer
 from ticker_service.market.quotes import PriceSource
+from ticker_service.market.streams import Marks
 from ticker_service.pricing import EVALUATE_ROWS, PriceStatus, PricingKernel
 
 if TYPE_CHECKING:
@@ -105,7 +106,7 @@ class Desk:
 
     def take(self, rows: Sequence[int], ticks: Ticks) -> None:
         places = np.array(rows, np.intp)
-        arrived = batch.by_book(places, ticks, self.chosen, conflate=False)
+        arrived = batch.by_book(places, ticks, Marks.none(len(ticks)), self.chosen, conflate=False)
         self.latest.merge(arrived.terms.rows, arrived.ticks)
         self.pricer.update(arrived, now_ns=self.now_ns)
 

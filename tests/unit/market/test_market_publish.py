@@ -29,6 +29,7 @@ from ticker_service.market.batch import Batch
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Priced, Pricer
 from ticker_service.market.publish import Announcer
+from ticker_service.market.streams import Doubt, Marks, Standing, Streams
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -62,6 +63,9 @@ TICK_COLUMNS = [
     "bid_quantity",
     "ask_quantity",
     "mode",
+    "is_cached",
+    "staleness_ratio",
+    "doubt",
 ]
 OPTION_COLUMNS = [
     "implied_volatility",
@@ -93,6 +97,7 @@ class Wire:
     def __init__(self, chosen: Universe = CHOSEN, config: PublishConfig | None = None) -> None:
         self.chosen = chosen
         self.announcer = Announcer(chosen, config or PublishConfig(), epoch=1_763_000_000_000_000)
+        self.streams = Streams(chosen)
         self.pricer = Pricer(chosen, LatestTable(chosen), PricingConfig())
 
     def priced(self, rows: list[int]) -> Priced:
@@ -100,9 +105,19 @@ class Wire:
 
     def message(self, rows: list[int], ticks: Ticks, **more: Any) -> tuple[str, dict[str, Any]]:
         book, part = int(self.chosen.book[rows[0]]), slice(0, len(rows))
+        standing = self.standing(rows, ticks, more.pop("marks", None))
         one = Batch(book=book, part=part, ticks=ticks, **more)
-        ((channel, raw),) = self.announcer.batch(one, self.priced(rows), now_ns=NOW_NS)
+        sent = self.announcer.batch(one, self.priced(rows), standing, now_ns=NOW_NS)
+        ((channel, raw),) = sent
         return channel, json.loads(raw)
+
+    def snapshot(self, rows: list[int], ticks: Ticks) -> list[tuple[str, bytes, int]]:
+        standing = self.standing(rows, ticks)
+        return self.announcer.snapshot(NIFTY, ticks, self.priced(rows), standing, now_ns=NOW_NS)
+
+    def standing(self, rows: list[int], ticks: Ticks, marks: Marks | None = None) -> Standing:
+        places = np.array(rows, np.intp)
+        return self.streams.standing(places, ticks.received_at_ns, now_ns=NOW_NS, marks=marks)
 
     def batch(self, rows: list[int], **columns: object) -> dict[str, Any]:
         return self.message(rows, ticks_of(self.chosen, rows, **columns))[1]
@@ -196,8 +211,19 @@ def test_prices_come_out_as_the_rupees_that_went_in(wire: Wire) -> None:
 def test_what_was_not_carried_is_null_and_never_zero_or_minus_one(wire: Wire) -> None:
     columns = wire.columns([SPOT], ltp=24_000.0)
     empty = {name for name, values in columns.items() if values == [None]}
-    known = {"instrument_token", "received_at_us", "ltp", "mode", "is_repriced"}
+    known = {"instrument_token", "received_at_us", "ltp", "mode", "is_cached", "is_repriced"}
     assert empty == set(columns) - known
+
+
+def test_a_row_says_whether_kite_had_kept_it_and_what_is_doubtful_about_it(wire: Wire) -> None:
+    marks = Marks(
+        is_cached=np.array([True, False, False]),
+        doubt=np.array([Doubt.NONE, Doubt.CROSSED_DEPTH, Doubt.OFF_PRICE_STEP], np.uint8),
+    )
+    rows = [CALL, CALL, CALL + 1]
+    _, body = wire.message(rows, ticks_of(CHOSEN, rows, ltp=5.0), marks=marks)
+    assert body["columns"]["is_cached"] == [True, False, False]
+    assert body["columns"]["doubt"] == [None, "crossed_depth", "off_price_step"]
 
 
 @pytest.mark.parametrize("name", ["volume", "oi", "bid_quantity", "last_quantity"])
@@ -331,9 +357,7 @@ def test_a_status_tells_state_and_reason(wire: Wire) -> None:
 def test_a_snapshot_is_true_for_the_seq_sent_last_and_consumes_none(wire: Wire) -> None:
     wire.status(NIFTY)
     ticks = ticks_of(CHOSEN, [SPOT, CALL], ltp=5.0)
-    ((key, raw, lifetime_ms),) = wire.announcer.snapshot(
-        NIFTY, ticks, wire.priced([SPOT, CALL]), now_ns=NOW_NS
-    )
+    ((key, raw, lifetime_ms),) = wire.snapshot([SPOT, CALL], ticks)
     body = json.loads(raw)
     assert (key, lifetime_ms) == ("ticker:v1:snapshot:NIFTY", 5_000)
     assert (body["kind"], body["seq"], body["n"]) == ("snapshot", 1, 2)
@@ -342,12 +366,12 @@ def test_a_snapshot_is_true_for_the_seq_sent_last_and_consumes_none(wire: Wire) 
 
 def test_a_snapshot_has_the_columns_of_a_batch(wire: Wire) -> None:
     ticks = ticks_of(CHOSEN, [SPOT], ltp=5.0)
-    body = read(wire.announcer.snapshot(NIFTY, ticks, wire.priced([SPOT]), now_ns=NOW_NS))
+    body = read(wire.snapshot([SPOT], ticks))
     assert list(body["columns"]) == list(wire.columns([SPOT], ltp=5.0))
 
 
 def test_a_snapshot_before_the_first_tick_is_empty_and_readable(wire: Wire) -> None:
-    body = read(wire.announcer.snapshot(NIFTY, Ticks.empty(0), wire.priced([]), now_ns=NOW_NS))
+    body = read(wire.snapshot([], Ticks.empty(0)))
     assert {tuple(values) for values in body["columns"].values()} == {()}
 
 
@@ -388,5 +412,7 @@ def test_a_book_lists_its_own_instruments_only(wire: Wire) -> None:
 def test_a_row_that_is_infinite_would_be_null_and_not_broken_json(wire: Wire) -> None:
     priced = wire.priced([CALL])
     broken = replace(priced, delta=np.array([np.inf]))
-    one = Batch(book=NIFTY, part=slice(0, 1), ticks=ticks_of(CHOSEN, [CALL]))
-    assert read(wire.announcer.batch(one, broken, now_ns=NOW_NS))["columns"]["delta"] == [None]
+    ticks = ticks_of(CHOSEN, [CALL])
+    one = Batch(book=NIFTY, part=slice(0, 1), ticks=ticks)
+    sent = wire.announcer.batch(one, broken, wire.standing([CALL], ticks), now_ns=NOW_NS)
+    assert read(sent)["columns"]["delta"] == [None]
