@@ -16,7 +16,7 @@ from ticker_service.accounts.limits import Lane, Pacer, PaceRules
 from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_migrate
-from ticker_service.adapters.kite_broker import BrokerOptions, KiteBroker
+from ticker_service.adapters.kite_broker import BrokerLane, BrokerOptions, KiteBroker
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.adapters.kite_instruments import KiteInstruments
 from ticker_service.adapters.kite_login import KiteLogin
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
-    from prometheus_client import Gauge
+    from prometheus_client import Counter, Gauge
 
     from ticker_service.accounts.tokens import AccessTokens
     from ticker_service.config import (
@@ -230,6 +230,14 @@ async def assemble_orders(
     waiting = surroundings.telemetry.gauge(
         "order_sends_waiting", "Sends that wait for their turn", ["account", "lane"]
     )
+    queued = surroundings.telemetry.gauge(
+        "broker_requests_waiting", "Requests that wait for a thread", ["account", "lane"]
+    )
+    refused = surroundings.telemetry.counter(
+        "broker_requests_refused_total",
+        "Requests that found their lane full and were not sent",
+        ["account", "lane"],
+    )
     halted = surroundings.telemetry.gauge(
         "account_halted",
         "1 while an account sends no new orders for this reason",
@@ -240,9 +248,17 @@ async def assemble_orders(
     desks: dict[Account, AccountDesk] = {}
     for each in config.accounts:
         account = Account(each.account)
-        gateways[account] = _gateway(
-            each, config, partial(watch.value, account), surroundings, reach
+        broker = gateways[account] = _gateway(
+            each,
+            config,
+            partial(watch.value, account),
+            surroundings,
+            reach,
+            on_full=partial(_count_refused, refused, account),
         )
+        for lane in BrokerLane:
+            queued.labels(account, lane.value).set_function(partial(broker.waiting, lane))
+            refused.labels(account, lane.value)
         executor = Executor(
             journal=journal,
             gateway=gateways[account],
@@ -314,6 +330,10 @@ def _journal_options(config: OrderHalfConfig) -> JournalOptions:
     )
 
 
+def _count_refused(refused: Counter, account: Account, lane: BrokerLane) -> None:
+    refused.labels(account, lane.value).inc()
+
+
 def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge) -> Pacer:
     """Show how many sends of an account wait in each lane."""
     lanes: tuple[Lane, ...] = ("place", "cancel")
@@ -328,7 +348,8 @@ def _gateway(
     access_token: Callable[[], str],
     surroundings: Surroundings,
     reach: Reach,
-) -> BrokerGateway:
+    on_full: Callable[[BrokerLane], None] = lambda _: None,
+) -> KiteBroker:
     kite = KiteConfig(
         rest_root=config.rest_root,
         ws_root="",
@@ -343,6 +364,7 @@ def _gateway(
         clock=surroundings.clock,
         access_token=access_token,
         options=BrokerOptions(egress=egress),
+        on_full=on_full,
         reach=reach,
     )
 

@@ -14,6 +14,7 @@ import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -70,6 +71,18 @@ _ORDER_ID: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
 _HEADER_WORD: Final = re.compile(r"[!-~]+")
 
 
+class BrokerLane(StrEnum):
+    """Which threads a request runs on."""
+
+    ORDERS = "orders"
+    CANCELS = "cancels"
+    READS = "reads"
+
+
+def _unheard(_: BrokerLane) -> None:
+    return
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOptions:
     """How requests leave and how many at once.
@@ -88,7 +101,7 @@ class BrokerOptions:
 class KiteBroker:
     """Sends each request once, at most, and tells what was observed."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what one account's gateway stands on
         self,
         config: KiteConfig,
         *,
@@ -96,6 +109,7 @@ class KiteBroker:
         clock: Clock,
         access_token: Callable[[], str] | None = None,
         options: BrokerOptions | None = None,
+        on_full: Callable[[BrokerLane], None] = _unheard,
         reach: Reach = never,
     ) -> None:
         """Open nothing yet.
@@ -106,6 +120,7 @@ class KiteBroker:
             clock: Monotonic deadlines are told by it.
             access_token: Asked before every request; the one in ``config`` if not given.
             options: Threads and egress.
+            on_full: Told of each request that found its lane full and was not sent.
             reach: Called at the crash points C4 and C5 of orders, changes and cancels.
 
         Raises:
@@ -119,10 +134,10 @@ class KiteBroker:
         threads = (options.order_threads, options.cancel_threads, options.read_threads)
         self._session = KiteSession(options.egress, connections_max=sum(threads))
         self._client = _client(config, self._session)
-        lane = partial(_Lane, waiting_max=options.waiting_max)
-        self._orders = lane("kite-orders", threads=options.order_threads)
-        self._cancels = lane("kite-cancels", threads=options.cancel_threads)
-        self._reads = lane("kite-reads", threads=options.read_threads)
+        lane = partial(_Lane, waiting_max=options.waiting_max, on_full=on_full)
+        self._orders = lane(BrokerLane.ORDERS, threads=options.order_threads)
+        self._cancels = lane(BrokerLane.CANCELS, threads=options.cancel_threads)
+        self._reads = lane(BrokerLane.READS, threads=options.read_threads)
 
     async def place(self, request: OrderRequest, *, tag: str, deadline_ns: int) -> Reply:
         """Send one new order once.
@@ -199,6 +214,11 @@ class KiteBroker:
             log.warning("order_update_dropped", user_id=self._user_id, reason=str(error))
             return None
 
+    def waiting(self, lane: BrokerLane) -> int:
+        """Return how many requests of a lane wait for a thread."""
+        lanes = (self._orders, self._cancels, self._reads)
+        return next(each.waiting for each in lanes if each.name is lane)
+
     async def close(self) -> None:
         """Take nothing more, let what is under way end by its own deadline, give all back."""
         lanes = (self._orders, self._cancels, self._reads)
@@ -240,7 +260,7 @@ class KiteBroker:
     ) -> T:
         work = lane.submit(lambda: conclude(self._perform(exchange, call)))
         if work is None:
-            return conclude(_unsent(f"{lane.name} takes no more"))
+            return conclude(_unsent(f"the lane of {lane.name} takes no more"))
         left_s = exchange.left_ns() / NS_PER_S + GRACE_S
         try:
             async with asyncio.timeout(left_s):
@@ -281,19 +301,47 @@ class KiteBroker:
 class _Lane:
     """Threads of one kind of request, with a bounded number of requests that wait for them."""
 
-    def __init__(self, name: str, *, threads: int, waiting_max: int) -> None:
+    def __init__(
+        self,
+        name: BrokerLane,
+        *,
+        threads: int,
+        waiting_max: int,
+        on_full: Callable[[BrokerLane], None],
+    ) -> None:
         self.name = name
-        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=name)
+        self.waiting = 0
+        self._counting = threading.Lock()
+        self._pool = ThreadPoolExecutor(max_workers=threads, thread_name_prefix=f"kite-{name}")
         self._room = threading.Semaphore(threads + waiting_max)
+        self._on_full = on_full
         self._is_open = True
 
     def submit(self, work: Callable[[], T]) -> Future[T] | None:
         """Begin or queue work; None when there is no room, and nothing of it will be done."""
-        if not self._is_open or not self._room.acquire(blocking=False):
+        if not self._is_open:
             return None
-        future = self._pool.submit(work)
-        future.add_done_callback(lambda _: self._room.release())
+        if not self._room.acquire(blocking=False):
+            self._on_full(self.name)
+            return None
+
+        def begun() -> T:
+            self._count(-1)
+            return work()
+
+        self._count(1)
+        future = self._pool.submit(begun)
+        future.add_done_callback(self._ended)
         return future
+
+    def _ended(self, future: Future[Any]) -> None:
+        if future.cancelled():  # which it can be only before it began
+            self._count(-1)
+        self._room.release()
+
+    def _count(self, more: int) -> None:
+        with self._counting:
+            self.waiting += more
 
     def refuse(self) -> None:
         """Take no more work."""

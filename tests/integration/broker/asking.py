@@ -6,7 +6,7 @@ import asyncio
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, TypeVar
 
-from ticker_service.adapters.kite_broker import BrokerOptions, KiteBroker
+from ticker_service.adapters.kite_broker import BrokerLane, BrokerOptions, KiteBroker
 from ticker_service.adapters.kite_session import Egress
 from ticker_service.config import KiteConfig
 from ticker_service.constants import NS_PER_S
@@ -48,6 +48,7 @@ def broker_at(
     clock: Clock | None = None,
     access_token: Callable[[], str] = lambda: TOKEN,
     route_prefix: str = "",
+    on_full: Callable[[BrokerLane], None] = lambda _: None,
     reach: Reach = never,
 ) -> KiteBroker:
     config = KiteConfig(
@@ -59,6 +60,7 @@ def broker_at(
         clock=clock or SystemClock(),
         access_token=access_token,
         options=options or BrokerOptions(egress=egress or Egress()),
+        on_full=on_full,
         reach=reach,
     )
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from asking import LONG_S, ORDER, SHORT_S, TAG, broker_at, in_s, place_once, play
 from hostile_broker import ACKED, WAIT_S, HostileBroker, always, success
 
-from ticker_service.adapters.kite_broker import BrokerOptions
+from ticker_service.adapters.kite_broker import BrokerLane, BrokerOptions
 from ticker_service.domain.order import TaskKind, Variety
 from ticker_service.orders import classify
 from ticker_service.orders.classify import Outcome
@@ -84,6 +84,38 @@ def test_one_order_too_many_is_refused_at_once_and_never_sent() -> None:
     with HostileBroker(gate) as server:
         play(broker_at(server.root, options=NARROW), scene)
         assert len(server.requests) == 3
+
+
+def test_each_lane_says_how_many_wait_and_which_were_refused() -> None:
+    gate = Gate()
+    full: list[BrokerLane] = []
+
+    async def scene(broker: KiteBroker) -> None:
+        def waiting() -> list[int]:
+            return [broker.waiting(lane) for lane in BrokerLane]
+
+        async with asyncio.TaskGroup() as tasks:
+            sent = tasks.create_task(place(broker))
+            await asyncio.to_thread(server.wait_for_request)
+            assert waiting() == [0, 0, 0]
+            queued = tasks.create_task(place(broker))
+            await asyncio.sleep(0)
+            assert waiting() == [1, 0, 0]
+            await place(broker)
+            assert (waiting(), full) == ([1, 0, 0], [BrokerLane.ORDERS])
+            queued.cancel()
+            await asyncio.wait([queued])
+            assert waiting() == [0, 0, 0]
+            last = tasks.create_task(place(broker))
+            await asyncio.sleep(0)
+            assert waiting() == [1, 0, 0]
+            gate.is_open.set()
+            await sent
+            await last
+            assert waiting() == [0, 0, 0]
+
+    with HostileBroker(gate) as server:
+        play(broker_at(server.root, options=NARROW, on_full=full.append), scene)
 
 
 def test_an_order_whose_time_ends_in_the_queue_is_never_sent() -> None:

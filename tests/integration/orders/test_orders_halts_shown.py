@@ -86,6 +86,16 @@ def test_a_wrong_address_halts_the_account_until_somebody_resumes_it(home: House
         assert home.daemon.ready().json()["halts"] == []
 
 
+def test_the_metrics_show_every_queue_of_every_account(home: House) -> None:
+    samples = home.daemon.metrics()
+    for account in ("MAIN", "SPARE"):
+        for lane in ("orders", "cancels", "reads"):
+            assert f'broker_requests_waiting{{account="{account}",lane="{lane}"}}' in samples
+            assert f'broker_requests_refused_total{{account="{account}",lane="{lane}"}}' in samples
+        for lane in ("place", "cancel"):
+            assert f'order_sends_waiting{{account="{account}",lane="{lane}"}}' in samples
+
+
 def test_resuming_an_account_that_is_not_configured_is_refused(home: House) -> None:
     ran = shell(home, "account", "resume", "NOBODY")
     assert ran.returncode == 2
