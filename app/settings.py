@@ -172,6 +172,12 @@ class Settings(BaseSettings):
         min_length=1,
         description="Of json and arrow, separated by commas; a channel each",
     )
+    instrument_channels: bool = Field(
+        default=False, description="Also a channel and a key for every instrument, as JSON"
+    )
+    instrument_ttl_ms: int = Field(
+        60_000, ge=1_000, le=86_400_000, description="How long such a key outlives its tick"
+    )
 
     underlyings: _Names = Field(("NIFTY",), description="Underlyings, separated by commas")
     instruments: _Names = Field((), description="Single instruments as EXCHANGE:TRADINGSYMBOL")
@@ -424,6 +430,8 @@ class Settings(BaseSettings):
             publish=PublishConfig(
                 channel_prefix=self.channel_prefix,
                 encodings=self.encodings,
+                instrument_channels=self.instrument_channels,
+                instrument_ttl_ms=self.instrument_ttl_ms,
                 heartbeat_ms=self.heartbeat_ms,
                 snapshot_ms=self.snapshot_ms,
                 reprice_ms=self.reprice_ms,

@@ -87,6 +87,8 @@ class PublishConfig:
 
     channel_prefix: str = "ticker:v1:"
     encodings: tuple[Encoding, ...] = (Encoding.JSON,)
+    instrument_channels: bool = False
+    instrument_ttl_ms: int = 60_000
     heartbeat_ms: int = 1_000
     snapshot_ms: int = 500
     reprice_ms: int = 250

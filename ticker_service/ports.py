@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, Self
 
 if TYPE_CHECKING:
     import uuid
@@ -119,6 +119,15 @@ class Outgoing:
 
     messages: Sequence[tuple[str, bytes]] = ()
     values: Sequence[tuple[str, bytes, int]] = ()
+
+    @classmethod
+    def join(cls, parts: Iterable[Outgoing]) -> Self:
+        """Return everything of several in one, in their order."""
+        listed = list(parts)
+        return cls(
+            messages=[message for part in listed for message in part.messages],
+            values=[value for part in listed for value in part.values],
+        )
 
 
 class TickPublisher(Protocol):

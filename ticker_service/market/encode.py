@@ -53,7 +53,7 @@ class JsonEncoder:
     snapshot_key: ClassVar[str] = "snapshot"
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        self._columns = [(column.name, _json_values(column)) for column in columns]
+        self._columns = [(column.name, json_values(column)) for column in columns]
 
     def encode(
         self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
@@ -103,7 +103,7 @@ def whole_numbers(
     return listed
 
 
-def _json_values(column: Column) -> Callable[[NDArray[Any]], object]:
+def json_values(column: Column) -> Callable[[NDArray[Any]], NDArray[Any] | list[Any]]:
     """Return the function that makes a column's array what orjson takes."""
     if column.kind is Kind.WORD:
         names = np.full(WORD_CODES, None, dtype=object)

@@ -8,7 +8,6 @@ the rows that only a moving forward has repriced.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -124,9 +123,8 @@ class TickPath:
         standing = self.streams.standing(
             arrived.terms.rows, arrived.ticks.received_at_ns, now_ns=now_ns, marks=arrived.marks
         )
-        of_books = (self._messages(one, priced, standing, now_ns=now_ns) for one in arrived.batches)
-        messages = list(chain.from_iterable(of_books))
-        await self._send(Outgoing(messages=messages))
+        of_books = (self._batch(one, priced, standing, now_ns=now_ns) for one in arrived.batches)
+        await self._send(Outgoing.join(of_books))
         self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
 
     async def reprice(self) -> None:
@@ -142,7 +140,7 @@ class TickPath:
         has_moved = np.abs(now - before) >= seen.terms.price_step
         has_moved |= np.isnan(now) != np.isnan(before)
         has_moved &= seen.terms.is_option
-        messages: publish.Messages = []
+        of_books = []
         priced = self.pricer.columns(seen.terms, now_ns=now_ns)
         for book, part in enumerate(seen.parts):
             places = part.start + np.flatnonzero(has_moved[part])
@@ -154,9 +152,9 @@ class TickPath:
                     book=book, part=slice(0, len(places)), ticks=ticks, is_repriced=True
                 )
                 standing = self.streams.standing(moved, ticks.received_at_ns, now_ns=now_ns)
-                messages += self._messages(repriced, priced.take(places), standing, now_ns=now_ns)
-        if messages:
-            await self._send(Outgoing(messages=messages))
+                of_books.append(self._batch(repriced, priced.take(places), standing, now_ns=now_ns))
+        if of_books:
+            await self._send(Outgoing.join(of_books))
 
     async def heartbeat(self, feed_of_book: Mapping[int, str]) -> None:
         """Send every book's heartbeat, with the state of its feed."""
@@ -165,7 +163,7 @@ class TickPath:
             self.announcer.heartbeat(book, feed_of_book[book], now_ns=now_ns)
             for book in range(len(self.universe.books))
         )
-        await self._send(Outgoing(messages=list(chain.from_iterable(of_books))))
+        await self._send(Outgoing.join(of_books))
 
     async def snapshot(self) -> None:
         """Set every book's snapshot key, true for the book's present ``seq``."""
@@ -180,14 +178,14 @@ class TickPath:
             )
             for book, part in enumerate(seen.parts)
         )
-        await self._send(Outgoing(values=list(chain.from_iterable(of_books))))
+        await self._send(Outgoing.join(of_books))
 
     async def instruments(self) -> None:
         """Set every book's instruments key, which says what the tokens stand for."""
         now_ns = self._clock.now_ns()
         books = range(len(self.universe.books))
         of_books = (self.announcer.instruments(book, now_ns=now_ns) for book in books)
-        await self._send(Outgoing(values=list(chain.from_iterable(of_books))))
+        await self._send(Outgoing.join(of_books))
 
     def forget(self, rows: NDArray[np.intp]) -> None:
         """Drop what is known of instruments that are no longer subscribed."""
@@ -216,7 +214,7 @@ class TickPath:
         """Tell the subscribers of some books what their feed is doing."""
         now_ns = self._clock.now_ns()
         of_books = (self.announcer.status(b, state, reason, now_ns=now_ns) for b in books)
-        await self._send(Outgoing(messages=list(chain.from_iterable(of_books))))
+        await self._send(Outgoing.join(of_books))
 
     async def announce_gap(
         self, rows: NDArray[np.intp], *, from_ns: int, to_ns: int, reason: str
@@ -224,23 +222,23 @@ class TickPath:
         """Tell subscribers that ticks of these universe rows may be missing in an interval."""
         now_ns = self._clock.now_ns()
         book_of_row = self.universe.book[rows]
-        messages: publish.Messages = []
+        of_books = []
         for book in np.unique(book_of_row).tolist():
             tokens = self.universe.instrument_token[rows[book_of_row == book]].tolist()
-            messages += self.announcer.gap(
-                book,
-                from_ns=from_ns,
-                to_ns=to_ns,
-                reason=reason,
-                instruments=tokens,
-                now_ns=now_ns,
+            of_books.append(
+                self.announcer.gap(
+                    book,
+                    from_ns=from_ns,
+                    to_ns=to_ns,
+                    reason=reason,
+                    instruments=tokens,
+                    now_ns=now_ns,
+                )
             )
             self._metrics.gaps.labels(reason).inc()
-        await self._send(Outgoing(messages=messages))
+        await self._send(Outgoing.join(of_books))
 
-    def _messages(
-        self, one: Batch, priced: Priced, standing: Standing, *, now_ns: int
-    ) -> publish.Messages:
+    def _batch(self, one: Batch, priced: Priced, standing: Standing, *, now_ns: int) -> Outgoing:
         rows_out = self._metrics.repriced if one.is_repriced else self._metrics.published
         rows_out.labels(self.universe.books[one.book]).inc(len(one.ticks))
         self._metrics.conflated.inc(one.conflated)

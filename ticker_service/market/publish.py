@@ -17,6 +17,8 @@ import numpy as np
 
 from ticker_service.constants import NS_PER_US
 from ticker_service.market import columns, encode
+from ticker_service.market.instrument_channels import InstrumentChannels
+from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,10 +37,6 @@ SNAPSHOT_LIFETIME_MS: Final = 5_000
 """A snapshot outlives its publisher by no more than this: an old one must not look like news."""
 INSTRUMENTS_LIFETIME_MS: Final = 120_000
 """Renewed every 30 s; what nobody publishes any more should not look as if somebody did."""
-Messages = list[tuple[str, bytes]]
-"""Channels and what goes there: one message in every encoding that is wanted."""
-Values = list[tuple[str, bytes, int]]
-"""Keys, what they hold, and for how many ms."""
 
 
 @dataclass(slots=True)
@@ -69,8 +67,16 @@ class Announcer:
             own_volatility=has_options and config.own_volatility,
         )
         self._encoders = encode.encoders(config.encodings, self._columns)
+        self._instruments = None
+        if config.instrument_channels:
+            self._instruments = InstrumentChannels(
+                universe,
+                self._columns,
+                prefix=config.channel_prefix,
+                lifetime_ms=config.instrument_ttl_ms,
+            )
 
-    def batch(self, batch: Batch, priced: Priced, standing: Standing, *, now_ns: int) -> Messages:
+    def batch(self, batch: Batch, priced: Priced, standing: Standing, *, now_ns: int) -> Outgoing:
         """Return the messages of one batch; consumes a ``seq``."""
         counters = self._counters[batch.book]
         counters.published += 0 if batch.is_repriced else len(batch.ticks)
@@ -78,7 +84,12 @@ class Announcer:
         rows = columns.Rows(
             ticks=batch.ticks, priced=priced, standing=standing, is_repriced=batch.is_repriced
         )
-        return self._numbered(batch.book, "batch", now_ns, {"n": len(batch.ticks)}, rows)
+        values = self._values(rows)
+        header = self._numbered(batch.book, "batch", now_ns, {"n": len(batch.ticks)})
+        outgoing = self._messages(batch.book, header, values)
+        if self._instruments is None:
+            return outgoing
+        return Outgoing.join([outgoing, self._instruments.outgoing(header, values)])
 
     def gap(
         self,
@@ -89,7 +100,7 @@ class Announcer:
         reason: str,
         instruments: Sequence[int],
         now_ns: int,
-    ) -> Messages:
+    ) -> Outgoing:
         """Return the messages that say ticks of these instruments may be missing."""
         facts = {
             "from_us": from_ns // NS_PER_US,
@@ -97,13 +108,14 @@ class Announcer:
             "reason": reason,
             "instruments": list(instruments),
         }
-        return self._numbered(book, "gap", now_ns, facts)
+        return self._messages(book, self._numbered(book, "gap", now_ns, facts))
 
-    def status(self, book: int, state: str, reason: str, *, now_ns: int) -> Messages:
+    def status(self, book: int, state: str, reason: str, *, now_ns: int) -> Outgoing:
         """Return the messages that say what the book's feed is doing."""
-        return self._numbered(book, "status", now_ns, {"state": state, "reason": reason})
+        facts = {"state": state, "reason": reason}
+        return self._messages(book, self._numbered(book, "status", now_ns, facts))
 
-    def heartbeat(self, book: int, feed: str, *, now_ns: int) -> Messages:
+    def heartbeat(self, book: int, feed: str, *, now_ns: int) -> Outgoing:
         """Return the messages that tell a quiet channel from a dead one; repeat the ``seq``."""
         counters = self._counters[book]
         facts = {
@@ -116,16 +128,22 @@ class Announcer:
 
     def snapshot(
         self, book: int, ticks: Ticks, priced: Priced, standing: Standing, *, now_ns: int
-    ) -> Values:
+    ) -> Outgoing:
         """Return a book's latest rows, true for its present ``seq``."""
         header = self._header(book, "snapshot", now_ns, {"n": len(ticks)})
         values = self._values(columns.Rows(ticks=ticks, priced=priced, standing=standing))
-        return [
-            (self._name(one.snapshot_key, book), one.encode(header, values), SNAPSHOT_LIFETIME_MS)
-            for one in self._encoders
-        ]
+        return Outgoing(
+            values=[
+                (
+                    self._name(one.snapshot_key, book),
+                    one.encode(header, values),
+                    SNAPSHOT_LIFETIME_MS,
+                )
+                for one in self._encoders
+            ]
+        )
 
-    def instruments(self, book: int, *, now_ns: int) -> Values:
+    def instruments(self, book: int, *, now_ns: int) -> Outgoing:
         """Return what a book's tokens stand for, in JSON whatever the encodings are."""
         of_book = self._universe.book == book
         table = self._universe.instruments.take(of_book)
@@ -147,7 +165,8 @@ class Announcer:
         }
         facts = {"n": len(table), "columns": listed}
         value = encode.dumps(self._header(book, "instruments", now_ns, facts))
-        return [(self._name("instruments", book), value, INSTRUMENTS_LIFETIME_MS)]
+        key = self._name("instruments", book)
+        return Outgoing(values=[(key, value, INSTRUMENTS_LIFETIME_MS)])
 
     def count_rejected(self, by_book: NDArray[np.int64]) -> None:
         """Add to the books' counters what validation dropped; by book number."""
@@ -155,23 +174,20 @@ class Announcer:
             self._counters[book].rejected += int(by_book[book])
 
     def _numbered(
-        self,
-        book: int,
-        kind: str,
-        now_ns: int,
-        facts: Mapping[str, object],
-        rows: columns.Rows | None = None,
-    ) -> Messages:
+        self, book: int, kind: str, now_ns: int, facts: Mapping[str, object]
+    ) -> dict[str, object]:
         self._counters[book].seq += 1
-        header = self._header(book, kind, now_ns, facts)
-        return self._messages(book, header, None if rows is None else self._values(rows))
+        return self._header(book, kind, now_ns, facts)
 
     def _messages(
         self, book: int, header: Mapping[str, object], values: list[NDArray[Any]] | None = None
-    ) -> Messages:
-        return [
-            (self._name(one.channel, book), one.encode(header, values)) for one in self._encoders
-        ]
+    ) -> Outgoing:
+        return Outgoing(
+            messages=[
+                (self._name(one.channel, book), one.encode(header, values))
+                for one in self._encoders
+            ]
+        )
 
     def _values(self, rows: columns.Rows) -> list[NDArray[Any]]:
         return [column.values(rows) for column in self._columns]

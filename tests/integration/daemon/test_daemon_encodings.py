@@ -78,3 +78,25 @@ def test_a_daemon_that_is_asked_for_arrow_alone_writes_no_json(
         assert (snapshot["kind"], snapshot["epoch"]) == ("snapshot", running.epoch)
         instruments: Any = client.get(f"{prefix}instruments:NIFTY")
         assert json.loads(instruments)["kind"] == "instruments"
+
+
+def test_a_simple_consumer_reads_one_instrument_from_its_channel_or_its_key(
+    lively_exchange: Exchange, redis_url: str, prefix: str
+) -> None:
+    settings = lively_exchange.settings(
+        redis_url=redis_url, channel_prefix=prefix, instrument_channels=True
+    )
+    name = f"{prefix}tick:NSE:NIFTY_50"
+    with (
+        subscriber(redis_url, name) as index,
+        daemon(settings) as running,
+        redis.Redis.from_url(redis_url) as client,
+    ):
+        running.becomes_ready()
+        first, second = index.until(is_kind("tick")), index.until(is_kind("tick"))
+        assert first["seq"] < second["seq"]
+        assert (second["exchange"], second["tradingsymbol"]) == ("NSE", "NIFTY 50")
+        raw: Any = client.get(name)
+        assert json.loads(raw)["seq"] >= second["seq"]
+        left_ms: Any = client.pttl(name)
+        assert 0 < left_ms <= 60_000

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from ticker_service.domain.universe import Universe
+    from ticker_service.ports import Outgoing
 
 CHOSEN = choose(nifty([24_000.0, 24_100.0], EXPIRIES[:1]), "NIFTY")
 SPOT = row_of(CHOSEN, "NIFTY 50")
@@ -57,14 +58,14 @@ class TwoChannels:
     def priced(self, rows: Sequence[int]) -> Priced:
         return self.pricer.columns(self.chosen.terms(np.array(rows, np.intp)), now_ns=NOW_NS)
 
-    def batch(self, rows: Sequence[int], ticks: Ticks, **more: Any) -> list[tuple[str, bytes]]:
+    def batch(self, rows: Sequence[int], ticks: Ticks, **more: Any) -> Outgoing:
         priced = more.pop("priced", None) or self.priced(rows)
         one = Batch(book=0, part=slice(0, len(rows)), ticks=ticks, **more)
         return self.announcer.batch(one, priced, fresh(len(rows)), now_ns=NOW_NS)
 
 
-def both(sent: Sequence[tuple[Any, ...]]) -> tuple[dict[str, Any], dict[str, Any]]:
-    (_, text, *_), (_, stream, *_) = sent
+def both(sent: Outgoing) -> tuple[dict[str, Any], dict[str, Any]]:
+    (_, text, *_), (_, stream, *_) = [*sent.messages, *sent.values]
     return json.loads(text), from_arrow(stream)
 
 
@@ -83,13 +84,16 @@ def wire() -> TwoChannels:
 
 def test_each_encoding_has_a_channel_of_its_own(wire: TwoChannels) -> None:
     sent = wire.batch([SPOT], ticks_of(CHOSEN, [SPOT], ltp=24_000.0))
-    assert [channel for channel, _ in sent] == ["ticker:v1:ticks:NIFTY", "ticker:v1:arrow:NIFTY"]
+    assert [channel for channel, _ in sent.messages] == [
+        "ticker:v1:ticks:NIFTY",
+        "ticker:v1:arrow:NIFTY",
+    ]
 
 
 def test_arrow_alone_publishes_no_json() -> None:
     wire = TwoChannels(config=PublishConfig(encodings=(Encoding.ARROW,)))
     sent = wire.batch([SPOT], ticks_of(CHOSEN, [SPOT], ltp=24_000.0))
-    assert [channel for channel, _ in sent] == ["ticker:v1:arrow:NIFTY"]
+    assert [channel for channel, _ in sent.messages] == ["ticker:v1:arrow:NIFTY"]
 
 
 def test_both_channels_say_the_same_under_the_same_number(wire: TwoChannels) -> None:
@@ -117,7 +121,7 @@ def test_each_encoding_has_a_snapshot_key_of_its_own(wire: TwoChannels) -> None:
     sent = wire.announcer.snapshot(
         0, ticks, wire.priced(EVERY_ROW), fresh(len(EVERY_ROW)), now_ns=NOW_NS
     )
-    keys = [key for key, _, _ in sent]
+    keys = [key for key, _, _ in sent.values]
     assert keys == ["ticker:v1:snapshot:NIFTY", "ticker:v1:arrow-snapshot:NIFTY"]
     text, stream = both(sent)
     assert text == stream
@@ -132,13 +136,13 @@ def test_an_empty_snapshot_keeps_its_columns(wire: TwoChannels) -> None:
 
 def test_the_instruments_key_is_json_whatever_the_encodings_are() -> None:
     wire = TwoChannels(config=PublishConfig(encodings=(Encoding.ARROW,)))
-    ((key, value, _),) = wire.announcer.instruments(0, now_ns=NOW_NS)
+    ((key, value, _),) = wire.announcer.instruments(0, now_ns=NOW_NS).values
     assert key == "ticker:v1:instruments:NIFTY"
     assert json.loads(value)["n"] == len(CHOSEN)
 
 
 def test_types_are_what_columns_hold(wire: TwoChannels) -> None:
-    _, (_, stream) = wire.batch([CALL], ticks_of(CHOSEN, [CALL], ltp=1.0))
+    _, (_, stream) = wire.batch([CALL], ticks_of(CHOSEN, [CALL], ltp=1.0)).messages
     schema = pa.ipc.open_stream(stream).schema
     word = pa.dictionary(pa.int8(), pa.string())
     names = ("instrument_token", "received_at_us", "ltp", "volume", "bid_orders_5", "iv_status")
@@ -148,7 +152,7 @@ def test_types_are_what_columns_hold(wire: TwoChannels) -> None:
 
 
 def test_every_message_is_a_whole_stream_with_one_record_batch(wire: TwoChannels) -> None:
-    _, (_, stream) = wire.batch(EVERY_ROW, ticks_of(CHOSEN, EVERY_ROW, ltp=1.0))
+    _, (_, stream) = wire.batch(EVERY_ROW, ticks_of(CHOSEN, EVERY_ROW, ltp=1.0)).messages
     source = io.BytesIO(stream)
     reader = pa.ipc.open_stream(source)
     assert [batch.num_rows for batch in reader] == [len(EVERY_ROW)]
@@ -157,14 +161,14 @@ def test_every_message_is_a_whole_stream_with_one_record_batch(wire: TwoChannels
 
 def test_what_is_missing_is_null_and_spoils_no_sum(wire: TwoChannels) -> None:
     ticks = ticks_of(CHOSEN, [CALL, CALL], ltp=[np.nan, 2.0], volume=[-1, 65])
-    _, (_, stream) = wire.batch([CALL, CALL], ticks)
+    _, (_, stream) = wire.batch([CALL, CALL], ticks).messages
     table = pa.ipc.open_stream(stream).read_all()
     assert pa.compute.sum(table["ltp"]).as_py() == 2.0
     assert pa.compute.sum(table["volume"]).as_py() == 65
 
 
 def test_a_reader_may_use_the_numbers_in_place(wire: TwoChannels) -> None:
-    _, (_, stream) = wire.batch(EVERY_ROW, ticks_of(CHOSEN, EVERY_ROW, ltp=7.5))
+    _, (_, stream) = wire.batch(EVERY_ROW, ticks_of(CHOSEN, EVERY_ROW, ltp=7.5)).messages
     column = pa.ipc.open_stream(stream).read_next_batch()["ltp"]
     assert column.to_numpy(zero_copy_only=True).tolist() == [7.5] * len(EVERY_ROW)
 
@@ -176,7 +180,7 @@ def test_a_column_that_is_no_contiguous_slice_is_copied_and_not_misread() -> Non
         wide, **{field.name: getattr(wide, field.name)[..., ::2] for field in fields(wide)}
     )
     rows = (EVERY_ROW * 2)[::2]
-    ((_, stream),) = wire.batch(rows, halved)
+    ((_, stream),) = wire.batch(rows, halved).messages
     assert from_arrow(stream)["columns"]["ltp"] == [2.0 * n for n in range(len(rows))]
 
 

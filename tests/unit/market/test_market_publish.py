@@ -32,9 +32,8 @@ from ticker_service.market.publish import Announcer
 from ticker_service.market.streams import Doubt, Marks, Standing, Streams
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from ticker_service.domain.universe import Universe
+    from ticker_service.ports import Outgoing
 
 ROWS = [*nifty([24_000.0, 24_100.0], EXPIRIES[:1]), index(5, "NIFTY BANK")]
 ROWS += chain(500, "BANKNIFTY", EXPIRIES[0], [52_000.0])
@@ -108,10 +107,10 @@ class Wire:
         standing = self.standing(rows, ticks, more.pop("marks", None))
         one = Batch(book=book, part=part, ticks=ticks, **more)
         sent = self.announcer.batch(one, self.priced(rows), standing, now_ns=NOW_NS)
-        ((channel, raw),) = sent
+        ((channel, raw),) = sent.messages
         return channel, json.loads(raw)
 
-    def snapshot(self, rows: list[int], ticks: Ticks) -> list[tuple[str, bytes, int]]:
+    def snapshot(self, rows: list[int], ticks: Ticks) -> Outgoing:
         standing = self.standing(rows, ticks)
         return self.announcer.snapshot(NIFTY, ticks, self.priced(rows), standing, now_ns=NOW_NS)
 
@@ -137,8 +136,8 @@ class Wire:
         return read(self.announcer.heartbeat(book, "up", now_ns=NOW_NS))
 
 
-def read(sent: Sequence[tuple[Any, ...]]) -> dict[str, Any]:
-    ((_, raw, *_lifetime),) = sent
+def read(sent: Outgoing) -> dict[str, Any]:
+    ((_, raw, *_lifetime),) = [*sent.messages, *sent.values]
     body: dict[str, Any] = json.loads(raw)
     return body
 
@@ -357,7 +356,7 @@ def test_a_status_tells_state_and_reason(wire: Wire) -> None:
 def test_a_snapshot_is_true_for_the_seq_sent_last_and_consumes_none(wire: Wire) -> None:
     wire.status(NIFTY)
     ticks = ticks_of(CHOSEN, [SPOT, CALL], ltp=5.0)
-    ((key, raw, lifetime_ms),) = wire.snapshot([SPOT, CALL], ticks)
+    ((key, raw, lifetime_ms),) = wire.snapshot([SPOT, CALL], ticks).values
     body = json.loads(raw)
     assert (key, lifetime_ms) == ("ticker:v1:snapshot:NIFTY", 5_000)
     assert (body["kind"], body["seq"], body["n"]) == ("snapshot", 1, 2)
@@ -376,7 +375,7 @@ def test_a_snapshot_before_the_first_tick_is_empty_and_readable(wire: Wire) -> N
 
 
 def test_the_instruments_key_says_what_the_tokens_stand_for(wire: Wire) -> None:
-    ((key, raw, _),) = wire.announcer.instruments(NIFTY, now_ns=NOW_NS)
+    ((key, raw, _),) = wire.announcer.instruments(NIFTY, now_ns=NOW_NS).values
     columns = json.loads(raw)["columns"]
     by_token = dict(
         zip(columns["instrument_token"], zip(*columns.values(), strict=True), strict=True)
