@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
 
-import orjson
 import typer
 
 from app.account_cli import account_cli
@@ -17,6 +15,7 @@ from app.greeks_cli import greeks
 from app.jobs import run_job
 from app.order_cli import order_cli, token_cli
 from app.record_cli import record_cli
+from app.simulate_cli import simulate
 from ticker_service.runtime.clock import SystemClock
 
 cli = typer.Typer(
@@ -33,6 +32,7 @@ cli = typer.Typer(
 cli.add_typer(token_cli)
 cli.add_typer(order_cli)
 cli.add_typer(account_cli)
+cli.command()(simulate)
 cli.add_typer(record_cli)
 cli.command()(greeks)
 
@@ -76,60 +76,6 @@ def run(
     TICKER_SERVICE_KITE_ACCESS_TOKEN and REDIS_URL. See docs/settings.md.
     """
     _exit(run_job(_daemon(config, embedded=embedded)))
-
-
-@cli.command()
-def simulate(
-    seed: Annotated[int, typer.Option(min=0, help="Fixes everything random.")] = 1,
-    host: Annotated[str, typer.Option(help="Address to listen on.")] = "127.0.0.1",
-    rest_port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="REST port; 0: the system chooses.")
-    ] = 0,
-    ws_port: Annotated[
-        int, typer.Option(min=0, max=65_535, help="WebSocket port; 0: the system chooses.")
-    ] = 0,
-    rate: Annotated[float, typer.Option(min=0.0, help="Ticks a second over everything.")] = 2_000.0,
-    nearest_expiry_days: Annotated[
-        int, typer.Option(min=0, help="Nearest expiry at least so far ahead; 0 allows today.")
-    ] = 1,
-    redirect_url: Annotated[str, typer.Option(help="Where a login sends the browser.")] = "",
-    rate_limits: Annotated[
-        bool, typer.Option(help="Answer 429 beyond Kite's request rates.")
-    ] = True,
-) -> None:
-    """Run a Kite-compatible exchange on loopback until SIGTERM.
-
-    The first line on standard output is one JSON object with rest_root, ws_root, login_url,
-    api_key, api_secret and users. Every Kite client works against those roots. See
-    docs/simulator.md for its faults and its truth.
-    """
-    from ticker_service.simulator import SimulatorOptions  # noqa: PLC0415 - as above
-
-    def options() -> SimulatorOptions:
-        return SimulatorOptions(
-            seed=seed,
-            host=host,
-            rest_port=rest_port,
-            ws_port=ws_port,
-            rate_per_s=rate,
-            nearest_expiry_days_min=nearest_expiry_days,
-            redirect_url=redirect_url,
-            enforce_rate_limits=rate_limits,
-        )
-
-    async def serve() -> int:
-        from ticker_service.simulator import Simulator  # noqa: PLC0415 - as above
-
-        stop = asyncio.Event()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        async with Simulator(options(), clock=SystemClock()) as simulator:
-            sys.stdout.buffer.write(orjson.dumps(simulator.banner()) + b"\n")
-            sys.stdout.buffer.flush()
-            await stop.wait()
-        return 0
-
-    _exit(run_job(serve()))
 
 
 @cli.command()

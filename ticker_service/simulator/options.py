@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import urlsplit
@@ -15,6 +16,7 @@ API_KEY_CHARACTERS: Final = 16
 STEPS_PER_S_MAX: Final = 200
 STRIKES_EACH_SIDE_MAX: Final = 400
 PORT_MAX: Final = 65_535
+_USER_ID: Final = re.compile(r"[A-Za-z0-9]{2,32}")
 NEAREST_EXPIRY_DAYS_MAX: Final = 366
 
 
@@ -149,8 +151,16 @@ class SimulatorOptions:
                 not 0 <= self.order_cooldown_s < math.inf,
                 f"order_cooldown_s={self.order_cooldown_s} must be a number, not negative",
             ),
+            (
+                any(quantity < 1 for _, quantity in self.freeze_quantities),
+                f"freeze_quantities={self.freeze_quantities} must be positive",
+            ),
             (self.truth_history_s < 1, f"truth_history_s={self.truth_history_s} must be positive"),
             (not ids or len(set(ids)) != len(ids), f"users={ids} must be named, each once"),
+            (
+                not all(_USER_ID.fullmatch(user_id) for user_id in ids),
+                f"users={ids} must be 2 to 32 letters and digits each",
+            ),
         ]
 
 

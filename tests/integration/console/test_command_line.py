@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
+import csv
+import dataclasses
+import hashlib
+import inspect
 import os
 import signal
 import socket
 import subprocess
 import sys
+from collections import Counter
 from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
 
+import httpx
 import orjson
 import pytest
 import redis
 from running import LIVELY, ROOT, Daemon, daemon, environment, eventually, exchange, program
+
+from app.simulate_cli import simulate
+from ticker_service.simulator import SimulatorOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -204,6 +214,12 @@ def test_tail_says_when_the_publisher_has_gone_silent(
         (("--rest-port", "5000", "--ws-port", "5000"), "ws_port"),
         (("--nearest-expiry-days", "999999"), "nearest_expiry_days_min=999999"),
         (("--redirect-url", "http://[bad"), "redirect_url="),
+        (("--strikes-each-side", "0"), "strikes_each_side=0"),
+        (("--order-state-ms", "-1"), "order_state_ms=-1.0"),
+        (("--freeze", "NIFTY"), "freeze='NIFTY'"),
+        (("--freeze", "NIFTY=0"), "freeze_quantities="),
+        (("--user", "A B"), "users="),
+        (("--user", "AB1234", "--user", "AB1234"), "each once"),
     ],
 )
 def test_simulate_refuses_what_cannot_be_in_one_line(
@@ -239,6 +255,70 @@ def test_run_embedded_prints_where_its_redis_is_and_does_not_log_it(
         (line,) = (each for each in logged if each["event"] == "daemon_started")
         assert "redis_url" not in line
         assert line["health_url"] == started["health_url"]
+
+
+def test_simulate_takes_every_option_of_the_simulator() -> None:
+    flags = (
+        *("--seed", "3", "--host", "127.0.0.1", "--rest-port", "0", "--ws-port", "0"),
+        *("--rate", "0", "--steps-per-s", "5", "--strikes-each-side", "2"),
+        *("--nearest-expiry-days", "2", "--user", "ZZ0001:Zoya Zed", "--user", "YY0002"),
+        *("--api-key", "mykey", "--api-secret", "mysecret", "--redirect-url", "http://desk/in"),
+        *("--cash-inr", "1000", "--order-state-ms", "0", "--freeze", "NIFTY=65"),
+        *("--rate-limits", "--orders-per-day", "1", "--order-cooldown-s", "60"),
+        *("--truth-history-s", "60"),
+    )
+    with (
+        program("simulate", *flags) as running,
+        httpx.Client(trust_env=False, follow_redirects=False) as http,
+    ):
+        banner = orjson.loads(running.out.wait_for(lambda _: True))
+        assert (banner["api_key"], banner["api_secret"]) == ("mykey", "mysecret")
+        users = [(user["user_id"], user["user_name"]) for user in banner["users"]]
+        assert users == [("ZZ0001", "Zoya Zed"), ("YY0002", "YY0002")]
+        query = {"v": "3", "api_key": "mykey", "user_id": "ZZ0001"}
+        where = http.get(banner["login_url"], params=query).headers["location"]
+        assert where.startswith("http://desk/in?")
+        (request_token,) = parse_qs(urlsplit(where).query)["request_token"]
+        checksum = hashlib.sha256(f"mykey{request_token}mysecret".encode()).hexdigest()
+        session = {"api_key": "mykey", "request_token": request_token, "checksum": checksum}
+        answer = http.post(f"{banner['rest_root']}/session/token", data=session)
+        token = answer.json()["data"]["access_token"]
+        http.headers["Authorization"] = f"token mykey:{token}"
+        dump = list(
+            csv.DictReader(http.get(f"{banner['rest_root']}/instruments").text.splitlines())
+        )
+        options = [row for row in dump if row["name"] == "NIFTY" and row["instrument_type"] == "CE"]
+        by_expiry = Counter(row["expiry"] for row in options)
+        assert set(by_expiry.values()) == {5}
+        margins = http.get(f"{banner['rest_root']}/user/margins/equity").json()["data"]
+        assert margins["net"] == 1_000
+        order = {
+            "exchange": "NFO",
+            "tradingsymbol": options[0]["tradingsymbol"],
+            "price": "1",
+            "transaction_type": "BUY",
+            "order_type": "LIMIT",
+            "product": "NRML",
+        }
+        place = f"{banner['rest_root']}/orders/regular"
+        frozen = http.post(place, data={**order, "quantity": "130"})
+        assert (frozen.status_code, "freeze" in frozen.json()["message"].lower()) == (400, True)
+        used_up = http.post(place, data={**order, "quantity": "65"})
+        assert "Maximum allowed order requests" in used_up.json()["message"]
+
+
+def test_every_option_of_the_simulator_has_a_flag_with_a_word_of_help() -> None:
+    flags = {parameter.name for parameter in inspect.signature(simulate).parameters.values()}
+    renamed = {
+        "rate_per_s": "rate",
+        "nearest_expiry_days_min": "nearest_expiry_days",
+        "users": "user",
+        "enforce_rate_limits": "rate_limits",
+        "orders_per_day_max": "orders_per_day",
+        "freeze_quantities": "freeze",
+    }
+    names = [field.name for field in dataclasses.fields(SimulatorOptions)]
+    assert flags == {renamed.get(name, name) for name in names}
 
 
 def test_simulate_says_where_it_is_and_stops_on_sigterm() -> None:
