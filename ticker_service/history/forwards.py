@@ -15,8 +15,11 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ticker_service.history import alignment
+from ticker_service.pricing import parity_forwards
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
     from ticker_service.history.alignment import Alignment, OptionCandles, UnderlyingCandles
@@ -32,8 +35,7 @@ class ForwardSource(IntEnum):
     SPOT_CARRY = 4
 
 
-STRIKES_MAX: Final = 7
-"""How many of a moment's nearest complete strikes are asked for its forward."""
+TABLE_CELLS_MAX: Final = 1 << 18
 STRIKES_MIN: Final = 3
 """Fewer complete strikes than this are an anecdote: used only when nothing else is there."""
 
@@ -125,65 +127,52 @@ def _by_parity(
     near: NDArray[np.float64],
     discount: NDArray[np.float64],
 ) -> MomentForwards:
-    """Do what ``pricing.parity_forward`` does, for all moments at once.
+    """Ask every moment's complete strikes, as the live path asks an expiry's.
 
     Candles have no spread, so every strike's vote weighs the same.
     """
     calls, puts = aligned.call_row, aligned.put_row
-    moment, strike = aligned.moment[calls], options.strike[calls]
-    with np.errstate(all="ignore"):
-        gap = (options.price[calls] - options.price[puts]) / discount[moment]
-        forward = strike + gap
-        distance = np.abs(strike - near[moment])
-        distance = np.where(np.isnan(distance), np.abs(gap), distance)
-        usable = (options.price[calls] > 0.0) & (options.price[puts] > 0.0)
-        usable &= (strike > 0.0) & (forward > 0.0) & (forward + distance < np.inf)
-        usable &= _has_traded(options, calls) & _has_traded(options, puts)
-    moment, forward, distance = moment[usable], forward[usable], distance[usable]
-    order = np.lexsort((distance, moment))
-    order = order[_rank(moment[order]) < STRIKES_MAX]
-    moment, forward = moment[order], forward[order]
-    count = np.bincount(moment, minlength=len(near))
-    median = _middle(forward, moment, count, upper=False)
-    away = np.abs(forward - median[moment])
-    return MomentForwards(
-        forward=median,
-        source=np.where(count > 0, ForwardSource.PARITY, ForwardSource.NONE).astype(np.uint8),
-        dispersion=0.5 * (_middle(away, moment, count, upper=False) + _middle(away, moment, count)),
-        strikes=count,
-    )
-
-
-def _middle(
-    values: NDArray[np.float64],
-    group: NDArray[np.intp],
-    count: NDArray[np.int64],
-    *,
-    upper: bool = True,
-) -> NDArray[np.float64]:
-    """Return each group's upper or lower median, NaN for an empty group.
-
-    Args:
-        values: In groups, shape ``(n,)``.
-        group: Number of each value's group, ascending, shape ``(n,)``.
-        count: Size of each group, shape ``(groups,)``.
-        upper: Which of the two middle values of an even number to take.
-    """
-    ascending = values[np.lexsort((values, group))]
+    has_traded = _has_traded(options, calls) & _has_traded(options, puts)
+    call_price = np.where(has_traded, options.price[calls], np.nan)
+    count = np.bincount(aligned.moment[calls], minlength=len(near))
     first = np.cumsum(count) - count
-    middle = np.full(len(count), np.nan)
-    has = count > 0
-    middle[has] = ascending[(first + (count if upper else count - 1) // 2)[has]]
-    return middle
+    found = MomentForwards(
+        forward=np.full(len(near), np.nan),
+        source=np.full(len(near), ForwardSource.NONE, np.uint8),
+        dispersion=np.full(len(near), np.nan),
+        strikes=np.zeros(len(near), np.int64),
+    )
+    for moments in _alike(count):
+        # The pairs of a moment lie together; shorter chains are filled up with no pair at all.
+        place = np.arange(count[moments].max())
+        is_pair = place < count[moments][:, None]
+        pair = np.where(is_pair, first[moments][:, None] + place, 0)
+        parity = parity_forwards(
+            np.where(is_pair, options.strike[calls[pair]], np.nan),
+            call_price[pair],
+            options.price[puts[pair]],
+            np.zeros(pair.shape),
+            guess=near[moments],
+            discount=discount[moments],
+        )
+        found.forward[moments] = parity.forward
+        found.dispersion[moments] = parity.dispersion
+        found.strikes[moments] = parity.strikes_used
+    found.source[found.strikes > 0] = ForwardSource.PARITY
+    return found
 
 
-def _rank(group: NDArray[np.intp]) -> NDArray[np.intp]:
-    """Return each row's place within its group; the groups lie together."""
-    place = np.arange(len(group))
-    is_first = np.ones(len(group), np.bool_)
-    is_first[1:] = group[1:] != group[:-1]
-    rank: NDArray[np.intp] = place - np.maximum.accumulate(np.where(is_first, place, 0))
-    return rank
+def _alike(count: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
+    """Yield the moments with pairs, in groups of about equal counts that fit a table.
+
+    One long chain among a million short ones must not make a table of a million long rows.
+    """
+    order = np.argsort(count, kind="stable")
+    order = order[count[order] > 0]
+    while len(order):
+        rows = max(TABLE_CELLS_MAX // int(count[order[-1]]), 1)
+        yield order[-rows:]
+        order = order[:-rows]
 
 
 def _has_traded(options: OptionCandles, rows: NDArray[np.intp]) -> NDArray[np.bool_]:

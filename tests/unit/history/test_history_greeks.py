@@ -19,6 +19,7 @@ from ticker_service.history import (
     OptionCandles,
     UnderlyingCandles,
     candle_greeks,
+    forwards,
 )
 from ticker_service.pricing import PriceStatus, PricingKernel, parity_forward
 
@@ -132,6 +133,22 @@ def test_every_moments_forward_is_what_the_live_path_would_have_found(seed: int)
             np.testing.assert_allclose(priced.forward_dispersion[now], live.dispersion, atol=1e-9)
             assert set(priced.forward_strikes[now].tolist()) == {live.strikes_used}
     assert compared >= 2
+
+
+def test_chains_of_any_length_are_asked_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    day = option_day(minutes=6, strikes=21)
+    # Minute by minute fewer strikes, so that no two chains have the same length.
+    minute = (day.options.start_ns - OPENS_NS) // MINUTE_NS
+    options = take(day.options, np.abs(day.options.strike - 25_000.0) <= 500.0 - 80.0 * minute)
+    at_once = candle_greeks(options)
+
+    monkeypatch.setattr(forwards, "TABLE_CELLS_MAX", 30)
+    one_by_one = candle_greeks(options)
+
+    assert len(np.unique(np.bincount(minute))) == 1
+    assert len(set(at_once.forward.tolist())) == 6
+    np.testing.assert_array_equal(one_by_one.forward, at_once.forward)
+    np.testing.assert_array_equal(one_by_one.forward_strikes, at_once.forward_strikes)
 
 
 def test_the_forward_is_given_or_by_parity_or_the_future_or_the_spot_in_this_order() -> None:
