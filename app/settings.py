@@ -207,7 +207,7 @@ class Settings(BaseSettings):
     heartbeat_ms: int = Field(1_000, ge=100, le=10_000, description="Between two heartbeats")
     snapshot_ms: int = Field(500, ge=100, le=1_000, description="Between two snapshots")
     reprice_ms: int = Field(
-        250, ge=50, le=60_000, description="Between two batches that only a forward's move caused"
+        250, ge=50, le=60_000, description="Between two looks for options whose numbers moved"
     )
     depth: bool = Field(default=False, description="Five levels of depth as columns")
     own_volatility: bool = Field(

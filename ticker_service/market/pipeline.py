@@ -2,7 +2,7 @@
 
 ``TickPath.flush`` is the map: it calls the steps in this order. One task owns a ``TickPath``, so
 that every book's ``seq`` has one writer; that task also sends the heartbeats, the snapshots and
-the rows that only a moving forward has repriced.
+the options whose numbers have moved without a packet of their own.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from ticker_service.market import batch, decode, publish, validate
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
 from ticker_service.market.refusals import Refusals
+from ticker_service.market.reprice import SentRows
 from ticker_service.market.streams import Streams
 from ticker_service.ports import Outgoing
 
@@ -81,7 +82,7 @@ class TickPath:
         self._publisher = publisher
         self._clock = clock
         self._pause = pause
-        self._published_forward = np.full(len(universe), np.nan)
+        self._sent = SentRows(len(universe))
         self._metrics = _Metrics(surroundings.telemetry)
 
     async def flush(self, frames: Sequence[Frame], wanted: NDArray[np.bool_]) -> None:
@@ -115,7 +116,7 @@ class TickPath:
         self.latest.merge(arrived.terms.rows, arrived.ticks)
         self.pricer.update(arrived, now_ns=now_ns)
         priced = self.pricer.columns(arrived.terms, now_ns=now_ns)
-        self._published_forward[arrived.terms.rows] = priced.forward
+        self._sent.keep(arrived.terms.rows, priced)
         if not arrived.is_newest.all():
             # What is priced is the newest tick of an instrument; an earlier one in the same batch
             # has a last trade and a quote of its own, and nothing of the other's price.
@@ -128,33 +129,24 @@ class TickPath:
         self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
 
     async def reprice(self) -> None:
-        """Send again the options whose forward has moved by a price step since they went out.
-
-        A forward that came or went in the meantime has moved, too.
-        """
+        """Send again the options whose numbers have moved visibly since they went out."""
         now_ns = self._clock.now_ns()
         seen = self.latest.seen()
-        rows = seen.terms.rows
-        now = self.pricer.forwards.current(now_ns)[seen.terms.expiry]
-        before = self._published_forward[rows]
-        has_moved = np.abs(now - before) >= seen.terms.price_step
-        has_moved |= np.isnan(now) != np.isnan(before)
-        has_moved &= seen.terms.is_option
+        everything = self.pricer.columns(seen.terms, now_ns=now_ns)
+        places = np.flatnonzero(self._sent.has_moved(seen.terms, everything))
+        if not len(places):
+            return
+        rows, priced = seen.terms.rows[places], everything.take(places)
+        ticks = self.latest.ticks.take(rows)
+        standing = self.streams.standing(rows, ticks.received_at_ns, now_ns=now_ns)
         of_books = []
-        priced = self.pricer.columns(seen.terms, now_ns=now_ns)
-        for book, part in enumerate(seen.parts):
-            places = part.start + np.flatnonzero(has_moved[part])
-            if len(places):
-                moved = rows[places]
-                self._published_forward[moved] = now[places]
-                ticks = self.latest.ticks.take(moved)
-                repriced = batch.Batch(
-                    book=book, part=slice(0, len(places)), ticks=ticks, is_repriced=True
-                )
-                standing = self.streams.standing(moved, ticks.received_at_ns, now_ns=now_ns)
-                of_books.append(self._batch(repriced, priced.take(places), standing, now_ns=now_ns))
-        if of_books:
-            await self._send(Outgoing.join(of_books))
+        for book, of_book in enumerate(seen.parts):
+            part = slice(*np.searchsorted(places, (of_book.start, of_book.stop)).tolist())
+            if part.start < part.stop:
+                one = batch.Batch(book=book, part=part, ticks=ticks.part(part), is_repriced=True)
+                of_books.append(self._batch(one, priced, standing, now_ns=now_ns))
+        self._sent.keep(rows, priced)
+        await self._send(Outgoing.join(of_books))
 
     async def heartbeat(self, feed_of_book: Mapping[int, str]) -> None:
         """Send every book's heartbeat, with the state of its feed."""
@@ -192,7 +184,7 @@ class TickPath:
         self.latest.forget(rows)
         self.streams.forget(rows)
         self.pricer.forget(rows)
-        self._published_forward[rows] = np.nan
+        self._sent.forget(rows)
 
     def subscribed(self, rows: NDArray[np.intp], *, since_ns: int) -> None:
         """Note that rows were asked for now: Kite answers with the last tick it kept of each."""
@@ -299,7 +291,9 @@ class _Metrics:
             "ticks_published_total", "Rows published that had a packet", ["book"]
         )
         self.repriced = telemetry.counter(
-            "ticks_repriced_total", "Rows published because a forward moved", ["book"]
+            "ticks_repriced_total",
+            "Rows published without a packet, because their numbers moved",
+            ["book"],
         )
         self.conflated = telemetry.counter(
             "ticks_conflated_total", "Rows merged into a newer one of the same instrument"
