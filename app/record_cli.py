@@ -61,6 +61,10 @@ def replay(
     publish: Annotated[
         bool, typer.Option(help="Without, everything is done and nothing is sent.")
     ] = True,
+    columns: Annotated[
+        Path | None,
+        typer.Option(help="Also write what is published as Parquet below this folder."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="End with one line of JSON.")] = False,
 ) -> None:
     """Drive the path from a recording: the same bytes on the same channels, under another prefix.
@@ -79,6 +83,7 @@ def replay(
         redis_url=redis_url if publish else "",
         channel_prefix=channel_prefix,
         is_new_epoch=new_epoch,
+        columns=columns,
         as_json=as_json,
     )
     _exit(run_job(job.replay(request)))

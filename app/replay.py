@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 import orjson
 
 from app import logging
-from ticker_service.assembly import open_recordings, replay_publisher
+from ticker_service.assembly import column_parts, open_recordings, replay_publisher
 from ticker_service.constants import NS_PER_S, NS_PER_US
 from ticker_service.domain.session import IST, from_instant_ns, instant_ns
 from ticker_service.errors import ConfigurationError, RecordingError
@@ -44,6 +44,7 @@ class Request:
     redis_url: str
     channel_prefix: str
     is_new_epoch: bool
+    columns: Path | None
     as_json: bool
 
 
@@ -78,7 +79,8 @@ async def replay(request: Request) -> int:
         async with replay_publisher(
             request.redis_url, recordings, channel_prefix=options.channel_prefix
         ) as publisher:
-            played = Replay(recordings, publisher, options, surroundings=surroundings)
+            parts = None if request.columns is None else column_parts(request.columns)
+            played = Replay(recordings, publisher, options, surroundings=surroundings, parts=parts)
             summary = await played.run()
         if not summary.first_at_us:
             raise RecordingError(f"nothing to replay: {_span(recordings)}")

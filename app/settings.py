@@ -8,6 +8,7 @@ it. Secrets stay ``SecretStr`` until the engine's configuration is built and are
 from __future__ import annotations
 
 import difflib
+import importlib.util
 import os
 import re
 import tomllib
@@ -222,8 +223,20 @@ class Settings(BaseSettings):
         default_factory=lambda: _state_folder() / "record",
         description="Where recordings go; without it below STATE_DIRECTORY or the current folder",
     )
+    record_columns: bool | None = Field(
+        None, description="Record what goes out as Parquet, too; unset: if pyarrow is installed"
+    )
     record_frames_days: int = Field(
         0, ge=0, le=36_500, description="Keep frames so many days back; 0 for ever"
+    )
+    record_repriced: bool = Field(
+        default=True, description="With the rows that only a forward's move sent out"
+    )
+    record_columns_days: int = Field(
+        0, ge=0, le=36_500, description="Keep columns so many days back; 0 for ever"
+    )
+    record_part_s: int = Field(
+        900, ge=10, le=86_400, description="How long a part of the columns stays open"
     )
     record_bytes_max: int = Field(
         0, ge=0, description="Keep so much in all, the oldest frames going first; 0 without limit"
@@ -389,9 +402,14 @@ class Settings(BaseSettings):
         """Return what to record, None for nothing."""
         if not self.record:
             return None
+        has_arrow = importlib.util.find_spec("pyarrow") is not None
         return RecordConfig(
             folder=self.record_folder,
+            columns=has_arrow if self.record_columns is None else self.record_columns,
+            repriced=self.record_repriced,
             frames_days=self.record_frames_days,
+            columns_days=self.record_columns_days,
+            part_s=self.record_part_s,
             bytes_max=self.record_bytes_max,
             free_bytes_min=self.record_free_bytes_min,
         )

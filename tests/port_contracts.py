@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.order import BrokerOrder
     from ticker_service.ports import (
         BrokerGateway,
+        ColumnParts,
         FeedEvent,
         FeedSource,
         InstrumentCatalog,
@@ -123,6 +124,20 @@ class TickPublisherContract:
         asyncio.run(scenario())
 
 
+class PartsUnderTest(Protocol):
+    """Where parts are written, and a reader's view of them."""
+
+    parts: ColumnParts
+
+    def names(self) -> list[str]:
+        """Return the parts a reader finds."""
+        ...
+
+    def seqs(self, name: str) -> list[int]:
+        """Return the column ``seq`` of a part."""
+        ...
+
+
 class RecordFolderContract:
     """``RecordFolder``: files that only grow, and are there for everybody at once."""
 
@@ -179,6 +194,70 @@ class RecordFolderContract:
         free_bytes, files = asyncio.run(scenario())
         assert free_bytes > 0
         assert files == {}
+
+
+class ColumnPartsContract:
+    """``ColumnParts``: a part appears when it is whole, with all its rows, or never."""
+
+    def open(self) -> AbstractAsyncContextManager[PartsUnderTest]:
+        raise NotImplementedError
+
+    @staticmethod
+    def stream(*seqs: int) -> bytes:
+        """A group of rows, as an Arrow IPC stream."""
+        arrow = pytest.importorskip("pyarrow")
+        batch = arrow.RecordBatch.from_pydict({"seq": list(seqs), "book": ["NIFTY"] * len(seqs)})
+        sink = arrow.BufferOutputStream()
+        with arrow.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        written: bytes = sink.getvalue().to_pybytes()
+        return written
+
+    def test_a_closed_part_has_all_its_rows_in_order(self) -> None:
+        async def scenario() -> tuple[int, list[int]]:
+            async with self.open() as test:
+                streams = (self.stream(*seqs) for seqs in ([1, 2], [3]))
+                count = await test.parts.append("columns/a.parquet", streams)
+                await test.parts.append("columns/a.parquet", [self.stream(4)])
+                await test.parts.close("columns/a.parquet")
+                return count, test.seqs("columns/a.parquet")
+
+        count, seqs = asyncio.run(scenario())
+        assert count > 0
+        assert seqs == [1, 2, 3, 4]
+
+    def test_an_unfinished_part_is_not_there(self) -> None:
+        async def scenario() -> list[str]:
+            async with self.open() as test:
+                await test.parts.append("columns/a.parquet", [self.stream(1)])
+                names = test.names()
+                await test.parts.abandon("columns/a.parquet")
+                return names
+
+        assert asyncio.run(scenario()) == []
+
+    def test_an_abandoned_part_never_appears_and_leaves_nothing(self) -> None:
+        async def scenario() -> list[str]:
+            async with self.open() as test:
+                await test.parts.append("columns/a.parquet", [self.stream(1)])
+                await test.parts.append("columns/b.parquet", [self.stream(2)])
+                await test.parts.abandon("columns/a.parquet")
+                await test.parts.abandon("columns/never-begun.parquet")
+                await test.parts.close("columns/b.parquet")
+                return test.names()
+
+        assert asyncio.run(scenario()) == ["columns/b.parquet"]
+
+    def test_a_part_that_is_there_is_never_replaced(self) -> None:
+        async def scenario() -> list[int]:
+            async with self.open() as test:
+                await test.parts.append("columns/a.parquet", [self.stream(1)])
+                await test.parts.close("columns/a.parquet")
+                with pytest.raises(RecordingError, match=r"columns/a\.parquet"):
+                    await test.parts.append("columns/a.parquet", [self.stream(2)])
+                return test.seqs("columns/a.parquet")
+
+        assert asyncio.run(scenario()) == [1]
 
 
 class Collector:

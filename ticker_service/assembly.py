@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
+from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Final
 
@@ -68,7 +69,12 @@ if TYPE_CHECKING:
         RecordConfig,
     )
     from ticker_service.domain.halt import Halt
-    from ticker_service.ports import AccessTokenSource, BrokerGateway, TickPublisher
+    from ticker_service.ports import (
+        AccessTokenSource,
+        BrokerGateway,
+        ColumnParts,
+        TickPublisher,
+    )
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -128,11 +134,35 @@ async def assemble(
             publisher=publisher,
             surroundings=surroundings,
             orders=office,
-            recorder=Recorder(record, LocalFolder(record.folder), surroundings) if record else None,
+            recorder=_recorder(record, surroundings) if record else None,
         )
     except BaseException:
         await publisher.close()
         raise
+
+
+def _recorder(config: RecordConfig, surroundings: Surroundings) -> Recorder:
+    parts = column_parts(config.folder) if config.columns else None
+    log.info("recording", folder=str(config.folder.absolute()), columns=config.columns)
+    return Recorder(config, LocalFolder(config.folder), surroundings, parts=parts)
+
+
+def column_parts(folder: Path) -> ColumnParts:
+    """Return where published columns go, as Parquet below a folder.
+
+    Raises:
+        ConfigurationError: pyarrow is not installed.
+    """
+    try:
+        # pyarrow is optional and large: only who records columns loads it.
+        adapter = import_module("ticker_service.adapters.parquet_parts")
+    except ImportError as error:
+        raise ConfigurationError(
+            "columns are recorded as Parquet, which needs pyarrow, which is not installed: "
+            "pip install 'ticker-service[arrow]', or set record_columns = false"
+        ) from error
+    parts: ColumnParts = adapter.ParquetParts(folder)
+    return parts
 
 
 @asynccontextmanager

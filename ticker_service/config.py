@@ -114,15 +114,16 @@ class PricingConfig:
 class RecordConfig:
     """What is kept of a day, where, and how much of it.
 
-    ``frames_days`` and ``columns_days`` are how many days back are kept and ``bytes_max`` how much
-    in all, 0 for no limit; ``free_bytes_min`` is what recording leaves of the disk for others.
-    ``waiting_bytes_max`` bounds what waits for the disk, ``part_s`` how long one part of the
-    columns stays open.
+    ``columns`` are what was published, with the rows that only a moving forward ``repriced`` or
+    without. ``frames_days`` and ``columns_days`` are how many days back are kept and ``bytes_max``
+    how much in all, 0 for no limit; ``free_bytes_min`` is what recording leaves of the disk for
+    others. ``waiting_bytes_max`` bounds what waits for the disk, ``part_s`` how long one part of
+    the columns stays open.
     """
 
     folder: Path
-    frames: bool = True
     columns: bool = True
+    repriced: bool = True
     frames_days: int = 0
     columns_days: int = 0
     bytes_max: int = 0

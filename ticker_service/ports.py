@@ -195,6 +195,38 @@ class RecordFolder(Protocol):
         ...
 
 
+class ColumnParts(Protocol):
+    """Where published columns rest, in parts that appear when they are whole.
+
+    Every call works in a thread, so that nothing waits for a disk.
+    """
+
+    async def append(self, name: str, streams: Iterable[bytes]) -> int:
+        """Add rows to a part, beginning it if need be; return how much was added, bytes.
+
+        Args:
+            name: Which part, relative to the folder, with slashes.
+            streams: Arrow IPC streams, a group of rows each, all with the same columns; asked for
+                in the thread, so making them may cost CPU.
+
+        Raises:
+            RecordingError: Not all was written; abandon the part.
+        """
+        ...
+
+    async def close(self, name: str) -> None:
+        """Finish a part and let it appear under its name.
+
+        Raises:
+            RecordingError: It could not be finished; abandon it.
+        """
+        ...
+
+    async def abandon(self, name: str) -> None:
+        """Drop an unfinished part; it never appears."""
+        ...
+
+
 class InstrumentCatalog(Protocol):
     """Where the instruments of the day come from."""
 

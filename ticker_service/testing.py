@@ -179,6 +179,41 @@ class MemoryFolder:
             raise RecordingError("told to be broken")
 
 
+class MemoryParts:
+    """A ``ColumnParts`` in memory: ``whole`` and ``unfinished`` parts as the streams they got.
+
+    ``is_broken`` makes every call but ``abandon`` fail.
+    """
+
+    def __init__(self) -> None:
+        self.whole: dict[str, list[bytes]] = {}
+        self.unfinished: dict[str, list[bytes]] = {}
+        self.is_broken = False
+
+    async def append(self, name: str, streams: Iterable[bytes]) -> int:
+        """Keep the streams."""
+        self._check(name)
+        if name in self.whole:
+            raise RecordingError(f"{name}: there is such a file")
+        part = self.unfinished.setdefault(name, [])
+        before = len(part)
+        part.extend(streams)
+        return sum(map(len, part[before:]))
+
+    async def close(self, name: str) -> None:
+        """Let a part appear."""
+        self._check(name)
+        self.whole[name] = self.unfinished.pop(name)
+
+    async def abandon(self, name: str) -> None:
+        """Drop an unfinished part."""
+        self.unfinished.pop(name, None)
+
+    def _check(self, name: str) -> None:
+        if self.is_broken:
+            raise RecordingError(f"{name}: told to be broken")
+
+
 class MemoryJournal:
     """An ``OrderJournal`` in memory, as strict as the database about what may follow what.
 

@@ -21,10 +21,10 @@ from ticker_service.market.tape import Tape
 from ticker_service.ports import FeedDown, FeedUp
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
-from ticker_service.testing import MemoryFolder, MemoryPublisher, ScriptedFeed
+from ticker_service.testing import MemoryFolder, MemoryParts, MemoryPublisher, ScriptedFeed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from ticker_service.ports import FeedEvent, Frame, Outgoing
 
@@ -66,7 +66,9 @@ class JournallingPublisher(MemoryPublisher):
 class RecordedStage:
     """The engine with everything round it; must be made inside the running loop."""
 
-    def __init__(self, record: RecordConfig, folder: MemoryFolder, start_ns: int) -> None:
+    def __init__(
+        self, record: RecordConfig, folder: MemoryFolder, start_ns: int, parts: MemoryParts
+    ) -> None:
         self.clock = LoopClock(start_ns)
         self.feed = ScriptedFeed()
         self.publisher = JournallingPublisher()
@@ -78,7 +80,8 @@ class RecordedStage:
             chance=random.Random(7),  # noqa: S311 - jitter, not a secret
             telemetry=self.telemetry,
         )
-        self.recorder = Recorder(record, folder, self.surroundings)
+        self.parts = parts
+        self.recorder = Recorder(record, folder, self.surroundings, parts=parts)
         self.engine = Engine(
             CHOSEN,
             CONFIG,
@@ -111,10 +114,12 @@ class RecordedStage:
     async def spot(self, raw: int = SPOT_RAW) -> None:
         await self.receive(index_full_packet(NIFTY_TOKEN, raw, (0, 0, 0, 0), 0))
 
-    async def chain(self, spot_raw: int = SPOT_RAW) -> None:
-        """Let all options of the first expiry quote round a forward equal to the spot."""
+    async def chain(
+        self, spot_raw: int = SPOT_RAW, *, strikes: Sequence[float] | None = None
+    ) -> None:
+        """Let options of the first expiry quote round a forward equal to the spot, all or some."""
         packets = []
-        for strike in CHOSEN.expiries[0].strike.tolist():
+        for strike in strikes or CHOSEN.expiries[0].strike.tolist():
             gap = spot_raw - int(strike * 100)
             for kind, value in (("CE", max(gap, 0)), ("PE", max(-gap, 0))):
                 price = value + 10_000
@@ -128,15 +133,13 @@ class RecordedStage:
         return 0.0 if value is None else value
 
 
-Script = "Callable[[RecordedStage], Awaitable[None]]"
-
-
 def record(
     script: Callable[[RecordedStage], Awaitable[None]],
     *,
     config: RecordConfig | None = None,
     folder: MemoryFolder | None = None,
     start_ns: int = NOW_NS,
+    parts: MemoryParts | None = None,
 ) -> RecordedStage:
     """Run the engine through a script, then stop it."""
 
@@ -145,6 +148,7 @@ def record(
             config or RecordConfig(folder=Path("unused"), free_bytes_min=0),
             MemoryFolder() if folder is None else folder,
             start_ns,
+            parts or MemoryParts(),
         )
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(stage.engine.run(stage.stop))
@@ -165,7 +169,7 @@ def tapes(contents: Mapping[str, bytes | bytearray]) -> list[Recording]:
 
 
 def replay(
-    contents: Mapping[str, bytes | bytearray], **options: Any
+    contents: Mapping[str, bytes | bytearray], *, parts: MemoryParts | None = None, **options: Any
 ) -> tuple[JournallingPublisher, ReplaySummary]:
     """Replay into memory at virtual time."""
 
@@ -177,7 +181,7 @@ def replay(
             telemetry=Telemetry(),
         )
         wanted = ReplayOptions(**{"channel_prefix": PREFIX, **options})
-        played = Replay(tapes(contents), publisher, wanted, surroundings=surroundings)
+        played = Replay(tapes(contents), publisher, wanted, surroundings=surroundings, parts=parts)
         return publisher, await played.run()
 
     return virtual_time.run(play())

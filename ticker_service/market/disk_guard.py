@@ -26,6 +26,8 @@ LOOK_EVERY_NS: Final = 5 * NS_PER_S
 TIDY_EVERY_NS: Final = 60 * NS_PER_S
 """Listing the folder is more work than asking for free room; between two lists bytes are added."""
 UNREADABLE: Final = "folder"
+UNFINISHED: Final = ".open"
+"""How the names of parts end that are still being written; a living writer holds a lock."""
 
 
 class DiskGuard:
@@ -83,6 +85,11 @@ class DiskGuard:
         today = ist_date(self._clock.now_ns())
         self._used_bytes = sum(file.size_bytes for file in files)
         size_bytes = {file.name: file.size_bytes for file in files}
+        for file in files:
+            # Of a part that was open when its run was killed only the beginning is there.
+            if file.name.endswith(UNFINISHED) and await self._folder.delete(file.name):
+                self._used_bytes -= file.size_bytes
+                log.warning("record_part_lost", file=file.name, size_bytes=file.size_bytes)
         for name in retention.to_delete(files, self._config, today=today):
             if await self._folder.delete(name):
                 self._used_bytes -= size_bytes[name]

@@ -39,7 +39,7 @@ class ArrowEncoder:
     def __init__(self, columns: Sequence[Column]) -> None:
         self._columns = list(columns)
         self._words = [pa.array(column.words, pa.string()) for column in columns]
-        self._schema = pa.schema([_field(column) for column in columns])
+        self._schema = pa.schema([field_of(column) for column in columns])
         self._no_columns = pa.schema([])
         self._dictionaries = self._dictionary_messages()
 
@@ -56,7 +56,7 @@ class ArrowEncoder:
 
     def _record_batch(self, values: Sequence[NDArray[Any]]) -> pa.RecordBatch:
         columns = zip(self._columns, self._words, values, strict=True)
-        arrays = [_array(column, words, array) for column, words, array in columns]
+        arrays = [array_of(column, words, array) for column, words, array in columns]
         return pa.RecordBatch.from_arrays(arrays, schema=self._schema)
 
     def _dictionary_messages(self) -> bytes:
@@ -70,13 +70,14 @@ class ArrowEncoder:
         return stream[len(self._schema.serialize()) : -around]
 
 
-def _field(column: Column) -> pa.Field:
+def field_of(column: Column) -> pa.Field:
+    """Return a column's name and type in Arrow."""
     if column.kind is Kind.WORD:
         return pa.field(column.name, pa.dictionary(pa.int8(), pa.string()))
     return pa.field(column.name, pa.from_numpy_dtype(column.dtype))
 
 
-def _array(column: Column, words: pa.Array, values: NDArray[Any]) -> pa.Array:
+def array_of(column: Column, words: pa.Array, values: NDArray[Any]) -> pa.Array:
     """Return a column over the memory of ``values`` where its layout is Arrow's own."""
     values = np.ascontiguousarray(values, column.dtype)
     is_valid = _is_valid(column, values)

@@ -21,7 +21,7 @@ from ticker_service.market.instrument_channels import InstrumentChannels
 from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from ticker_service.market.batch import Batch
     from ticker_service.market.price import Priced
     from ticker_service.market.streams import Standing
+
+    Tap = Callable[[int, Mapping[str, Any], list[NDArray[Any]]], None]
 
 WIRE_VERSION: Final = 1
 SNAPSHOT_LIFETIME_MS: Final = 5_000
@@ -61,17 +63,20 @@ class Announcer:
         self._config = config
         self._counters = [_BookCounters() for _ in universe.books]
         has_options = len(universe.expiries) > 0
-        self._columns = columns.chosen(
+        self.columns = columns.chosen(
             depth=config.depth,
             options=has_options,
             own_volatility=has_options and config.own_volatility,
         )
-        self._encoders = encode.encoders(config.encodings, self._columns)
+        """The columns of every batch, in their order."""
+        self._encoders = encode.encoders(config.encodings, self.columns)
+        self.tap: Tap | None = None
+        """Who else wants the book, header and columns of every batch; the arrays stay ours."""
         self._instruments = None
         if config.instrument_channels:
             self._instruments = InstrumentChannels(
                 universe,
-                self._columns,
+                self.columns,
                 prefix=config.channel_prefix,
                 lifetime_ms=config.instrument_ttl_ms,
             )
@@ -86,6 +91,8 @@ class Announcer:
         )
         values = self._values(rows)
         header = self._numbered(batch.book, "batch", now_ns, {"n": len(batch.ticks)})
+        if self.tap is not None:
+            self.tap(batch.book, header, values)
         outgoing = self._messages(batch.book, header, values)
         if self._instruments is None:
             return outgoing
@@ -190,7 +197,7 @@ class Announcer:
         )
 
     def _values(self, rows: columns.Rows) -> list[NDArray[Any]]:
-        return [column.values(rows) for column in self._columns]
+        return [column.values(rows) for column in self.columns]
 
     def _name(self, what: str, book: int) -> str:
         return f"{self._config.channel_prefix}{what}:{self._universe.books[book]}"

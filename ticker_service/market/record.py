@@ -29,6 +29,7 @@ from ticker_service.errors import PublishError, RecordingError
 from ticker_service.market import tape
 from ticker_service.market.disk_guard import DiskGuard
 from ticker_service.market.pipeline import TickPath
+from ticker_service.market.record_columns import ColumnRecorder
 from ticker_service.market.tape import Step
 from ticker_service.market.tape_files import TapeFiles
 from ticker_service.ports import Outgoing
@@ -41,7 +42,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import EngineConfig, RecordConfig
     from ticker_service.domain.universe import Universe
-    from ticker_service.ports import Frame, RecordFolder, TickPublisher
+    from ticker_service.ports import ColumnParts, Frame, RecordFolder, TickPublisher
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.surroundings import Surroundings
     from ticker_service.runtime.telemetry import Telemetry
@@ -206,8 +207,24 @@ class Recorder:
     """Takes steps without waiting and writes them in a task of its own (``run``)."""
 
     def __init__(
-        self, config: RecordConfig, folder: RecordFolder, surroundings: Surroundings
+        self,
+        config: RecordConfig,
+        folder: RecordFolder,
+        surroundings: Surroundings,
+        *,
+        parts: ColumnParts | None = None,
     ) -> None:
+        """Take where recordings go.
+
+        Args:
+            config: What is recorded, and its limits.
+            folder: Where the tapes go.
+            surroundings: Time and metrics.
+            parts: Where the published columns go; None to keep none.
+        """
+        self._parts = parts
+        self._columns: ColumnRecorder | None = None
+        self._telemetry = surroundings.telemetry
         self._config = config
         self._folder = folder
         self._clock = surroundings.clock
@@ -246,7 +263,18 @@ class Recorder:
         path = RecordedPath(
             universe, config, publisher, surroundings=surroundings, pause=pause, recorder=self
         )
-        self._tapes = TapeFiles(self._folder, universe, config, epoch=path.announcer.epoch)
+        epoch = path.announcer.epoch
+        self._tapes = TapeFiles(self._folder, universe, config, epoch=epoch)
+        if self._parts is not None:
+            self._columns = ColumnRecorder(
+                self._config,
+                self._parts,
+                universe,
+                path.announcer.columns,
+                epoch=epoch,
+                telemetry=self._telemetry,
+            )
+            path.announcer.tap = self._columns.take
         self._publisher = publisher
         self._events_channel = f"{config.publish.channel_prefix}events"
         return path
@@ -309,14 +337,29 @@ class Recorder:
     async def _work(self) -> None:
         await self._heed(await self._guard.look())
         await self._write()
+        await self._write_columns()
         await self._tell()
 
     async def _end(self) -> None:
         if self._loss is not None and self.state == ON:
             self._waiting.append(self._tell_loss(self._loss))
         await self._write()
+        await self._let_go()
+
+    async def _let_go(self) -> None:
+        """Close what is open, whole or torn; what follows begins anew."""
         if self._tapes is not None:
             await self._tapes.close()
+        if self._columns is not None:
+            await self._columns.stop()
+
+    async def _write_columns(self) -> None:
+        if self._columns is None or self.state != ON:
+            return
+        try:
+            self._guard.count(await self._columns.work(self._clock.now_ns()))
+        except RecordingError as error:
+            await self._fail(error)
 
     async def _write(self) -> None:
         steps, self._waiting = self._waiting, []
@@ -328,10 +371,8 @@ class Recorder:
         try:
             written_bytes = await self._tapes.write(steps, sync=is_due)
         except RecordingError as error:
-            log.warning("record_write_failed", error=str(error))
-            self._failed_at_ns = now_ns
             self._lose(steps, WRITE_FAILED)
-            await self._stop(WRITE_FAILED)
+            await self._fail(error)
         else:
             self._synced_at_ns = now_ns if is_due else self._synced_at_ns
             self._guard.count(written_bytes)
@@ -339,6 +380,11 @@ class Recorder:
         finally:
             # Only now: what is being written is still in memory.
             self._waiting_bytes -= size_bytes
+
+    async def _fail(self, error: RecordingError) -> None:
+        log.warning("record_write_failed", error=str(error))
+        self._failed_at_ns = self._clock.monotonic_ns()
+        await self._stop(WRITE_FAILED)
 
     async def _heed(self, obstacle: str) -> None:
         """Stop when something stands in the way, and start again when nothing does any more."""
@@ -353,11 +399,12 @@ class Recorder:
             if self.state == WRITE_FAILED and since_ns < RETRY_EVERY_NS:
                 return
             self.state = ON
+            if self._columns is not None:
+                self._columns.is_on = True
             log.info("recording_goes_on")
             self._notice(state=ON)
 
     async def _stop(self, why: str) -> None:
-        """Let go of the open file, whole or torn; the next one begins anew."""
         self.state = why
         log.error("recording_stopped", reason=why)
         self._notice(state="stopped", reason=why)
@@ -365,8 +412,7 @@ class Recorder:
         if waiting:
             self._waiting_bytes -= sum(tape.size_bytes(step) for step in waiting)
             self._lose(waiting, why)
-        if self._tapes is not None:
-            await self._tapes.close()
+        await self._let_go()
 
     def _lose(self, steps: Sequence[Step], why: str) -> None:
         """Count steps that will not be in the file, to be told there when it goes on."""

@@ -13,16 +13,20 @@ import asyncio
 import hashlib
 from collections import deque
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import structlog
 
+from ticker_service.config import RecordConfig
 from ticker_service.constants import NS_PER_S, NS_PER_US
 from ticker_service.market import tape, tape_header
 from ticker_service.market.pipeline import TickPath
+from ticker_service.market.record_columns import BUFFER_BYTES, ColumnRecorder
 from ticker_service.market.replay_calls import Arguments, call
 from ticker_service.runtime.pacing import Backoff
+from ticker_service.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -32,7 +36,7 @@ if TYPE_CHECKING:
 
     from ticker_service.market.tape import Step, Tape
     from ticker_service.market.tape_header import Header
-    from ticker_service.ports import Outgoing, TickPublisher
+    from ticker_service.ports import ColumnParts, Outgoing, TickPublisher
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.surroundings import Surroundings
 
@@ -41,6 +45,8 @@ log = structlog.get_logger()
 PUBLISH_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
 PAUSE_S_MIN: Final = 0.001
 """Shorter waits cost more than they are worth; the next step waits for them, too."""
+COLUMN_BYTES_MAX: Final = 1 << 30
+"""Room for the columns of one step: written after each, so nothing of a replay is refused."""
 ONLY_SENDING: Final = frozenset({"heartbeat", "snapshot", "instruments"})
 """Steps without effect on what follows: left out where nothing is sent."""
 NOT_RECORDED: Final = "not_recorded"
@@ -119,8 +125,20 @@ class Replay:
         options: ReplayOptions,
         *,
         surroundings: Surroundings,
+        parts: ColumnParts | None = None,
     ) -> None:
-        """Take what to replay, where to, and how."""
+        """Take what to replay, where to, and how.
+
+        Args:
+            recordings: Opened tapes in the order of their time.
+            publisher: Where the messages go.
+            options: Which part of them, and how fast.
+            surroundings: Time, chance, metrics.
+            parts: Where the published columns go as well; None for nowhere.
+        """
+        self._parts = parts
+        self._columns: ColumnRecorder | None = None
+        self._worked_at_ns = 0
         self._recordings = recordings
         self._options = options
         self._surroundings = surroundings
@@ -144,7 +162,7 @@ class Replay:
         before: tuple[Header, int] | None = None
         for recording in self._recordings:
             opened, header = recording.tape, recording.header
-            path = self._begin(header)
+            path = await self._begin(header)
             if before is not None and before[0].epoch == header.epoch:
                 await self._note_missing_parts(path, before, opened, header)
             for step in self._wanted_steps(opened):
@@ -152,13 +170,14 @@ class Replay:
             before = header, opened.last_ns
             self.summary.torn_bytes += opened.torn_bytes
             self.summary.damaged_bytes += opened.damaged_bytes
+        await self._finish_columns()
         self._gate.fill(self.summary)
         self.summary.behind_s_max = round(self._pace.behind_s_max, 3)
         ended_ns = self._surroundings.clock.monotonic_ns()
         self.summary.seconds = round((ended_ns - began_ns) / NS_PER_S, 3)
         return self.summary
 
-    def _begin(self, header: Header) -> TickPath:
+    async def _begin(self, header: Header) -> TickPath:
         """Return the path of a run; a later part of the same run goes on with the one there is."""
         if self._path is not None and header.epoch == self._epoch:
             return self._path
@@ -179,10 +198,20 @@ class Replay:
             header.universe,
             config,
             self._gate,
-            surroundings=replace(self._surroundings, clock=self._clock),
+            surroundings=replace(self._surroundings, clock=self._clock, telemetry=Telemetry()),
             pause=self._pause,
         )
         self._wanted = np.zeros(len(header.universe), np.bool_)
+        await self._finish_columns()
+        if self._parts is not None:
+            self._columns = ColumnRecorder(
+                RecordConfig(folder=Path(), waiting_bytes_max=COLUMN_BYTES_MAX),
+                self._parts,
+                header.universe,
+                self._path.announcer.columns,
+                epoch=epoch,
+                telemetry=Telemetry(),
+            )
         return self._path
 
     def _wanted_steps(self, opened: Tape) -> Iterator[Step]:
@@ -213,6 +242,7 @@ class Replay:
                 await path.instruments()
                 await path.snapshot()
         if self._gate.is_open:
+            path.announcer.tap = None if self._columns is None else self._columns.take
             await self._pace.wait_for(step.at_ns)
         else:
             self._was_silent = True
@@ -225,6 +255,7 @@ class Replay:
             self.summary.frames += len(step.frames)
             self.summary.first_at_us = self.summary.first_at_us or step.at_ns // NS_PER_US
             self.summary.last_at_us = step.at_ns // NS_PER_US
+            await self._write_columns(step.at_ns)
 
     async def _call(self, path: TickPath, step: Step) -> None:
         match step.name:
@@ -249,6 +280,19 @@ class Replay:
         path.doubt(rows)
         if len(rows):
             await path.announce_gap(rows, from_ns=from_ns, to_ns=to_ns, reason=NOT_RECORDED)
+
+    async def _write_columns(self, at_ns: int) -> None:
+        if self._columns is None:
+            return
+        is_due = at_ns - self._worked_at_ns >= NS_PER_S
+        if is_due or self._columns.waiting_bytes > BUFFER_BYTES:
+            self._worked_at_ns = at_ns
+            await self._columns.work(at_ns)
+
+    async def _finish_columns(self) -> None:
+        if self._columns is not None:
+            await self._columns.work(0, is_over=True)
+            self._columns = None
 
     async def _pause(self, attempt: int) -> None:
         await asyncio.sleep(PUBLISH_RETRY.delay_s(attempt, self._surroundings.chance))

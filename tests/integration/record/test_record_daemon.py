@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
+import pyarrow.dataset as ds
 import pytest
 import redis
 from running import (
@@ -108,11 +109,16 @@ def replayed(files: Sequence[Path], prefix: str, **options: Any) -> MemoryPublis
 
 def replay_command(*arguments: object) -> dict[str, Any]:
     """Run the command to its end and return its summary."""
-    with program("replay", *(str(argument) for argument in arguments)) as running:
+    with program("replay", *(str(argument) for argument in arguments), "--json") as running:
         assert running.wait(DEADLINE_S) == 0, running.err.text()
         (line,) = running.out.lines()
         summary: dict[str, Any] = orjson.loads(line)
         return summary
+
+
+def rows_below(folder: Path) -> Any:
+    table = ds.dataset(folder / "columns", partitioning="hive").to_table()
+    return table.sort_by([("published_at_us", "ascending"), ("seq", "ascending")])
 
 
 def tapes_in(folder: Path) -> list[Path]:
@@ -173,6 +179,45 @@ def test_a_killed_daemon_leaves_a_recording_that_opens_and_replays(
     assert replayed_messages == published[: len(replayed_messages)]
 
 
+def test_a_kill_costs_the_open_part_of_the_columns_and_the_tape_has_it(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    folder = tmp_path / "record"
+    with daemon(settings | {"record_part_s": 10}) as running:
+        running.becomes_ready()
+        assert eventually(lambda: list(folder.rglob("*.parquet")))
+        assert eventually(lambda: list(folder.rglob(".*.open")))
+        running.program.signal(signal.SIGKILL)
+        running.program.wait(DEADLINE_S)
+    whole = rows_below(folder)
+    assert whole.num_rows > 0
+    replay_command(folder, "--no-publish", "--speed", "max", "--columns", tmp_path / "again")
+    again = rows_below(tmp_path / "again")
+    assert again.num_rows > whole.num_rows
+    assert again.slice(0, whole.num_rows).equals(whole)
+
+    with daemon(settings) as running:
+        running.program.err.wait_for(lambda line: "record_part_lost" in line)
+        running.program.signal(signal.SIGTERM)
+        assert running.program.wait(DEADLINE_S) == 0
+    assert not list(folder.rglob(".*.open"))
+
+
+def test_the_columns_of_a_replay_are_the_same_files(
+    settings: dict[str, object], tmp_path: Path
+) -> None:
+    folder, again = tmp_path / "record", tmp_path / "again"
+    with daemon(settings) as running:
+        running.becomes_ready()
+        assert eventually(lambda: running.metric("record_frames_total") > 20)
+        running.program.signal(signal.SIGTERM)
+        assert running.program.wait(DEADLINE_S) == 0
+    replay_command(folder, "--no-publish", "--speed", "max", "--columns", again)
+    recorded = {p.relative_to(folder): p.read_bytes() for p in folder.rglob("*.parquet")}
+    assert recorded
+    assert {p.relative_to(again): p.read_bytes() for p in again.rglob("*.parquet")} == recorded
+
+
 def test_two_replays_into_redis_are_the_same_bytes_whatever_the_speed(
     settings: dict[str, object], redis_url: str, prefix: str, tmp_path: Path
 ) -> None:
@@ -194,7 +239,6 @@ def test_two_replays_into_redis_are_the_same_bytes_whatever_the_speed(
                 into,
                 "--redis-url",
                 redis_url,
-                "--json",
             )
             assert eventually(lambda n=done["messages"]: len(listener.seen) == n)  # type: ignore[misc]
             seen.append([(name.removeprefix(into), raw) for name, raw in listener.seen])
@@ -202,7 +246,7 @@ def test_two_replays_into_redis_are_the_same_bytes_whatever_the_speed(
     assert seen[0] == seen[1]
     assert len(digests) == 1
     assert digests == {
-        replay_command(tmp_path / "record", "--no-publish", "--speed", "max", "--json")["sha256"]
+        replay_command(tmp_path / "record", "--no-publish", "--speed", "max")["sha256"]
     }
 
 
@@ -247,10 +291,7 @@ def test_recording_alone_needs_no_redis_and_publishes_nothing(
         assert running.wait(DEADLINE_S) == 0
         assert listener.seen == []
         assert redis_client.keys(f"{prefix}*") == []
-    assert (
-        replay_command(tmp_path / "record", "--no-publish", "--speed", "max", "--json")["messages"]
-        > 10
-    )
+    assert replay_command(tmp_path / "record", "--no-publish", "--speed", "max")["messages"] > 10
 
 
 def test_a_disk_without_room_stops_the_recording_and_nothing_else(

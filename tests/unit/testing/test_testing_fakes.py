@@ -6,8 +6,10 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
+import pyarrow as pa
 import pytest
 from port_contracts import (
+    ColumnPartsContract,
     FeedSourceContract,
     InstrumentCatalogContract,
     RecordFolderContract,
@@ -17,7 +19,13 @@ from small_exchange import nifty, table_of
 
 from ticker_service.errors import PublishError
 from ticker_service.ports import FeedDown, FeedUp, Frame, Outgoing
-from ticker_service.testing import FixedCatalog, MemoryFolder, MemoryPublisher, ScriptedFeed
+from ticker_service.testing import (
+    FixedCatalog,
+    MemoryFolder,
+    MemoryParts,
+    MemoryPublisher,
+    ScriptedFeed,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -47,6 +55,25 @@ class TestMemoryFolder(RecordFolderContract):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[MemoryFolder]:
         yield MemoryFolder()
+
+
+class _Parts:
+    def __init__(self) -> None:
+        self.parts = MemoryParts()
+
+    def names(self) -> list[str]:
+        return sorted(self.parts.whole)
+
+    def seqs(self, name: str) -> list[int]:
+        tables = [pa.ipc.open_stream(stream).read_all() for stream in self.parts.whole[name]]
+        found: list[int] = pa.concat_tables(tables)["seq"].to_pylist()
+        return found
+
+
+class TestMemoryParts(ColumnPartsContract):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_Parts]:
+        yield _Parts()
 
 
 class _Script:
