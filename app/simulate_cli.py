@@ -39,6 +39,15 @@ def simulate(
     nearest_expiry_days: Annotated[
         int, typer.Option(min=0, help="Nearest expiry at least so far ahead; 0 allows today.")
     ] = 1,
+    crossed_quotes: Annotated[
+        float, typer.Option(help="Share of an option's quotes whose bid is above the ask.")
+    ] = 0.0,
+    one_sided_quotes: Annotated[
+        float, typer.Option(help="Share of an option's quotes that lack one side.")
+    ] = 0.0,
+    dead_strikes: Annotated[
+        float, typer.Option(help="Share of the options that nobody quotes or trades.")
+    ] = 0.0,
     user: Annotated[
         list[str] | None,
         typer.Option(help="Who may log in, as ID or ID:NAME; may be repeated.", metavar="ID:NAME"),
@@ -95,6 +104,9 @@ def simulate(
             steps_per_s=steps_per_s,
             strikes_each_side=strikes_each_side,
             nearest_expiry_days_min=nearest_expiry_days,
+            crossed_quote_ratio=crossed_quotes,
+            one_sided_quote_ratio=one_sided_quotes,
+            dead_strike_ratio=dead_strikes,
             users=tuple(_user(each) for each in user) if user else DEFAULT_USERS,
             api_key=api_key,
             api_secret=api_secret,

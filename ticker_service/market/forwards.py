@@ -28,8 +28,9 @@ if TYPE_CHECKING:
     from ticker_service.domain.universe import Universe
 
 
-DRIFT_PER_SQRT_S: Final = 5e-5
-"""How far a forward wanders in a second, as a share of itself: 13 % a year over trading seconds."""
+DRIFT_PER_SQRT_S: Final = 7e-5
+"""How far a forward wanders in a second, as a share of itself: 17 % a year over trading seconds,
+which is an index of 13 % and its basis."""
 DOUBT_SIGMAS: Final = 3.0
 """How many of its wanderings a forward is trusted to stay within, where thousands of rows ask."""
 PACKET_LAG_NS_MIN: Final = 50 * NS_PER_MS

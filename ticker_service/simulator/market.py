@@ -1,7 +1,8 @@
 """The simulated market: each step moves the underlyings and requotes the instruments it picks.
 
-Path: underlyings → fair price → quotes and trades on the board → packets. Deterministic: the same
-seed and the same instants give the same bytes. All work is on columns; no task, no I/O.
+Path: underlyings → fair price → quotes (some odd) and trades on the board → packets.
+Deterministic: the same seed and the same instants give the same bytes. All work is on columns; no
+task, no I/O.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ticker_service.simulator import catalogue as catalogue_of
 from ticker_service.simulator import underlyings as underlyings_of
 from ticker_service.simulator.board import Board
 from ticker_service.simulator.listing import UNDERLYINGS
+from ticker_service.simulator.odd_quotes import OddQuotes
 from ticker_service.simulator.packets import UNCHANGED, PacketTables
 from ticker_service.simulator.smile import volatility_per_year
 
@@ -80,9 +82,9 @@ class Market:
     """
 
     def __init__(self, options: SimulatorOptions, *, now_ns: int) -> None:
-        opening_rng, self._rng = (
+        opening_rng, self._rng, odd_rng = (
             np.random.Generator(np.random.PCG64(child))
-            for child in np.random.SeedSequence(options.seed).spawn(2)
+            for child in np.random.SeedSequence(options.seed).spawn(3)
         )
         opening_inr = underlyings_of.opening_prices_inr(opening_rng)
         self.catalogue = catalogue_of.build(
@@ -102,8 +104,10 @@ class Market:
             self.catalogue.instrument_token, index_count=self.catalogue.index_count
         )
         self._kernel = PricingKernel(len(self.catalogue))
+        self._odd = OddQuotes(options, self.catalogue, odd_rng)
         self._open(opening_rng, now_ns)
         weight = _weights(self.catalogue, self.underlyings.forward_inr)
+        weight[self._odd.is_dead] = 0.0
         self._pick_probability = weight * (options.rate_per_s / options.steps_per_s / weight.sum())
 
     @property
@@ -143,6 +147,7 @@ class Market:
         board.oi[:] = oi_lots * lots * self.catalogue.is_derivative
         board.oi_day_high[:] = board.oi_day_low[:] = board.oi
         self._requote(rows, now_ns, rng)
+        self._odd.bury(board)
         self.packets.encode(board, rows)
 
     def _opening_raw(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.int64]:
@@ -177,6 +182,7 @@ class Market:
         index_rows, tradable_rows = rows[:split], rows[split:]
         self._print(index_rows, self._opening_raw(index_rows, at_ns))
         self._quote(tradable_rows, at_ns, rng)
+        self._odd.spoil(board, tradable_rows)
         self._trade(tradable_rows, at_ns, rng)
 
     def _print(self, rows: NDArray[np.intp], price_raw: NDArray[np.int64]) -> None:
@@ -228,7 +234,7 @@ class Market:
         traded = chance < TRADE_RATIO
         rows, lots, oi_lots, side = rows[traded], lots[traded], oi_lots[traded], side[traded]
         bid, ask = board.bid_raw[rows, 0], board.ask_raw[rows, 0]
-        at_bid = (side < 0.5) & (bid > 0)  # noqa: PLR2004 - a fair coin
+        at_bid = (bid > 0) & ((side < 0.5) | (ask == 0))  # noqa: PLR2004 - a fair coin
         price = np.where(at_bid, bid, ask)
         self._print(rows, price)
         quantity = lots * listed.lot_size[rows]

@@ -58,6 +58,9 @@ class SimulatorOptions:
         strikes_each_side: Strikes listed on each side of the one at the money.
         nearest_expiry_days_min: The nearest expiry lies at least so many days ahead, at most 366;
             0 allows one that ends today.
+        crossed_quote_ratio: Share of an option's quotes whose bid is above the ask.
+        one_sided_quote_ratio: Share of them that lack one side.
+        dead_strike_ratio: Share of the options that nobody quotes and that last traded yesterday.
         users: Who may log in.
         api_key: The registered application; derived from the seed when empty.
         api_secret: Its secret; derived from the seed when empty.
@@ -81,6 +84,9 @@ class SimulatorOptions:
     steps_per_s: int = 20
     strikes_each_side: int = 40
     nearest_expiry_days_min: int = 1
+    crossed_quote_ratio: float = 0.0
+    one_sided_quote_ratio: float = 0.0
+    dead_strike_ratio: float = 0.0
     users: tuple[SimulatedUser, ...] = DEFAULT_USERS
     api_key: str = ""
     api_secret: str = field(default="", repr=False)
@@ -107,6 +113,10 @@ class SimulatorOptions:
         ids = [user.user_id for user in self.users]
         ports = [self.rest_port, self.ws_port]
         days = self.nearest_expiry_days_min
+        odd = {
+            "crossed_quote_ratio": self.crossed_quote_ratio,
+            "one_sided_quote_ratio": self.one_sided_quote_ratio,
+        }
         return [
             (self.seed < 0, f"seed={self.seed} must not be negative"),
             (
@@ -138,6 +148,11 @@ class SimulatorOptions:
                 not 0 <= days <= NEAREST_EXPIRY_DAYS_MAX,
                 f"nearest_expiry_days_min={days} must be 0 to {NEAREST_EXPIRY_DAYS_MAX}",
             ),
+            *(
+                (not 0.0 <= ratio <= 1.0, f"{name}={ratio} must be 0 to 1")
+                for name, ratio in (*odd.items(), ("dead_strike_ratio", self.dead_strike_ratio))
+            ),
+            (sum(odd.values()) > 1.0, f"{odd} must not exceed 1 together"),
             (
                 not 0 <= self.order_state_ms < math.inf,
                 f"order_state_ms={self.order_state_ms} must be a number, not negative",

@@ -265,7 +265,8 @@ def test_simulate_takes_every_option_of_the_simulator() -> None:
         *("--api-key", "mykey", "--api-secret", "mysecret", "--redirect-url", "http://desk/in"),
         *("--cash-inr", "1000", "--order-state-ms", "0", "--freeze", "NIFTY=65"),
         *("--rate-limits", "--orders-per-day", "1", "--order-cooldown-s", "60"),
-        *("--truth-history-s", "60"),
+        *("--truth-history-s", "60", "--crossed-quotes", "0", "--one-sided-quotes", "0"),
+        *("--dead-strikes", "0"),
     )
     with (
         program("simulate", *flags) as running,

@@ -171,6 +171,71 @@ def test_spreads_widen_away_from_the_money(now_ns: int) -> None:
     assert spread[moneyness < -0.05].mean() > 2 * spread[np.abs(moneyness) < 0.01].mean()
 
 
+def _odd(now_ns: int, **ratios: float) -> Market:
+    options = SimulatorOptions(seed=7, rate_per_s=20_000.0, **ratios)  # type: ignore[arg-type]
+    return Market(options, now_ns=now_ns)
+
+
+def test_a_share_of_the_option_quotes_is_crossed_on_the_price_step(now_ns: int) -> None:
+    market = _odd(now_ns, crossed_quote_ratio=0.2)
+    board, listed = market.board, market.catalogue
+    quoted = board.bid_raw[:, 0] > 0
+    crossed = quoted & (board.bid_raw[:, 0] > board.ask_raw[:, 0])
+
+    assert 0.15 < crossed[listed.is_option & quoted].mean() < 0.25
+    assert not crossed[~listed.is_option].any()
+    assert np.all(board.bid_raw[crossed] % listed.price_step_raw[crossed, None] == 0)
+    assert np.all((np.diff(board.bid_raw[crossed], axis=1) < 0) | (board.bid_raw[crossed, 1:] == 0))
+
+
+def test_a_share_of_the_option_quotes_lacks_either_side_whole(now_ns: int) -> None:
+    market = _odd(now_ns, one_sided_quote_ratio=0.3)
+    board, is_option = market.board, market.catalogue.is_option
+    lacks_bid, lacks_ask = (column[:, 0] == 0 for column in (board.bid_raw, board.ask_raw))
+
+    assert 0.25 < (lacks_bid | lacks_ask)[is_option].mean() < 0.55
+    assert 0.05 < lacks_ask[is_option].mean() < 0.2
+    assert not (lacks_bid & lacks_ask)[is_option].any()
+    assert not board.ask_quantity[lacks_ask].any()
+    assert not board.sell_quantity[lacks_ask].any()
+    assert np.all(board.ltp_raw > 0)
+
+
+def test_a_trade_beside_a_one_sided_quote_happens_at_the_side_that_is_there(now_ns: int) -> None:
+    market = _odd(now_ns, one_sided_quote_ratio=1.0)
+    for number in range(20):
+        market.step(now_ns + number * STEP_NS)
+
+    assert np.all(market.board.ltp_raw > 0)
+    assert np.all(market.board.low_raw > 0)
+
+
+def test_a_dead_strike_shows_yesterday_s_trade_and_never_changes(now_ns: int) -> None:
+    market = _odd(now_ns, dead_strike_ratio=0.25)
+    board, is_option = market.board, market.catalogue.is_option
+    dead = np.flatnonzero(board.last_trade_s == now_ns // NS_PER_S - 86_400)
+    before = market.packets.frames(dead, np.full(len(dead), Mode.FULL, np.uint8))
+    kept = b"".join(before)
+    changed = np.concatenate([market.step(now_ns + n * STEP_NS).rows for n in range(50)])
+
+    assert 0.2 < len(dead) / np.count_nonzero(is_option) < 0.3
+    assert is_option[dead].all()
+    assert not np.isin(dead, changed).any()
+    after = market.packets.frames(dead, np.full(len(dead), Mode.FULL, np.uint8))
+    assert b"".join(after) == kept
+    assert not board.bid_raw[dead].any()
+    assert not board.ask_raw[dead].any()
+
+
+def test_odd_quotes_leave_underlyings_and_smiles_as_they_are(now_ns: int) -> None:
+    plain, odd = _odd(now_ns), _odd(now_ns, crossed_quote_ratio=0.3, one_sided_quote_ratio=0.3)
+    _run(plain, now_ns, 10)
+    _run(odd, now_ns, 10)
+
+    assert np.array_equal(plain.underlyings.forward_inr, odd.underlyings.forward_inr)
+    assert np.array_equal(plain.underlyings.smile, odd.underlyings.smile)
+
+
 def test_an_expired_contract_is_quoted_until_its_last_trade_and_no_longer() -> None:
     tuesday = session.instant_ns(dt.datetime(2026, 11, 17, 15, 29, tzinfo=session.IST))
     options = SimulatorOptions(seed=7, rate_per_s=100_000.0, nearest_expiry_days_min=0)

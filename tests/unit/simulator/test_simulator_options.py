@@ -38,6 +38,9 @@ def test_the_secret_is_not_shown_by_repr() -> None:
         ("redirect_url", "nowhere"),
         ("nearest_expiry_days_min", 367),
         ("host", ""),
+        ("crossed_quote_ratio", 1.01),
+        ("one_sided_quote_ratio", -0.1),
+        ("dead_strike_ratio", math.nan),
     ],
 )
 def test_a_value_that_cannot_be_is_refused_by_name(name: str, value: Any) -> None:
