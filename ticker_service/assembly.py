@@ -26,7 +26,8 @@ from ticker_service.adapters.postgres_journal import PostgresJournal
 from ticker_service.adapters.postgres_pool import JournalOptions, PoolOptions
 from ticker_service.adapters.record_folder import LocalFolder
 from ticker_service.adapters.redis_events import RedisOrderEvents
-from ticker_service.adapters.redis_publisher import RedisPublisher, is_readable_url
+from ticker_service.adapters.redis_publisher import RedisPublisher
+from ticker_service.adapters.redis_servers import is_readable_url
 from ticker_service.adapters.silent_publisher import SilentPublisher
 from ticker_service.adapters.token_file import TokenFiles, read_credential
 from ticker_service.config import KiteConfig
@@ -110,7 +111,7 @@ async def assemble(
     """
     publisher: RedisPublisher | SilentPublisher = SilentPublisher()
     if config.redis_url:
-        publisher = RedisPublisher(config.redis_url)
+        publisher = RedisPublisher(config.redis_url, channel_prefix=config.publish.channel_prefix)
     try:
         await publisher.check()
         dump = await KiteInstruments(config.kite).fetch()
@@ -201,7 +202,7 @@ async def replay_publisher(
     if not redis_url:
         yield SilentPublisher()
         return
-    publisher = RedisPublisher(redis_url)
+    publisher = RedisPublisher(redis_url, channel_prefix=channel_prefix)
     try:
         await publisher.check()
         books = {book for each in recordings for book in each.header.universe.books}
@@ -553,12 +554,12 @@ async def look_at_redis(config: EngineConfig) -> str:
     Raises:
         PublishError: It does not answer.
     """
-    publisher = RedisPublisher(config.redis_url)
+    publisher = RedisPublisher(config.redis_url, channel_prefix=config.publish.channel_prefix)
     try:
-        await publisher.check()
+        kind = await publisher.check()
     finally:
         await publisher.close()
-    return "answers"
+    return f"a {kind}, and it answers"
 
 
 async def look_at_instruments(config: EngineConfig, clock: Clock) -> str:

@@ -61,7 +61,7 @@ def test_a_subscriber_that_sleeps_slows_nobody_and_is_cut_off(
                     received.append(int(message["data"][:8]))
 
     async def scene() -> None:
-        publisher = RedisPublisher(own_redis.url)
+        publisher = RedisPublisher(own_redis.url, channel_prefix="ticker:v1:")
         async with (
             contextlib.AsyncExitStack() as stack,
             asyncio.timeout(DEADLINE_S),

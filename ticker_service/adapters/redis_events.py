@@ -12,11 +12,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import orjson
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import ResponseError
 
+from ticker_service.adapters.redis_servers import RedisServers, words
 from ticker_service.domain.order import event_message
 from ticker_service.errors import PublishError
 
@@ -26,7 +24,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.order import Account, OrderEvent
 
 STREAM_LENGTH_MAX: Final = 100_000
-SOCKET_S_MAX: Final = 2.0
+CONNECTIONS_MAX: Final = 4
 ALREADY_THERE: Final = "equal or smaller"
 
 
@@ -35,14 +33,11 @@ class RedisOrderEvents:
 
     def __init__(self, url: str, *, channel_prefix: str) -> None:
         self._prefix = channel_prefix
-        self._redis: Redis = Redis.from_url(
+        self._servers = RedisServers(
             url,
-            retry=Retry(NoBackoff(), 0),
-            retry_on_error=[],
-            socket_timeout=SOCKET_S_MAX,
-            socket_connect_timeout=SOCKET_S_MAX,
-            max_connections=4,
+            channel_prefix=channel_prefix,
             client_name="ticker-service-orders",
+            connections_max=CONNECTIONS_MAX,
         )
 
     async def publish(self, account: Account, events: Sequence[OrderEvent]) -> None:
@@ -51,21 +46,18 @@ class RedisOrderEvents:
         Raises:
             PublishError: Not confirmed; the same events will come again.
         """
-        pipeline = self._redis.pipeline(transaction=False)
+        exchange = await self._servers.exchange()
         for event in events:
             message = orjson.dumps(event_message(event))
-            pipeline.xadd(
-                f"{self._prefix}orderlog:{account}",
+            exchange.commands.xadd(
+                self._servers.name(f"{self._prefix}orderlog:{account}"),
                 {"event": message},
                 id=f"{event.account_seq}-0",
                 maxlen=STREAM_LENGTH_MAX,
                 approximate=True,
             )
-            pipeline.publish(f"{self._prefix}orders:{account}", message)
-        try:
-            answers = await pipeline.execute(raise_on_error=False)
-        except (RedisError, OSError) as error:
-            raise PublishError(f"Redis did not confirm: {type(error).__name__}: {error}") from error
+            exchange.publish(f"{self._prefix}orders:{account}", message)
+        answers = await exchange.send()
         for answer in answers:
             is_repeat = isinstance(answer, ResponseError) and ALREADY_THERE in str(answer)
             if isinstance(answer, Exception) and not is_repeat:
@@ -77,11 +69,12 @@ class RedisOrderEvents:
         Raises:
             PublishError: Not confirmed.
         """
-        try:
-            await self._redis.publish(f"{self._prefix}events", orjson.dumps(notice))
-        except (RedisError, OSError) as error:
-            raise PublishError(f"Redis did not confirm: {type(error).__name__}: {error}") from error
+        exchange = await self._servers.exchange()
+        exchange.publish(f"{self._prefix}events", orjson.dumps(notice))
+        for answer in await exchange.send():
+            if isinstance(answer, Exception):
+                raise PublishError(f"Redis did not take a notice: {words(answer)}")
 
     async def close(self) -> None:
         """Give the connections back."""
-        await self._redis.aclose()
+        await self._servers.close()

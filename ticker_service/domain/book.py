@@ -36,6 +36,18 @@ def book_name(underlying: str) -> str:
     return underlying.replace(" ", "_").replace("&", "AND")
 
 
+def hash_tagged(name: str, prefix: str) -> str:
+    """Return a channel or key as a Redis Cluster is given it.
+
+    What follows the kind of the channel stands in braces, so that all of a book shares a slot:
+    ``ticker:v1:ticks:NIFTY`` → ``ticker:v1:ticks:{NIFTY}``.
+
+    Source: https://redis.io/docs/latest/operate/oss_and_stack/reference/cluster-spec/#hash-tags
+    """
+    kind, colon, rest = name.removeprefix(prefix).partition(":")
+    return f"{prefix}{kind}:{{{rest}}}" if colon else name
+
+
 def books_of(table: InstrumentTable) -> NDArray[np.object_]:
     """Return the book of every instrument in the table, shape ``(n,)``.
 

@@ -19,7 +19,7 @@ from redis.asyncio import Redis
 
 from app.embedded import embedded_redis
 from ticker_service.accounts.token_watch import FixedToken
-from ticker_service.adapters import redis_publisher
+from ticker_service.adapters import redis_servers
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.adapters.kite_instruments import COLUMNS, KiteInstruments, parse_dump
 from ticker_service.adapters.redis_publisher import RedisPublisher
@@ -51,7 +51,7 @@ def config(
 
 class _Redis:
     def __init__(self, server: EmbeddedRedis, client: Redis) -> None:
-        self.publisher = RedisPublisher(server.url)
+        self.publisher = RedisPublisher(server.url, channel_prefix="ticker:v1:")
         self._server = server
         self._client = client
         self.pubsub = client.pubsub(ignore_subscribe_messages=True)
@@ -89,7 +89,7 @@ class TestRedisPublisher(TickPublisherContract):
     def test_a_distributor_that_does_not_answer_is_a_publish_error(
         self, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(redis_publisher, "SOCKET_S_MAX", 0.2)
+        monkeypatch.setattr(redis_servers, "SOCKET_S_MAX", 0.2)
         super().test_a_distributor_that_does_not_answer_is_a_publish_error()
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from redis.asyncio import Redis
 
-from ticker_service.adapters import redis_publisher
+from ticker_service.adapters import redis_servers
 from ticker_service.adapters.redis_publisher import RedisPublisher
 from ticker_service.errors import PublishError
 from ticker_service.ports import Outgoing
@@ -70,7 +70,7 @@ class MemoryStage:
 
 class RedisStage:
     def __init__(self, server: EmbeddedRedis, client: Redis) -> None:
-        self.publisher = RedisPublisher(server.url)
+        self.publisher = RedisPublisher(server.url, channel_prefix="ticker:v1:")
         self._pid = server.child.pid
         self._client = client
         self._pubsub = client.pubsub(ignore_subscribe_messages=True)
@@ -127,7 +127,7 @@ def kind(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def play(kind: str, own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch) -> Play:
-    monkeypatch.setattr(redis_publisher, "SOCKET_S_MAX", 0.3)
+    monkeypatch.setattr(redis_servers, "SOCKET_S_MAX", 0.3)
 
     def run(scene: Callable[[Stage], Awaitable[None]]) -> None:
         async def stage() -> None:
@@ -225,7 +225,7 @@ def test_a_send_that_is_cancelled_does_not_disturb_the_next(play: Play) -> None:
 def test_a_server_that_refuses_is_an_error_with_its_reason(own_redis: EmbeddedRedis) -> None:
     async def scene() -> None:
         wrong = own_redis.url.replace("redis://:", "redis://:not-")
-        publisher = RedisPublisher(wrong)
+        publisher = RedisPublisher(wrong, channel_prefix="ticker:v1:")
         with pytest.raises(PublishError, match="AuthenticationError") as refused:
             await publisher.check()
         password = own_redis.url.split(":")[2].split("@")[0]
@@ -241,7 +241,7 @@ def test_a_server_too_full_for_snapshots_still_gets_the_messages(
     async def scene() -> None:
         async with Redis.from_url(own_redis.url) as client:
             await client.config_set("maxmemory", "1mb")
-            publisher = RedisPublisher(own_redis.url)
+            publisher = RedisPublisher(own_redis.url, channel_prefix="ticker:v1:")
             big = Outgoing(messages=[("a", b"tick")], values=[(KEY, b"x" * 4_000_000, LONG_MS)])
             await publisher.send(big)
             assert publisher.refused_values == 1
@@ -255,7 +255,8 @@ def test_a_server_too_full_for_snapshots_still_gets_the_messages(
 
 def test_a_server_that_is_gone_is_an_error_at_once() -> None:
     async def scene() -> None:
-        publisher = RedisPublisher("redis://:secret-canary@127.0.0.1:1/0")  # allow-secret
+        url = "redis://:secret-canary@127.0.0.1:1/0"  # allow-secret
+        publisher = RedisPublisher(url, channel_prefix="ticker:v1:")
         async with asyncio.timeout(2.0):
             with pytest.raises(PublishError) as refused:
                 await publisher.send(messages("lost"))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from small_exchange import EXPIRIES, chain, future, index, option, share, table_of
 
-from ticker_service.domain.book import book_name, books_of
+from ticker_service.domain.book import book_name, books_of, hash_tagged
 
 OPTION = option(9_000, "NIFTY", EXPIRIES[0], 24_000, "CE")
 M_AND_M = future(9_001, "M&M", EXPIRIES[0])
@@ -17,6 +17,20 @@ M_AND_M = future(9_001, "M&M", EXPIRIES[0])
 )
 def test_a_book_is_spelled_without_spaces_and_ampersands(underlying: str, book: str) -> None:
     assert book_name(underlying) == book
+
+
+@pytest.mark.parametrize(
+    ("name", "tagged"),
+    [
+        ("ticker:v1:ticks:NIFTY", "ticker:v1:ticks:{NIFTY}"),
+        ("ticker:v1:arrow-snapshot:NSE-EQ", "ticker:v1:arrow-snapshot:{NSE-EQ}"),
+        ("ticker:v1:tick:NSE:NIFTY_50", "ticker:v1:tick:{NSE:NIFTY_50}"),
+        ("ticker:v1:orders:AB1234", "ticker:v1:orders:{AB1234}"),
+        ("ticker:v1:events", "ticker:v1:events"),
+    ],
+)
+def test_on_a_cluster_what_follows_the_kind_decides_the_server(name: str, tagged: str) -> None:
+    assert hash_tagged(name, "ticker:v1:") == tagged
 
 
 @pytest.mark.parametrize(
