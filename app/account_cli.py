@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 account_cli = typer.Typer(
     name="account", help="What halts an account, and letting it trade again.", no_args_is_help=True
 )
-_Config = Annotated[Path, typer.Option(help="Settings file; the environment wins over it.")]
-CONFIG = Path("ticker-service.toml")
+_Config = Annotated[
+    Path | None,
+    typer.Option(help="Settings file; ticker-service.toml if left out. The environment wins."),
+]
 
 
 @account_cli.command()
-def halts(config: _Config = CONFIG) -> None:
+def halts(config: _Config = None) -> None:
     """Print what halts which account and what to do; nothing when none is halted."""
 
     async def job() -> int:
@@ -39,7 +41,7 @@ def halts(config: _Config = CONFIG) -> None:
 @account_cli.command()
 def resume(
     account: Annotated[str, typer.Argument(help="Name of a configured account.")],
-    config: _Config = CONFIG,
+    config: _Config = None,
 ) -> None:
     """Lift what halts an account; do so when its cause is gone. A running daemon notices."""
 
@@ -58,7 +60,7 @@ def resume(
     raise typer.Exit(run_job(job()))
 
 
-def _orders(config: Path) -> OrderHalfConfig:
+def _orders(config: Path | None) -> OrderHalfConfig:
     from app import settings  # noqa: PLC0415 - as above
 
     half = settings.load(config).order_half_config()

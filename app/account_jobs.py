@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-async def log_in(account: str, pasted: str, config: Path) -> int:
+async def log_in(account: str, pasted: str, config: Path | None) -> int:
     """Print where to log in, take where that led, and keep the token for the daemon.
 
     Raises:

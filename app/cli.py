@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -36,8 +36,10 @@ cli.command()(simulate)
 cli.add_typer(record_cli)
 cli.command()(greeks)
 
-CONFIG: Final = Path("ticker-service.toml")
-_Config = Annotated[Path, typer.Option(help="Settings file; the environment wins over it.")]
+_Config = Annotated[
+    Path | None,
+    typer.Option(help="Settings file; ticker-service.toml if left out. The environment wins."),
+]
 
 
 @cli.command()
@@ -63,7 +65,7 @@ def demo(
 
 @cli.command()
 def run(
-    config: _Config = CONFIG,
+    config: _Config = None,
     embedded: Annotated[
         bool,
         typer.Option("--embedded", help="Start a private Redis server; the printed line names it."),
@@ -105,7 +107,7 @@ def tail(
 
 
 @cli.command()
-def migrate(config: _Config = CONFIG) -> None:
+def migrate(config: _Config = None) -> None:
     """Bring the journal's database up to date; does nothing when it is."""
 
     async def job() -> int:
@@ -127,7 +129,7 @@ def login(
     pasted: Annotated[
         str, typer.Option("--redirect", help="Where Kite sent the browser, or the request_token.")
     ] = "",
-    config: _Config = CONFIG,
+    config: _Config = None,
 ) -> None:
     """Log an account in for the day: open the printed address, paste where it leads."""
     from app import account_jobs  # noqa: PLC0415 - as above
@@ -136,14 +138,14 @@ def login(
 
 
 @cli.command()
-def doctor(config: _Config = CONFIG) -> None:
+def doctor(config: _Config = None) -> None:
     """Check database, Redis, clock, tokens, instruments and broker; say what to do."""
     from app import doctor as job  # noqa: PLC0415 - as above
 
     _exit(run_job(job.examine(config)))
 
 
-async def _daemon(config: Path, *, embedded: bool) -> int:
+async def _daemon(config: Path | None, *, embedded: bool) -> int:
     from app import daemon, settings  # noqa: PLC0415 - as above
 
     if not embedded:

@@ -25,7 +25,7 @@ class _Check:
     advice: str
 
 
-async def examine(config: Path) -> int:
+async def examine(config: Path | None) -> int:
     """Run every check, print a line each, and return 0 only if all are well.
 
     Raises:

@@ -48,9 +48,34 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s", force=True)
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setFormatter(_Foreign(renderer))
     for name in SILENCED:
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+class _Foreign(logging.Formatter):
+    """Makes what a library logs one event of ours, its secrets hidden like any other's."""
+
+    def __init__(self, renderer: structlog.typing.Processor) -> None:
+        super().__init__()
+        self._renderer = renderer
+
+    def format(self, record: logging.LogRecord) -> str:
+        """Return a record as one line."""
+        event: EventDict = {
+            "event": "library_says",
+            "level": record.levelname.lower(),
+            "timestamp": structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", {})[
+                "timestamp"
+            ],
+            "library": record.name,
+            "words": record.getMessage(),
+        }
+        if record.exc_info:
+            event["exception"] = self.formatException(record.exc_info)
+        return str(self._renderer(None, "", _hide_secrets(None, "", event)))
 
 
 def _hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -39,7 +39,9 @@ def create(
     account: Annotated[list[str], typer.Option(help="May be repeated; `all` for every one.")],
     scope: Annotated[list[str] | None, typer.Option(help="Default: read and write orders.")] = None,
     hours: Annotated[float, typer.Option(min=0.01, max=24.0, help="How long it is good.")] = 12.0,
-    config: Annotated[Path, typer.Option(help="Settings file.")] = Path("ticker-service.toml"),
+    config: Annotated[
+        Path | None, typer.Option(help="Settings file; ticker-service.toml if left out.")
+    ] = None,
 ) -> None:
     """Mint a token and print it; whoever has it can trade."""
 

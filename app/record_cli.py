@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -12,14 +12,13 @@ from app.jobs import run_job
 
 record_cli = typer.Typer()
 
-CONFIG: Final = Path("ticker-service.toml")
-
 
 @record_cli.command()
 def record(
     config: Annotated[
-        Path, typer.Option(help="Settings file; the environment wins over it.")
-    ] = CONFIG,
+        Path | None,
+        typer.Option(help="Settings file; ticker-service.toml if left out. The environment wins."),
+    ] = None,
 ) -> None:
     """Record the market without publishing it, until SIGTERM; needs no Redis.
 
@@ -89,7 +88,7 @@ def replay(
     _exit(run_job(job.replay(request)))
 
 
-async def _record(config: Path) -> int:
+async def _record(config: Path | None) -> int:
     from app import daemon, settings  # noqa: PLC0415 - as above
 
     kind = settings.RecordingSettings

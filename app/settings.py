@@ -470,17 +470,21 @@ class RecordingSettings(Settings):
         return None
 
 
-def load(file: Path = FILE, *, kind: type[Settings] = Settings, **overrides: object) -> Settings:
+def load(
+    file: Path | None = None, *, kind: type[Settings] = Settings, **overrides: object
+) -> Settings:
     """Read and check all settings.
 
     Args:
-        file: The TOML file; one that does not exist is an empty one.
+        file: The TOML file; without one, ``ticker-service.toml`` if it is there.
         kind: Which settings.
         overrides: Values that win over environment and file, such as command line options.
 
     Raises:
-        ConfigurationError: With one line per fault, naming the setting, the value and the rule.
+        ConfigurationError: With one line per fault, naming the setting, the value and the rule; or
+            the file that was named is not there.
     """
+    source = _source(file)
 
     class FromFile(kind):  # type: ignore[misc, valid-type]
         """The settings with their sources in order: arguments, environment, file."""
@@ -494,16 +498,16 @@ def load(file: Path = FILE, *, kind: type[Settings] = Settings, **overrides: obj
             dotenv_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - the base's signature
             file_secret_settings: PydanticBaseSettingsSource,  # noqa: ARG003 - likewise
         ) -> tuple[PydanticBaseSettingsSource, ...]:
-            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, file)
+            return init_settings, env_settings, TomlConfigSettingsSource(settings_cls, source)
 
     faults = _unknown_variables()
     try:
         settings = FromFile(**overrides)
     except ValidationError as error:
-        faults += [_fault(detail) for detail in error.errors()]
-    except ValueError as error:
-        # A file that is not TOML, or a variable that should hold JSON and does not.
-        faults.append(f"{file} or environment: {error}")
+        faults += [_fault(detail, source) for detail in error.errors()]
+    except (ValueError, OSError) as error:
+        # A file that is not TOML or not ours to read, or a variable that should hold JSON.
+        faults.append(f"{source} or environment: {error}")
     else:
         faults += settings.relation_faults()
     if faults:
@@ -535,34 +539,50 @@ def _state_folder() -> Path:
     return Path(os.environ.get("STATE_DIRECTORY", "").split(":")[0])
 
 
-def database_url(file: Path = FILE) -> str:
+def database_url(file: Path | None = None) -> str:
     """Return the journal's address alone; what else is missing does not matter to a migration.
 
     Raises:
         ConfigurationError: It is not set.
     """
-    url = str(_alone("database_url", file) or os.environ.get("DATABASE_URL", ""))
+    source = _source(file)
+    url = str(_alone("database_url", source) or os.environ.get("DATABASE_URL", ""))
     if not url:
         raise ConfigurationError(
-            f"{PREFIX}DATABASE_URL (or database_url in {file}): is required; "
+            f"{PREFIX}DATABASE_URL (or database_url in {source}): is required; "
             f"{_description('database_url')}"
         )
     return url
 
 
-def token_secret(file: Path = FILE) -> bytes:
+def token_secret(file: Path | None = None) -> bytes:
     """Return the key of callers' tokens alone.
 
     Raises:
         ConfigurationError: It is not set, or too short.
     """
-    secret = str(_alone("token_secret", file) or "").encode()
+    source = _source(file)
+    secret = str(_alone("token_secret", source) or "").encode()
     if len(secret) < TOKEN_SECRET_BYTES_MIN:
         raise ConfigurationError(
-            f"{PREFIX}TOKEN_SECRET (or token_secret in {file}): "
+            f"{PREFIX}TOKEN_SECRET (or token_secret in {source}): "
             f"needs {TOKEN_SECRET_BYTES_MIN} bytes, has {len(secret)}"
         )
     return secret
+
+
+def _source(file: Path | None) -> Path:
+    """Return the settings file; one that was named has to be there.
+
+    A typo in its name would otherwise be a run with other settings than the operator's.
+    """
+    if file is None:
+        return FILE
+    if not file.exists():
+        raise ConfigurationError(f"{file}: there is no such settings file")
+    if file.is_dir():
+        raise ConfigurationError(f"{file}: is a folder, no settings file")
+    return file
 
 
 def _alone(name: str, file: Path) -> object:
@@ -590,19 +610,19 @@ def _unknown_variables() -> list[str]:
     return faults
 
 
-def _fault(detail: ErrorDetails) -> str:
+def _fault(detail: ErrorDetails, source: Path) -> str:
     """Return one line that names the setting, its value unless secret, and the rule."""
     path = [str(part) for part in detail["loc"]]
     name = path[0] if path else "settings"
     field = name.lower().removeprefix(PREFIX.lower())
-    where = f"{PREFIX}{field.upper()} (or {field} in {FILE})"
+    where = f"{PREFIX}{field.upper()} (or {field} in {source})"
     rule = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"{where}: is required; {_description(field)}"
     if detail["type"] == "extra_forbidden":
         close = difflib.get_close_matches(name, Settings.model_fields, n=1)
         hint = f"; did you mean {close[0]}?" if close else ""
-        return f"{name} in {FILE}: is not a setting{hint}"
+        return f"{name} in {source}: is not a setting{hint}"
     value: Any = "(secret)" if field in _SECRETS else repr(detail["input"])[:100]
     return f"{where}: {value}: {rule}"
 

@@ -315,6 +315,7 @@ async def assemble_orders(
         journal=journal,
         gateways=gateways,
         tokens=watch,
+        events=events,
         notices=notices,
         surroundings=surroundings,
     )

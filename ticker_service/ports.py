@@ -479,3 +479,7 @@ class OrderEventSink(Protocol):
             PublishError: Not confirmed; the same events will come again.
         """
         ...
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        ...

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
+from app.http.waiting import WaitingRoom, protocol_of
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -61,9 +62,12 @@ class Server(uvicorn.Server):
         frame_bytes_max: int = 65_536,
         sockets_max: int = 0,
     ) -> None:
+        # uvicorn counts open WebSockets too: they must not take the requests' room.
+        connections_max = CONCURRENT_REQUESTS_MAX + sockets_max
         super().__init__(
             uvicorn.Config(
                 app,
+                http=protocol_of(WaitingRoom(owing_max=connections_max // 2)),
                 ws="websockets-sansio",
                 ws_max_size=frame_bytes_max,
                 ws_per_message_deflate=False,
@@ -75,8 +79,7 @@ class Server(uvicorn.Server):
                 server_header=False,
                 timeout_keep_alive=KEEP_ALIVE_S,
                 timeout_graceful_shutdown=STOP_S_MAX,
-                # uvicorn counts open WebSockets too: they must not take the requests' room.
-                limit_concurrency=CONCURRENT_REQUESTS_MAX + sockets_max,
+                limit_concurrency=connections_max,
             )
         )
         # uvicorn logs a traceback for each request it cannot read: whoever can connect could fill

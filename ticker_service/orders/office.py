@@ -12,7 +12,7 @@ from ticker_service.orders.desk import DeskState, WriterLost
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Mapping
 
     from ticker_service.accounts.token_watch import TokenWatch
     from ticker_service.domain.halt import Halt
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ticker_service.orders.desk import AccountDesk
     from ticker_service.orders.front import FrontDesk
     from ticker_service.orders.notices import Notices
-    from ticker_service.ports import BrokerGateway, OrderJournal
+    from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
     from ticker_service.runtime.surroundings import Surroundings
 
 log = structlog.get_logger()
@@ -35,13 +35,14 @@ RESTART: Final = Backoff(delay_s_min=0.5, delay_s_max=5.0)
 class OrderOffice:
     """Runs the desks; one that loses its account's lock stands by until it has it again."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the order half
         self,
         front: FrontDesk,
         *,
         journal: OrderJournal,
         gateways: Mapping[Account, BrokerGateway],
         tokens: TokenWatch,
+        events: OrderEventSink,
         notices: Notices,
         surroundings: Surroundings,
     ) -> None:
@@ -52,6 +53,7 @@ class OrderOffice:
             journal: Open already; closed when :meth:`run` ends.
             gateways: By account; closed when :meth:`run` ends.
             tokens: What the gateways send with; this object keeps it up to date.
+            events: Where order events go; closed when :meth:`run` ends.
             notices: What everybody may know.
             surroundings: Time and chance.
         """
@@ -59,6 +61,7 @@ class OrderOffice:
         self._journal = journal
         self._gateways = gateways
         self.tokens = tokens
+        self._events = events
         self._notices = notices
         self._surroundings = surroundings
         self._is_closed = False
@@ -156,17 +159,16 @@ class OrderOffice:
         await self._journal.watch_writers(lost)
 
     async def close(self) -> None:
-        """Give journal and gateways back; a second call finds nothing to do."""
+        """Give journal, gateways and sinks back, all in one limit; once more does nothing."""
         if self._is_closed:
             return
         self._is_closed = True
-        closing: list[Callable[[], Awaitable[None]]] = [
-            *(gateway.close for gateway in self._gateways.values()),
-            self._journal.close,
-        ]
-        for close in closing:
-            try:
-                async with asyncio.timeout(STOP_S_MAX):
-                    await close()
-            except TimeoutError:
-                log.warning("close_timed_out", limit_s=STOP_S_MAX)
+        try:
+            async with asyncio.timeout(STOP_S_MAX):
+                async with asyncio.TaskGroup() as tasks:
+                    for gateway in self._gateways.values():
+                        tasks.create_task(gateway.close())
+                await self._events.close()
+                await self._journal.close()
+        except TimeoutError:
+            log.warning("close_timed_out", limit_s=STOP_S_MAX)

@@ -210,7 +210,7 @@ def test_all_wrong_settings_are_named_at_once_with_their_rule(tmp_path: Path) ->
             "undrlyings": "NIFTY",
         }
     )
-    ended = refused(("run", "--config", str(tmp_path / "none.toml")), env, CANARY)
+    ended = refused(("run", "--config", os.devnull), env, CANARY)
     assert ended.returncode == 2
     for name in (
         "KITE_API_KEY",

@@ -83,8 +83,11 @@ def test_a_token_is_made_that_the_doors_take(home: House) -> None:
 
 
 def test_without_a_secret_no_token_is_made(tmp_path: Path) -> None:
-    nowhere = str(tmp_path / "none.toml")
-    refused(run("token", "create", "me", "--account", "MAIN", "--config", nowhere), "TOKEN_SECRET")
+    empty = tmp_path / "empty.toml"
+    empty.touch()
+    create = ("token", "create", "me", "--account", "MAIN", "--config")
+    refused(run(*create, str(empty)), "TOKEN_SECRET")
+    refused(run(*create, str(tmp_path / "typo.toml")), "typo.toml", "no such settings file")
 
 
 def test_a_subject_that_cannot_be_one_is_refused(home: House) -> None:
@@ -189,7 +192,9 @@ def test_a_database_that_is_not_there_is_one_line() -> None:
 
 
 def test_without_an_address_nothing_is_migrated(tmp_path: Path) -> None:
-    refused(run("migrate", "--config", str(tmp_path / "none.toml")), "DATABASE_URL")
+    empty = tmp_path / "empty.toml"
+    empty.touch()
+    refused(run("migrate", "--config", str(empty)), "DATABASE_URL")
 
 
 # --- doctor ---------------------------------------------------------------------------------------

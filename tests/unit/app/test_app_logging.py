@@ -126,3 +126,15 @@ def test_events_for_the_eye_hide_secrets_too(capsys: pytest.CaptureFixture[str])
     text = capsys.readouterr().err
     assert "logged_in" in text
     assert SECRET not in text
+
+
+def test_what_a_library_says_is_an_event_too_with_its_secrets_hidden(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    configure("info", "json")
+    logging.getLogger("psycopg").warning("connecting to %s", f"postgresql://me:{SECRET}@db/x")
+    said = capsys.readouterr().err
+    line = json.loads(said)
+    assert (line["event"], line["library"], line["level"]) == ("library_says", "psycopg", "warning")
+    assert line["words"].startswith("connecting to postgresql://me:")
+    assert SECRET not in said

@@ -258,9 +258,23 @@ def test_a_setting_that_wants_json_and_gets_none_is_a_fault(load: Load) -> None:
     assert "kite_ws_parameters" in text.lower()
 
 
-def test_a_missing_file_is_an_empty_one(load: Load, tmp_path: Path) -> None:
+def test_without_a_file_at_its_usual_place_there_is_none(
+    load: Load, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     load()
-    assert settings.load(tmp_path / "nowhere.toml").mode == "full"
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    monkeypatch.chdir(empty)
+    assert settings.load().mode == "full"
+
+
+def test_a_named_file_that_is_not_there_is_a_fault(load: Load, tmp_path: Path) -> None:
+    load()
+    for file, why in ((tmp_path / "typo.toml", "no such settings file"), (tmp_path, "a folder")):
+        for read in (settings.load, settings.database_url, settings.token_secret):
+            with pytest.raises(ConfigurationError, match=why) as refused:
+                read(file)
+            assert str(file) in str(refused.value)
 
 
 def test_the_file_is_read(load: Load) -> None:

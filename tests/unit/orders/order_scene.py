@@ -123,9 +123,13 @@ class Kept:
 
     def __init__(self) -> None:
         self.events: list[OrderEvent] = []
+        self.closed = 0
 
     async def publish(self, _: Account, events: Any) -> None:
         self.events += events
+
+    async def close(self) -> None:
+        self.closed += 1
 
 
 @dataclass
