@@ -42,6 +42,7 @@ from ticker_service.config import (
     Encoding,
     EngineConfig,
     FlushConfig,
+    HoursConfig,
     KiteConfig,
     OrderHalfConfig,
     OrdersConfig,
@@ -51,6 +52,7 @@ from ticker_service.config import (
     SubscriptionConfig,
     ValidationConfig,
 )
+from ticker_service.domain import trading_hours
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 
@@ -205,6 +207,15 @@ class Settings(BaseSettings):
         le=86_400_000,
         description="Refuse a tick that the exchange stamped so long before it came",
     )
+    market_hours: Literal["exchange", "always"] = Field(
+        "exchange", description="always: for a simulated exchange, which never closes"
+    )
+    market_holidays: _Names = Field(
+        (), description="Further holidays, as 2027-01-26 or MCX:2027-01-26, separated by commas"
+    )
+    market_sessions: _Names = Field(
+        (), description="Special sessions, as 2026-11-08 13:45-14:45 IST, separated by commas"
+    )
     heartbeat_ms: int = Field(1_000, ge=100, le=10_000, description="Between two heartbeats")
     snapshot_ms: int = Field(500, ge=100, le=1_000, description="Between two snapshots")
     reprice_ms: int = Field(
@@ -252,11 +263,30 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = Field("info")
     log_format: Literal["json", "console"] = Field("json", description="json for machines")
 
-    @field_validator("underlyings", "instruments", "encodings", mode="before")
+    @field_validator(
+        "underlyings",
+        "instruments",
+        "encodings",
+        "market_holidays",
+        "market_sessions",
+        mode="before",
+    )
     @classmethod
     def _split_commas(cls, value: object) -> object:
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
+        return value
+
+    @field_validator("market_holidays", "market_sessions")
+    @classmethod
+    def _check_calendar(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        are_sessions = info.field_name == "market_sessions"
+        try:
+            trading_hours.calendar(
+                holidays=() if are_sessions else value, sessions=value if are_sessions else ()
+            )
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
         return value
 
     @field_validator("kite_rest_root")
@@ -445,6 +475,11 @@ class Settings(BaseSettings):
                 conflate_after_ms=self.conflate_after_ms,
             ),
             validation=ValidationConfig(tick_age_ms_max=self.tick_age_ms_max),
+            hours=HoursConfig(
+                is_always_open=self.market_hours == "always",
+                holidays=self.market_holidays,
+                sessions=self.market_sessions,
+            ),
             publish=PublishConfig(
                 channel_prefix=self.channel_prefix,
                 encodings=self.encodings,

@@ -358,6 +358,7 @@ class Exchange:
             "kite_api_key": self.api_key,
             "kite_access_token": self.access_token,
             "underlyings": "NIFTY",
+            "market_hours": "always",
             "expiries": 1,
             "strikes_each_side": 3,
             **more,

@@ -82,6 +82,19 @@ class ValidationConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class HoursConfig:
+    """When the markets trade, beyond what ``domain.trading_hours`` knows.
+
+    ``is_always_open`` is for a simulated exchange. ``holidays`` and ``sessions`` are entries as
+    ``trading_hours.calendar`` reads them.
+    """
+
+    is_always_open: bool = False
+    holidays: tuple[str, ...] = ()
+    sessions: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfig:
     """How the books' channels behave."""
 
@@ -209,6 +222,7 @@ class EngineConfig:
     subscription: SubscriptionConfig
     flush: FlushConfig = field(default_factory=FlushConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
+    hours: HoursConfig = field(default_factory=HoursConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     pricing: PricingConfig = field(default_factory=PricingConfig)
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 import structlog
 
 from ticker_service.constants import NS_PER_MS
+from ticker_service.market.connections import FeedState
+from ticker_service.market.feed_watch import FeedWatch
 from ticker_service.market.inbox import Inbox
 from ticker_service.market.pipeline import TickPath
 from ticker_service.market.rebalance import Window
@@ -38,26 +39,7 @@ REBALANCE_MS: Final = 1_000
 INSTRUMENTS_MS: Final = 30_000
 """A Redis that lost its data gets the instruments back within this."""
 FRAME_AGE_MS_READY_MAX: Final = 5_000
-TEXT_INTERVAL_NS: Final = 1_000_000_000
-TEXT_CHARACTERS_MAX: Final = 500
-LOGIN_ADVICE: Final = (
-    "log in again with `ticker-service login`; without accounts, restart with a new token"
-)
-NOT_CARRIED_BY_ANY: Final = -1
-"""Stands for the connection of a row that is not subscribed."""
 PUBLISH_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
-
-
-class FeedState(StrEnum):
-    """What a connection of the feed is doing, worst last."""
-
-    UP = "up"
-    CONNECTING = "connecting"
-    DOWN = "down"
-    LOGIN_REQUIRED = "login_required"
-
-
-_SEVERITY: Final = {state: place for place, state in enumerate(FeedState)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -68,6 +50,7 @@ class Health:
     reason: str
     feed: FeedState
     connections: dict[int, str]
+    market: str
     frame_age_ms: float | None
     tick_age_ms: float | None
     publish_failing_ms: float | None
@@ -76,13 +59,6 @@ class Health:
     epoch: int
     inbox_bytes: int
     recording: str
-
-
-@dataclass(slots=True)
-class _Connection:
-    state: FeedState = FeedState.CONNECTING
-    down_since_ns: int = 0
-    reason: str = ""
 
 
 class Engine:
@@ -114,13 +90,10 @@ class Engine:
         self._path = make_path(
             universe, config, publisher, surroundings=surroundings, pause=self._pause
         )
-        self._connections: dict[int, _Connection] = {}
-        self._carrier = np.full(len(universe), NOT_CARRIED_BY_ANY, np.intp)
-        self._is_audible = np.zeros(len(universe), np.bool_)
+        self._watch = FeedWatch(
+            universe, config.hours, path=self._path, feed=feed, surroundings=surroundings
+        )
         self._is_stopping = False
-        self._said_at_ns = 0
-        self._watched_ns = clock.monotonic_ns()
-        self._connected = telemetry.gauge("feed_connections_up", "Connections that are open")
         waiting = telemetry.gauge("inbox_bytes", "Frames waiting for the tick path")
         waiting.set_function(lambda: self._inbox.waiting_bytes)
         self._dropped = telemetry.counter("inbox_frames_dropped_total", "Frames lost to overflow")
@@ -162,7 +135,7 @@ class Engine:
     def health(self) -> Health:
         """Return what is known now; ready means frames are coming and go out priced."""
         now_ns = self._clock.now_ns()
-        feed = self._worst(self._carrying())
+        feed = self._watch.connections.worst()
         frame_age_ms = _age_ms(now_ns, self._inbox.last_frame_ns)
         tick_age_ms = _age_ms(now_ns, self._path.last_tick_ns)
         failing_ms = _age_ms(now_ns, self._path.failing_since_ns)
@@ -183,7 +156,8 @@ class Engine:
             is_ready=not reason,
             reason=reason,
             feed=feed,
-            connections={n: str(c.state) for n, c in sorted(self._connections.items())},
+            connections=self._watch.connections.states(),
+            market="open" if self._watch.open_books() else "closed",
             frame_age_ms=frame_age_ms,
             tick_age_ms=tick_age_ms,
             publish_failing_ms=failing_ms,
@@ -245,6 +219,10 @@ class Engine:
         frames: list[Frame] = []
         for item in taken.items:
             if isinstance(item, Frame):
+                if self._watch.ends_silence(item):
+                    await self._flush(frames)
+                    frames = []
+                    await self._watch.spoke_again(item)
                 frames.append(item)
                 continue
             await self._flush(frames)
@@ -272,128 +250,31 @@ class Engine:
         wanted = np.flatnonzero(self._window.wanted)
         tokens = self.universe.instrument_token[wanted].tolist()
         self._feed.want(dict.fromkeys(tokens, mode))
-        self._carrier[:] = NOT_CARRIED_BY_ANY
         carriers = [self._feed.connection_of(token) for token in tokens]
-        self._carrier[wanted] = [NOT_CARRIED_BY_ANY if n is None else n for n in carriers]
+        self._watch.connections.carry(wanted, carriers)
         log.info("subscription_changed", instruments=len(tokens), mode=mode.wire_name)
 
     async def _heartbeat(self) -> None:
-        self._watch()
-        states = {
-            book: str(self._worst(self._connections_of(book)))
-            for book in range(len(self.universe.books))
-        }
-        await self._path.heartbeat(states)
-
-    def _watch(self) -> None:
-        """Let time pass for the streams that could be heard."""
-        now_ns = self._clock.monotonic_ns()
-        lasted_ns, self._watched_ns = now_ns - self._watched_ns, now_ns
-        self._path.watch(lasted_ns=lasted_ns)
-        up = [n for n, c in self._connections.items() if c.state is FeedState.UP]
-        is_audible = np.isin(self._carrier, up)
-        if (is_audible != self._is_audible).any():
-            self._is_audible = is_audible
-            self._path.audible(np.flatnonzero(is_audible))
+        await self._watch.look()
+        await self._path.heartbeat(self._watch.feed_of_book(), self._watch.open_books())
 
     async def _handle(self, event: FeedEvent) -> None:
         match event:
             case FeedUp():
-                await self._feed_up(event)
+                if self._orders is not None:
+                    self._orders.feed_came_back()
+                await self._watch.came_up(event)
             case FeedDown():
-                await self._feed_down(event)
+                await self._watch.went_down(event)
             case FeedText():
                 self._texts.labels(event.kind).inc()
-                if event.kind == "order":
-                    if self._orders is not None:
-                        self._orders.take_update(event.data)
-                else:
-                    await self._broker_says(event)
-        states = [connection.state for connection in self._connections.values()]
-        self._connected.set(states.count(FeedState.UP))
-
-    async def _broker_says(self, event: FeedText) -> None:
-        """Pass on what the broker says in words, such as that it ignored a subscription."""
-        if event.at_ns - self._said_at_ns < TEXT_INTERVAL_NS:
-            return  # counted above; one a second says it
-        self._said_at_ns = event.at_ns
-        words = _words(event.data)
-        log.warning("feed_text", kind=event.kind, data=words)
-        if event.kind in {"error", "message"}:
-            state = f"feed_{event.kind}"
-            await self._path.announce_status(self._books_of(event.connection), state, words)
-
-    async def _feed_up(self, event: FeedUp) -> None:
-        connection = self._connections.setdefault(event.connection, _Connection())
-        if connection.down_since_ns:
-            await self._path.announce_gap(
-                self._rows_of(event.connection),
-                from_ns=connection.down_since_ns,
-                to_ns=event.at_ns,
-                reason=connection.reason,
-            )
-        self._connections[event.connection] = _Connection(state=FeedState.UP)
-        # Everything on it was subscribed anew, and Kite sends again what it had kept.
-        self._path.subscribed(self._rows_of(event.connection), since_ns=event.at_ns)
-        log.info("feed_up", connection=event.connection)
-        if self._orders is not None:
-            self._orders.feed_came_back()
-        await self._path.announce_status(self._books_of(event.connection), "feed_up", "subscribed")
-
-    async def _feed_down(self, event: FeedDown) -> None:
-        connection = self._connections.setdefault(event.connection, _Connection())
-        connection.state = FeedState.LOGIN_REQUIRED if event.login_required else FeedState.DOWN
-        log.warning(
-            "login_required" if event.login_required else "feed_down",
-            connection=event.connection,
-            reason=event.reason,
-            silent_ms=(event.at_ns - event.last_frame_ns) // NS_PER_MS,
-            **({"advice": LOGIN_ADVICE} if event.login_required else {}),
-        )
-        self._path.doubt(self._rows_of(event.connection))
-        # Several failed attempts are one outage: it began with the last frame before the first.
-        is_news = not connection.down_since_ns or event.login_required
-        connection.down_since_ns = connection.down_since_ns or event.last_frame_ns
-        connection.reason = connection.reason or event.reason
-        if is_news:
-            await self._path.announce_status(
-                self._books_of(event.connection),
-                "login_required" if event.login_required else "feed_down",
-                event.reason,
-            )
-
-    def _rows_of(self, connection: int) -> NDArray[np.intp]:
-        return np.flatnonzero(self._carrier == connection)
-
-    def _books_of(self, connection: int) -> list[int]:
-        books: list[int] = np.unique(self.universe.book[self._rows_of(connection)]).tolist()
-        return books
-
-    def _connections_of(self, book: int) -> dict[int, _Connection]:
-        return self._known(self._carrier[self.universe.book == book])
-
-    def _carrying(self) -> dict[int, _Connection]:
-        """Return the connections that something wanted depends on; others may be as they are."""
-        return self._known(self._carrier)
-
-    def _known(self, numbers: NDArray[np.intp]) -> dict[int, _Connection]:
-        return {n: c for n, c in self._connections.items() if (numbers == n).any()}
-
-    @staticmethod
-    def _worst(connections: dict[int, _Connection]) -> FeedState:
-        if not connections:
-            return FeedState.CONNECTING
-        return max((c.state for c in connections.values()), key=_SEVERITY.__getitem__)
+                if event.kind != "order":
+                    await self._watch.broker_says(event)
+                elif self._orders is not None:
+                    self._orders.take_update(event.data)
 
     async def _pause(self, attempt: int) -> None:
         await asyncio.sleep(PUBLISH_RETRY.delay_s(attempt, self._chance))
-
-
-def _words(data: object) -> str:
-    try:
-        return str(data)[:TEXT_CHARACTERS_MAX]
-    except RecursionError:
-        return "(nested too deeply to be shown)"
 
 
 def _age_ms(now_ns: int, then_ns: int) -> float | None:

@@ -105,6 +105,10 @@ class FeedSource(Protocol):
         """Return the number of the connection that carries a token, if it is subscribed."""
         ...
 
+    def renew(self, connection: int) -> None:
+        """Close a connection that is open, so that it is opened and subscribed anew."""
+        ...
+
     async def run(self, sink: FeedSink) -> None:
         """Receive until cancelled; without a token that is taken, wait for another."""
         ...

@@ -89,6 +89,7 @@ class ScriptedFeed:
 
     def __init__(self) -> None:
         self.wanted: dict[int, Mode] = {}
+        self.renewed: list[int] = []
         self._sink: FeedSink | None = None
         self._running = asyncio.Event()
 
@@ -99,6 +100,10 @@ class ScriptedFeed:
     def connection_of(self, instrument_token: int) -> int | None:
         """Return 0 for everything that is wanted."""
         return 0 if instrument_token in self.wanted else None
+
+    def renew(self, connection: int) -> None:
+        """Remember which connections were to be renewed."""
+        self.renewed.append(connection)
 
     async def run(self, sink: FeedSink) -> None:
         """Hand on to ``sink`` until cancelled."""

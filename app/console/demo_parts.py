@@ -91,6 +91,7 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
         "REDIS_URL": redis_url,
         "CHANNEL_PREFIX": names.channel_prefix,
         "UNDERLYINGS": ",".join(BOOKS),
+        "MARKET_HOURS": "always",
         "HEALTH_PORT": "0",
         "DATABASE_URL": database_url,
         "ACCOUNTS": orjson.dumps({names.account: account}).decode(),

@@ -116,6 +116,10 @@ class KiteFeed:
         """Return the number of the connection that carries a token, if it is subscribed."""
         return self._carrier.get(instrument_token)
 
+    def renew(self, connection: int) -> None:
+        """Close a connection that is open, so that it is opened and subscribed anew."""
+        self._connections[connection].renew()
+
     async def run(self, sink: FeedSink) -> None:
         """Receive until cancelled; a connection whose token was refused waits for another one."""
         async with asyncio.TaskGroup() as tasks:
@@ -164,11 +168,16 @@ class _Connection:
         self._desired: dict[int, Mode] = {}
         self._changed = asyncio.Event()
         self._last_frame_ns = 0
+        self._socket: ClientConnection | None = None
 
     def want(self, desired: dict[int, Mode]) -> None:
         if desired != self._desired:
             self._desired = desired
             self._changed.set()
+
+    def renew(self) -> None:
+        if self._socket is not None:
+            self._socket.transport.abort()
 
     async def run(self, sink: FeedSink) -> None:
         """Stay connected while anything is wanted and a token for it is there."""
@@ -236,11 +245,13 @@ class _Connection:
         if not await self._request(socket, {}, actual):
             return self._down("closed_while_subscribing")
         sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
+        self._socket = socket
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(self._keep_subscribed(socket, actual))
             try:
                 reason = await self._read(socket, sink)
             finally:
+                self._socket = None
                 writer.cancel()
         return self._down(reason)
 

@@ -24,7 +24,7 @@ from ticker_service.market.streams import Streams
 from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -104,7 +104,12 @@ class TickPath:
         self._count(len(frames), decoded, accepted, now_ns=now_ns)
         if not len(accepted.rows):
             return
-        self.streams.take(accepted.rows, accepted.progress, accepted.marks)
+        self.streams.take(
+            accepted.rows,
+            accepted.ticks.received_at_ns,
+            progress=accepted.progress,
+            marks=accepted.marks,
+        )
         self.last_tick_ns = int(accepted.ticks.received_at_ns[-1])
         arrived = batch.by_book(
             accepted.rows,
@@ -148,11 +153,13 @@ class TickPath:
         self._sent.keep(rows, priced)
         await self._send(Outgoing.join(of_books))
 
-    async def heartbeat(self, feed_of_book: Mapping[int, str]) -> None:
-        """Send every book's heartbeat, with the state of its feed."""
+    async def heartbeat(self, feed_of_book: Mapping[int, str], open_books: Collection[int]) -> None:
+        """Send every book's heartbeat, with the state of its feed and of its market."""
         now_ns = self._clock.now_ns()
         of_books = (
-            self.announcer.heartbeat(book, feed_of_book[book], now_ns=now_ns)
+            self.announcer.heartbeat(
+                book, feed_of_book[book], is_market_open=book in open_books, now_ns=now_ns
+            )
             for book in range(len(self.universe.books))
         )
         await self._send(Outgoing.join(of_books))

@@ -122,11 +122,12 @@ class Announcer:
         facts = {"state": state, "reason": reason}
         return self._messages(book, self._numbered(book, "status", now_ns, facts))
 
-    def heartbeat(self, book: int, feed: str, *, now_ns: int) -> Outgoing:
+    def heartbeat(self, book: int, feed: str, *, is_market_open: bool, now_ns: int) -> Outgoing:
         """Return the messages that tell a quiet channel from a dead one; repeat the ``seq``."""
         counters = self._counters[book]
         facts = {
             "feed": feed,
+            "market": "open" if is_market_open else "closed",
             "published": counters.published,
             "conflated": counters.conflated,
             "rejected": counters.rejected,

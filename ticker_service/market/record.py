@@ -36,7 +36,7 @@ from ticker_service.ports import Outgoing
 from ticker_service.runtime import supervise
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -99,11 +99,11 @@ class RecordedPath(TickPath):
         with self._step("reprice"):
             await super().reprice()
 
-    async def heartbeat(self, feed_of_book: Mapping[int, str]) -> None:
+    async def heartbeat(self, feed_of_book: Mapping[int, str], open_books: Collection[int]) -> None:
         """Send every book's heartbeat."""
         states = [[book, state] for book, state in feed_of_book.items()]
-        with self._step("heartbeat", feed_of_book=states):
-            await super().heartbeat(feed_of_book)
+        with self._step("heartbeat", feed_of_book=states, books=list(open_books)):
+            await super().heartbeat(feed_of_book, open_books)
 
     async def snapshot(self) -> None:
         """Set every book's snapshot key."""

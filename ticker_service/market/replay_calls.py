@@ -102,7 +102,7 @@ async def _doubt(path: TickPath, known: Arguments) -> None:
 
 _CALLS: Final[dict[str, Callable[[TickPath, Arguments], Awaitable[None]]]] = {
     "reprice": lambda path, _: path.reprice(),
-    "heartbeat": lambda path, known: path.heartbeat(known.feed_of_book()),
+    "heartbeat": lambda path, known: path.heartbeat(known.feed_of_book(), known.books()),
     "snapshot": lambda path, _: path.snapshot(),
     "instruments": lambda path, _: path.instruments(),
     "forget": _forget,

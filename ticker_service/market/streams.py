@@ -84,6 +84,7 @@ class Streams:
         subscribed_ns: When the row was last asked for; 0 before the first time.
         awaits_first: No tick has come since then.
         progress: How far the row's exchange time and volume have come, see ``progress_of``.
+        heard_ns: When the row's last tick came that Kite had not kept; 0 before the first.
     """
 
     def __init__(self, universe: Universe) -> None:
@@ -97,6 +98,7 @@ class Streams:
         self.newest_subscription_ns = 0
         self.awaits_first = np.ones(rows, np.bool_)
         self.progress = np.zeros(rows, np.int64)
+        self.heard_ns = np.zeros(rows, np.int64)
         self._marks = Marks.none(rows)
         self._seen = np.zeros(rows, np.int64)
         self._counted = np.zeros(rows, np.int64)
@@ -121,11 +123,19 @@ class Streams:
         self._ticks[rows] = self._watched_s[rows] = self._silent_s[rows] = 0.0
         self._counted[rows] = self._seen[rows]
 
-    def take(self, rows: NDArray[np.intp], progress: NDArray[np.int64], marks: Marks) -> None:
+    def take(
+        self,
+        rows: NDArray[np.intp],
+        received_at_ns: NDArray[np.int64],
+        *,
+        progress: NDArray[np.int64],
+        marks: Marks,
+    ) -> None:
         """Remember ticks that were accepted, in order of arrival.
 
         Args:
             rows: Their universe rows, shape ``(n,)``.
+            received_at_ns: When each came.
             progress: See ``progress_of``; without a stamp it is below any with one.
             marks: What was found of them.
         """
@@ -134,8 +144,11 @@ class Streams:
         self._marks.is_cached[rows] = marks.is_cached
         self._marks.doubt[rows] = marks.doubt
         # What Kite had kept is no sign of life.
-        alive = rows[~marks.is_cached] if marks.is_cached.any() else rows
-        np.add.at(self._seen, alive, _ONE)
+        if marks.is_cached.any():
+            is_alive = ~marks.is_cached
+            rows, received_at_ns = rows[is_alive], received_at_ns[is_alive]
+        np.add.at(self._seen, rows, _ONE)
+        self.heard_ns[rows] = received_at_ns
 
     def repeats(self, rows: NDArray[np.intp]) -> bool:
         """Return whether a row occurs more than once."""

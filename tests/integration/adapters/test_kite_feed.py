@@ -218,6 +218,24 @@ def test_a_killed_socket_is_announced_and_everything_resumes_in_the_same_modes()
     play_at_exchange(scene)
 
 
+@pytest.mark.usefixtures("reconnects_soon")
+def test_a_connection_that_is_to_be_renewed_is_closed_and_subscribed_anew() -> None:
+    async def scene(simulator: CountingSimulator, feed: KiteFeed) -> None:
+        modes = modes_of(simulator)
+        feed.want(modes)
+        feed.renew(0)  # not open yet: nothing to close
+        async with running(feed) as sink:
+            await sink.until(sink.ups)
+            feed.renew(0)
+            await sink.until(sink.downs)
+            down_at = len(sink.items)
+            assert [down.reason for down in sink.downs()] == ["closed_abruptly"]
+            await sink.until(lambda: sink.lengths(down_at) == lengths_of(modes))
+            assert len(sink.ups()) == 2
+
+    play_at_exchange(scene)
+
+
 def test_a_muted_socket_lives_on_heartbeats(monkeypatch: pytest.MonkeyPatch) -> None:
     # Heartbeats come once a second: two of them last longer than the patience without them.
     monkeypatch.setattr(kite_feed, "SILENCE_S_MAX", 1.7)

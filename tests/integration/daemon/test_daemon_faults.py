@@ -226,3 +226,52 @@ def _watch_the_inbox_fill(running: Daemon) -> int:
 
     assert eventually(has_overflown), seen[-10:]
     return max(seen)
+
+
+def test_heartbeats_without_data_are_told_apart_from_a_quiet_market(
+    lively_exchange: Exchange, redis_url: str, prefix: str
+) -> None:
+    settings = lively_exchange.settings(
+        redis_url=redis_url, channel_prefix=prefix, heartbeat_ms=100, snapshot_ms=100
+    )
+    with subscriber(redis_url, f"{prefix}ticks:NIFTY") as book, daemon(settings) as running:
+        running.becomes_ready()
+        book.until(lambda m: m["kind"] == "batch" and not m["columns"]["is_cached"][0])
+        # Long enough that the instruments' usual rates are known.
+        assert eventually(lambda: running.metric('ticks_published_total{book="NIFTY"}') > 500)
+        lively_exchange.fault(fault="mute_sockets")
+
+        silent = book.until(is_kind("status", state="feed_silent"))
+        beat = book.until(is_kind("heartbeat"))
+        assert (beat["feed"], beat["market"], beat["seq"]) == ("silent", "open", silent["seq"])
+        assert running.ready().json()["reason"] == "feed silent"
+        assert running.metric("feed_connections_silent") == 1
+
+        lively_exchange.fault(fault="unmute_sockets")
+        gap = book.until(is_kind("gap", reason="heartbeats_only"))
+        assert gap["from_us"] < silent["published_at_us"] - 4_000_000
+        assert book.until(is_kind("status", state="feed_up"))["seq"] == gap["seq"] + 1
+        book.until(is_kind("batch"))
+        running.becomes_ready()
+    assert_gap_free(book.seen)
+
+
+def test_a_silence_that_lasts_is_ended_by_a_new_connection(
+    lively_exchange: Exchange, redis_url: str, prefix: str
+) -> None:
+    settings = lively_exchange.settings(
+        redis_url=redis_url, channel_prefix=prefix, heartbeat_ms=100, snapshot_ms=100
+    )
+    with subscriber(redis_url, f"{prefix}ticks:NIFTY") as book, daemon(settings) as running:
+        running.becomes_ready()
+        assert eventually(lambda: running.metric('ticks_published_total{book="NIFTY"}') > 500)
+        lively_exchange.fault(fault="mute_sockets")
+        silent = book.until(is_kind("status", state="feed_silent"))
+        down = book.until(is_kind("status", state="feed_down"), within_s=60.0)
+        assert down["reason"] == "closed_abruptly"
+        gap = book.until(is_kind("gap"))
+        assert gap["reason"] == "heartbeats_only"
+        assert gap["from_us"] < silent["published_at_us"] - 4_000_000
+        book.until(is_kind("status", state="feed_up"))
+        running.becomes_ready()
+    assert_gap_free(book.seen)

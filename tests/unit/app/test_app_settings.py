@@ -96,6 +96,10 @@ def test_every_fault_is_named_at_once(load: Load) -> None:
         ("LOG_LEVEL", "loud", "'debug'"),
         ("ENCODINGS", "json,protobuf", "'json' or 'arrow'"),
         ("ENCODINGS", " , ", "at least 1 item"),
+        ("MARKET_HOURS", "sometimes", "'exchange' or 'always'"),
+        ("MARKET_HOLIDAYS", "26.1.2027", "must be like 2027-01-26"),
+        ("MARKET_SESSIONS", "2026-11-08", "must be like 2026-11-08 13:45-14:45"),
+        ("TICK_AGE_MS_MAX", "10", "greater than or equal to 5000"),
     ],
 )
 def test_a_fault_names_the_variable_and_the_rule(
@@ -336,3 +340,20 @@ def test_settings_become_the_engine_s_configuration(load: Load) -> None:
 def test_the_spaces_round_a_pasted_token_are_dropped(load: Load) -> None:
     loaded = load(GOOD | {"TICKER_SERVICE_KITE_ACCESS_TOKEN": f" {TOKEN}\n"})
     assert loaded.engine_config().kite.access_token == TOKEN
+
+
+def test_the_calendar_is_what_the_operator_adds(load: Load) -> None:
+    hours = (
+        load(
+            GOOD
+            | {
+                "TICKER_SERVICE_MARKET_HOLIDAYS": "2027-01-26, MCX:2027-03-22",
+                "TICKER_SERVICE_MARKET_SESSIONS": "2026-11-08 13:45-14:45",
+            }
+        )
+        .engine_config()
+        .hours
+    )
+    assert hours.holidays == ("2027-01-26", "MCX:2027-03-22")
+    assert hours.sessions == ("2026-11-08 13:45-14:45",)
+    assert not hours.is_always_open

@@ -54,8 +54,8 @@ class AmbiguousPublisher(MemoryPublisher):
 class Stage:
     """An engine with everything round it; must be made inside the running loop."""
 
-    def __init__(self, flush: FlushConfig | None = None) -> None:
-        self.clock = LoopClock(NOW_NS)
+    def __init__(self, flush: FlushConfig | None = None, start_ns: int = NOW_NS) -> None:
+        self.clock = LoopClock(start_ns)
         self.feed = ScriptedFeed()
         self.publisher = AmbiguousPublisher()
         self.telemetry = Telemetry()
@@ -141,11 +141,16 @@ class Stage:
         return 0.0 if value is None else value
 
 
-def play(script: Callable[[Stage], Awaitable[None]], *, flush: FlushConfig | None = None) -> Stage:
+def play(
+    script: Callable[[Stage], Awaitable[None]],
+    *,
+    flush: FlushConfig | None = None,
+    start_ns: int = NOW_NS,
+) -> Stage:
     """Run the engine through a script, then stop it."""
 
     async def scene() -> Stage:
-        stage = Stage(flush)
+        stage = Stage(flush, start_ns)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(stage.engine.run(stage.stop))
             await script(stage)
@@ -704,3 +709,144 @@ def test_an_older_tick_is_not_put_over_a_newer_one() -> None:
         assert stage.engine.refusals()["time_back"]["count"] == 1
 
     play(script)
+
+
+def saturday_ns() -> int:
+    return NOW_NS + 24 * 3_600 * SECOND_NS
+
+
+async def tick_for(stage: Stage, seconds: int) -> None:
+    """Let the underlying tick once a second."""
+    for _ in range(seconds):
+        await stage.receive(stamped_spot(stage, ago_s=0))
+        await stage.pass_s(0.95)
+
+
+async def beat_for(stage: Stage, seconds: int) -> None:
+    """Let the connection send its heartbeats and nothing else."""
+    for _ in range(seconds):
+        await stage.feed.receive(Frame(stage.clock.now_ns(), b"\x00"))
+        await stage.pass_s(1.0)
+
+
+def test_heartbeats_without_ticks_are_a_state_of_their_own() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        await beat_for(stage, 30)
+        status = stage.bodies("status")[-1]
+        assert status["state"] == "feed_silent"
+        assert status["reason"].startswith("no tick for 2")
+        assert stage.bodies("heartbeat")[-1]["feed"] == "silent"
+        assert stage.engine.health().reason == "feed silent"
+        assert stage.engine.health().connections == {0: "silent"}
+        assert stage.metric("feed_connections_silent") == 1
+        assert stage.metric("feed_connections_up") == 0
+
+    play(script)
+
+
+def test_a_silence_ends_with_a_gap_before_the_tick_that_ends_it() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        last_us = stage.bodies("batch")[-1]["columns"]["received_at_us"][0]
+        await beat_for(stage, 25)
+        await stage.receive(stamped_spot(stage, ago_s=0))
+        told = [body.get("state", body["kind"]) for body in stage.numbered()[-4:]]
+        assert told == ["feed_silent", "gap", "feed_up", "batch"]
+        (gap,) = stage.bodies("gap")
+        (until_us,) = stage.bodies("batch")[-1]["columns"]["received_at_us"]
+        assert (gap["from_us"], gap["to_us"], gap["reason"]) == (
+            last_us,
+            until_us,
+            "heartbeats_only",
+        )
+        assert set(gap["instruments"]) == set(stage.feed.wanted)
+        assert stage.engine.health().is_ready
+
+    play(script)
+
+
+def test_a_connection_that_stays_silent_is_opened_anew_and_the_gap_begins_with_its_last_tick() -> (
+    None
+):
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        last_us = stage.bodies("batch")[-1]["columns"]["received_at_us"][0]
+        await beat_for(stage, 45)
+        assert stage.feed.renewed == []
+        await beat_for(stage, 30)
+        assert stage.feed.renewed == [0]
+        await stage.go_down()
+        await stage.come_up()
+        (gap,) = stage.bodies("gap")
+        assert (gap["from_us"], gap["reason"]) == (last_us, "heartbeats_only")
+        states = [body["state"] for body in stage.bodies("status")]
+        assert states == ["feed_up", "feed_silent", "feed_down", "feed_up"]
+
+    play(script)
+
+
+def test_prices_are_called_stale_while_their_connection_is_silent() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        await stage.chain()
+        await stage.pass_s(0.6)
+        assert "OK" in stage.snapshot()["columns"]["iv_status"]
+        await beat_for(stage, 30)
+        assert "OK" not in stage.snapshot()["columns"]["iv_status"]
+
+    play(script)
+
+
+def test_a_quiet_market_is_up_and_a_closed_one_is_not_silent() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        await beat_for(stage, 15)
+        assert stage.bodies("heartbeat")[-1]["feed"] == "up"
+        assert stage.bodies("heartbeat")[-1]["market"] == "open"
+
+    play(script)
+
+
+def test_on_a_day_without_trading_silence_says_nothing() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        await beat_for(stage, 600)
+        assert [body["state"] for body in stage.bodies("status")] == ["market_closed", "feed_up"]
+        assert stage.bodies("heartbeat")[-1]["feed"] == "up"
+        assert stage.bodies("heartbeat")[-1]["market"] == "closed"
+
+    play(script, start_ns=saturday_ns())
+
+
+def test_the_end_of_the_session_is_told_and_ends_a_silence() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await stage.spot()
+        for _ in range(60):
+            await stage.chain()
+            await stage.pass_s(0.95)
+        await beat_for(stage, 5 * 60)
+        states = [body["state"] for body in stage.bodies("status")]
+        assert states == ["feed_up", "feed_silent", "session_end", "feed_up"]
+        assert len(stage.bodies("gap")) == 1
+        assert stage.bodies("heartbeat")[-1]["market"] == "closed"
+
+    # Friday 15:36:30: the derivatives go on until 15:40, the index has ended.
+    play(script, start_ns=NOW_NS + (4 * 3_600 + 36 * 60 + 30) * SECOND_NS)
+
+
+def test_the_opening_of_the_market_is_told() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await stage.pass_s(30.0)
+        states = [body["state"] for body in stage.bodies("status")]
+        assert states == ["market_closed", "feed_up", "market_open"]
+
+    play(script, start_ns=NOW_NS - (105 * 60 + 20) * SECOND_NS)

@@ -109,7 +109,7 @@ def test_kinds_without_columns_are_the_same_on_both_channels(wire: TwoChannels) 
     for sent in (
         wire.announcer.status(0, "feed_up", "subscribed", now_ns=NOW_NS),
         wire.announcer.gap(0, now_ns=NOW_NS, **gap),
-        wire.announcer.heartbeat(0, "up", now_ns=NOW_NS),
+        wire.announcer.heartbeat(0, "up", is_market_open=True, now_ns=NOW_NS),
     ):
         text, stream = both(sent)
         assert text == stream

@@ -133,7 +133,7 @@ class Wire:
         return read(self.announcer.gap(book, now_ns=NOW_NS, **facts))
 
     def heartbeat(self, book: int) -> dict[str, Any]:
-        return read(self.announcer.heartbeat(book, "up", now_ns=NOW_NS))
+        return read(self.announcer.heartbeat(book, "up", is_market_open=True, now_ns=NOW_NS))
 
 
 def read(sent: Outgoing) -> dict[str, Any]:

@@ -24,7 +24,7 @@ def tick(streams: Streams, *rows: int, is_cached: bool = False) -> None:
     places = np.array(rows, np.intp)
     marks = Marks(is_cached=np.full(len(rows), is_cached), doubt=np.zeros(len(rows), np.uint8))
     ticks = ticks_of(CHOSEN, list(rows), ltp=5.0)
-    streams.take(places, progress_of(ticks), marks)
+    streams.take(places, ticks.received_at_ns, progress=progress_of(ticks), marks=marks)
 
 
 def ratio(streams: Streams, row: int, *, age_s: float) -> float:

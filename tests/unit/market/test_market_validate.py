@@ -51,7 +51,12 @@ class Path:
         accepted = validate.plausible(
             ticks, self.chosen, self.streams, wanted=self.wanted, limits=LIMITS
         )
-        self.streams.take(accepted.rows, accepted.progress, accepted.marks)
+        self.streams.take(
+            accepted.rows,
+            accepted.ticks.received_at_ns,
+            progress=accepted.progress,
+            marks=accepted.marks,
+        )
         return accepted
 
     def full(self, row: int, **columns: object) -> Plausible:
