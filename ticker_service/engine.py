@@ -15,6 +15,7 @@ import numpy as np
 import structlog
 
 from ticker_service.constants import NS_PER_MS
+from ticker_service.domain.segment import unnamed_segments
 from ticker_service.market.connections import FeedState
 from ticker_service.market.feed_watch import FeedWatch
 from ticker_service.market.inbox import Inbox
@@ -35,6 +36,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 DRAIN_S_MAX: Final = 3.0
+SCALE_ADVICE: Final = (
+    "the scale of its prices is not known, so its ticks are refused, not published"
+)
 REBALANCE_MS: Final = 1_000
 INSTRUMENTS_MS: Final = 30_000
 """A Redis that lost its data gets the instruments back within this."""
@@ -113,6 +117,7 @@ class Engine:
         Raises:
             ExceptionGroup: A task failed in a way it was not written for; everything was cancelled.
         """
+        self._say_unnamed_segments()
         self._subscribe(np.flatnonzero(self._window.wanted))
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -171,6 +176,11 @@ class Engine:
     def refusals(self) -> dict[str, Any]:
         """Return what was not published, by reason: how often, and the newest samples."""
         return self._path.refusals.report()
+
+    def _say_unnamed_segments(self) -> None:
+        """Say once of each segment that nobody named that its prices are not published."""
+        for segment, count in unnamed_segments(self.universe.instrument_token).items():
+            log.warning("segment_unknown", segment=segment, instruments=count, advice=SCALE_ADVICE)
 
     async def _drain(self, path: asyncio.Task[None]) -> None:
         try:

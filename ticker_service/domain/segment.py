@@ -55,3 +55,10 @@ KNOWN_SEGMENTS: Final = frozenset(int(segment) for segment in Segment)
 def segment_of(instrument_token: int) -> int:
     """Return the segment code of a token, which may be one that ``Segment`` does not name."""
     return instrument_token & 0xFF
+
+
+def unnamed_segments(instrument_token: NDArray[np.uint32]) -> dict[int, int]:
+    """Return how many tokens there are of each segment that ``Segment`` does not name."""
+    codes, counts = np.unique(instrument_token & np.uint32(0xFF), return_counts=True)
+    found = zip(codes.tolist(), counts.tolist(), strict=True)
+    return {code: count for code, count in found if code not in KNOWN_SEGMENTS}

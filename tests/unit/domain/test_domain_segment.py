@@ -2,9 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
-from ticker_service.domain.segment import KNOWN_SEGMENTS, PRICE_SCALES, Segment, segment_of
+from ticker_service.domain.segment import (
+    KNOWN_SEGMENTS,
+    PRICE_SCALES,
+    Segment,
+    segment_of,
+    unnamed_segments,
+)
 
 
 @pytest.mark.parametrize(
@@ -29,6 +36,12 @@ def test_each_segment_has_the_scale_of_the_official_clients(segment: Segment, sc
 def test_a_segment_nobody_named_is_scaled_like_paise() -> None:
     unknown = [code for code in range(256) if code not in KNOWN_SEGMENTS]
     assert set(PRICE_SCALES[unknown].tolist()) == {100.0}
+
+
+def test_segments_without_a_name_are_counted_and_those_with_one_are_not() -> None:
+    tokens = np.array([1 << 8 | 1, 2 << 8 | 10, 3 << 8 | 10, 4 << 8 | 254], np.uint32)
+    assert unnamed_segments(tokens) == {10: 2, 254: 1}
+    assert unnamed_segments(tokens[:1]) == {}
 
 
 def test_the_scales_cannot_be_changed_by_accident() -> None:

@@ -13,7 +13,16 @@ import pytest
 import virtual_time
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_exchange import NIFTY_TOKEN, NOW_NS, nifty_universe, option_row
+from small_exchange import (
+    NIFTY_TOKEN,
+    NOW_NS,
+    choose,
+    nifty,
+    nifty_universe,
+    option_row,
+    share,
+)
+from structlog.testing import capture_logs
 from virtual_time import LoopClock
 from wire_packets import frame_of, full_packet, index_full_packet, ltp_packet
 
@@ -28,6 +37,7 @@ from ticker_service.testing import MemoryPublisher, ScriptedFeed
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from ticker_service.domain.universe import Universe
     from ticker_service.ports import FeedEvent, Outgoing
 
 CHOSEN = nifty_universe()
@@ -54,14 +64,19 @@ class AmbiguousPublisher(MemoryPublisher):
 class Stage:
     """An engine with everything round it; must be made inside the running loop."""
 
-    def __init__(self, flush: FlushConfig | None = None, start_ns: int = NOW_NS) -> None:
+    def __init__(
+        self,
+        flush: FlushConfig | None = None,
+        start_ns: int = NOW_NS,
+        chosen: Universe = CHOSEN,
+    ) -> None:
         self.clock = LoopClock(start_ns)
         self.feed = ScriptedFeed()
         self.publisher = AmbiguousPublisher()
         self.telemetry = Telemetry()
         self.stop = asyncio.Event()
         self.engine = Engine(
-            CHOSEN,
+            chosen,
             EngineConfig(
                 kite=KiteConfig(rest_root="-", ws_root="-", api_key="-", access_token="-"),
                 redis_url="-",
@@ -146,11 +161,12 @@ def play(
     *,
     flush: FlushConfig | None = None,
     start_ns: int = NOW_NS,
+    chosen: Universe = CHOSEN,
 ) -> Stage:
     """Run the engine through a script, then stop it."""
 
     async def scene() -> Stage:
-        stage = Stage(flush, start_ns)
+        stage = Stage(flush, start_ns, chosen)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(stage.engine.run(stage.stop))
             await script(stage)
@@ -162,6 +178,22 @@ def play(
 
 def token_of(strike: float, kind: str = "CE") -> int:
     return int(CHOSEN.instrument_token[option_row(CHOSEN, 0, strike, kind)])
+
+
+def test_a_segment_whose_scale_nobody_knows_is_said_once_at_the_start() -> None:
+    foreign = [share(number, f"GIFT{number}") for number in (901, 902)]
+    foreign = [{**row, "instrument_token": number << 8 | 10} for number, row in enumerate(foreign)]
+    named = [f"NSE:{row['tradingsymbol']}" for row in foreign]
+
+    async def script(stage: Stage) -> None:
+        await stage.pass_s(60.0)
+
+    with capture_logs() as logs:
+        play(script, chosen=choose([*nifty(), *foreign], "NIFTY", instruments=named))
+        play(script)
+
+    said = [entry for entry in logs if entry["event"] == "segment_unknown"]
+    assert [(entry["segment"], entry["instruments"]) for entry in said] == [(10, 2)]
 
 
 def test_a_frame_becomes_a_batch_of_its_book() -> None:
