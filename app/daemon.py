@@ -20,6 +20,7 @@ from app.security.tokens import TokenVerifier
 from app.ws.orders import FRAME_BYTES_MAX
 from ticker_service.assembly import assemble, assemble_orders
 from ticker_service.errors import InvariantViolatedError
+from ticker_service.runtime import memory
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.runtime.crash_points import dying_at, never
 from ticker_service.runtime.surroundings import Surroundings
@@ -56,6 +57,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
     if not __debug__:
         raise InvariantViolatedError("Invariant: checks are off; do not run with -O")
     logging.configure(settings.log_level, settings.log_format)
+    memory.keep_freed()
     surroundings = Surroundings(
         clock=SystemClock(),
         chance=random.Random(),  # noqa: S311 - jitter of retries, not a secret

@@ -18,12 +18,13 @@ from rich.table import Table
 
 from scripts.benchmarks import machine
 from scripts.benchmarks.measure import Disagreement, Options, Result
+from ticker_service.runtime import memory
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SUITES: Final = ("pricing", "greeks_history")
-SUITES_BY_DEFAULT: Final = ("pricing",)
+SUITES: Final = ("pricing", "greeks_history", "decode")
+SUITES_BY_DEFAULT: Final = ("decode",)
 JSON_BY_DEFAULT: Final = Path("bench.json")
 RUNS: Final = 9
 RUNS_QUICK: Final = 3
@@ -34,6 +35,7 @@ def main() -> int:
     """Run what the arguments ask for."""
     arguments = _arguments()
     core = machine.pin()
+    memory.keep_freed()  # as the daemon does; it serves the peers as well
     runs = arguments.runs or (RUNS_QUICK if arguments.quick else RUNS)
     options = Options(runs=runs, is_quick=arguments.quick)
     console = Console(width=None if sys.stdout.isatty() else COLUMNS_WITHOUT_TERMINAL)

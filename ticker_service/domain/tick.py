@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from enum import IntEnum
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 DEPTH_LEVELS: Final = 5
+NOT_CARRIED: Final = -1
+"""Stands for a missing quantity inside the columns; the wire says ``null``."""
 
 
 class Mode(IntEnum):
@@ -88,40 +90,94 @@ if sorted(PACKET_LAYOUTS) != sorted(MODE_BY_LENGTH):  # pragma: no cover - a lay
     raise AssertionError(f"Invariant: packet lengths {sorted(PACKET_LAYOUTS)}")
 
 
+class _Prices:
+    """Rows of the block of prices under a name of their own."""
+
+    def __init__(self, rows: int | slice) -> None:
+        self._rows = rows
+
+    def __get__(self, ticks: Ticks, owner: type[Ticks]) -> NDArray[np.float64]:
+        prices: NDArray[np.float64] = ticks.prices[self._rows]
+        return prices
+
+
+class _Counts:
+    """Rows of the block of quantities under a name of their own."""
+
+    def __init__(self, rows: int | slice) -> None:
+        self._rows = rows
+
+    def __get__(self, ticks: Ticks, owner: type[Ticks]) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = ticks.counts[self._rows]
+        return counts
+
+
+class _Stamps:
+    """A row of the block of times under a name of its own."""
+
+    def __init__(self, row: int) -> None:
+        self._row = row
+
+    def __get__(self, ticks: Ticks, owner: type[Ticks]) -> NDArray[np.int64]:
+        stamps: NDArray[np.int64] = ticks.stamps_ns[self._row]
+        return stamps
+
+
+PRICE_ROWS: Final = 6 + 2 * DEPTH_LEVELS
+COUNT_ROWS: Final = 7 + 4 * DEPTH_LEVELS
+STAMP_ROWS: Final = 2
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ticks:
     """Decoded ticks as columns, one row per packet, in the order of arrival.
 
-    Every column has shape ``(n,)``; depth columns have shape ``(5, n)``, best level first. Prices
-    are rupees; NaN means the packet did not carry the value. Quantities are units; -1 means not
-    carried. Times are ns since the Unix epoch (UTC); 0 means not carried. Arrays are read-only by
-    convention: a step derives new ones.
+    Columns of one kind lie together in a block, one column after the other, so that a step moves
+    or tests all of them in one call; the names below are views of the blocks. A column has shape
+    ``(n,)``; depth columns have shape ``(5, n)``, best level first. Prices are rupees; NaN means
+    the packet did not carry the value. Quantities are units; -1 means not carried. Times are ns
+    since the Unix epoch (UTC); 0 means not carried. Arrays are read-only by convention: a step
+    derives new ones.
+
+    Attributes:
+        instrument_token: Kite's token.
+        mode: ``Mode`` of the packet.
+        received_at_ns: When the packet's frame was received.
+        stamps_ns: The exchange's own times, shape ``(STAMP_ROWS, n)``.
+        prices: All prices, shape ``(PRICE_ROWS, n)``, depth last.
+        counts: All quantities and numbers of orders, shape ``(COUNT_ROWS, n)``, depth last.
     """
 
     instrument_token: NDArray[np.uint32]
     mode: NDArray[np.uint8]
     received_at_ns: NDArray[np.int64]
-    exchange_ts_ns: NDArray[np.int64]
-    last_trade_ts_ns: NDArray[np.int64]
-    ltp: NDArray[np.float64]
-    last_quantity: NDArray[np.int64]
-    average_price: NDArray[np.float64]
-    volume: NDArray[np.int64]
-    buy_quantity: NDArray[np.int64]
-    sell_quantity: NDArray[np.int64]
-    open: NDArray[np.float64]
-    high: NDArray[np.float64]
-    low: NDArray[np.float64]
-    close: NDArray[np.float64]
-    oi: NDArray[np.int64]
-    oi_day_high: NDArray[np.int64]
-    oi_day_low: NDArray[np.int64]
-    bid_price: NDArray[np.float64]
-    bid_quantity: NDArray[np.int64]
-    bid_orders: NDArray[np.int64]
-    ask_price: NDArray[np.float64]
-    ask_quantity: NDArray[np.int64]
-    ask_orders: NDArray[np.int64]
+    stamps_ns: NDArray[np.int64]
+    prices: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+    exchange_ts_ns = _Stamps(0)
+    last_trade_ts_ns = _Stamps(1)
+
+    ltp = _Prices(0)
+    average_price = _Prices(1)
+    open = _Prices(2)
+    high = _Prices(3)
+    low = _Prices(4)
+    close = _Prices(5)
+    bid_price = _Prices(slice(6, 11))
+    ask_price = _Prices(slice(11, 16))
+
+    last_quantity = _Counts(0)
+    volume = _Counts(1)
+    buy_quantity = _Counts(2)
+    sell_quantity = _Counts(3)
+    oi = _Counts(4)
+    oi_day_high = _Counts(5)
+    oi_day_low = _Counts(6)
+    bid_quantity = _Counts(slice(7, 12))
+    ask_quantity = _Counts(slice(12, 17))
+    bid_orders = _Counts(slice(17, 22))
+    ask_orders = _Counts(slice(22, 27))
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -130,7 +186,14 @@ class Ticks:
     @classmethod
     def empty(cls, rows: int) -> Self:
         """Return ``rows`` rows in which every value is "not carried"."""
-        return cls(**{name: _blank(name, rows) for name in TICK_COLUMNS})
+        return cls(
+            instrument_token=np.zeros(rows, np.uint32),
+            mode=np.zeros(rows, np.uint8),
+            received_at_ns=np.zeros(rows, np.int64),
+            stamps_ns=np.zeros((STAMP_ROWS, rows), np.int64),
+            prices=np.full((PRICE_ROWS, rows), np.nan),
+            counts=np.full((COUNT_ROWS, rows), NOT_CARRIED, np.int64),
+        )
 
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
         """Return the chosen rows as new columns, in the order of ``rows``.
@@ -139,41 +202,25 @@ class Ticks:
         """
         places = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
         return type(self)(
-            **{name: np.take(getattr(self, name), places, axis=-1) for name in TICK_COLUMNS}
+            **{name: np.take(getattr(self, name), places, axis=-1) for name in _BLOCKS}
         )
 
     def part(self, rows: slice) -> Self:
         """Return consecutive rows as views; each column, and each level of depth, is contiguous."""
-        return type(self)(**{name: getattr(self, name)[..., rows] for name in TICK_COLUMNS})
+        return type(self)(**{name: getattr(self, name)[..., rows] for name in _BLOCKS})
 
     def put(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
         """Write ``ticks`` over the given rows; where a row is named twice the later tick stays.
 
         For the owner of a table only (``market.latest``).
         """
-        for name in TICK_COLUMNS:
+        for name in _BLOCKS:
             getattr(self, name)[..., rows] = getattr(ticks, name)
 
 
-TICK_COLUMNS: Final = tuple(field.name for field in fields(Ticks))
-_DEPTH_COLUMNS: Final = frozenset(
-    name for name in TICK_COLUMNS if name.startswith(("bid_", "ask_"))
+_BLOCKS: Final = tuple(field.name for field in fields(Ticks))
+TICK_COLUMNS: Final = (
+    *("instrument_token", "mode", "received_at_ns"),
+    *(n for n, column in vars(Ticks).items() if isinstance(column, _Stamps | _Prices | _Counts)),
 )
-_PRICE_COLUMNS: Final = frozenset(
-    {"ltp", "average_price", "open", "high", "low", "close", "bid_price", "ask_price"}
-)
-_TIME_COLUMNS: Final = frozenset({"received_at_ns", "exchange_ts_ns", "last_trade_ts_ns"})
-NOT_CARRIED: Final = -1
-"""Stands for a missing quantity inside the columns; the wire says ``null``."""
-
-
-def _blank(name: str, rows: int) -> NDArray[Any]:
-    shape = (DEPTH_LEVELS, rows) if name in _DEPTH_COLUMNS else (rows,)
-    if name in _PRICE_COLUMNS:
-        return np.full(shape, np.nan)
-    if name == "instrument_token":
-        return np.zeros(shape, np.uint32)
-    if name == "mode":
-        return np.zeros(shape, np.uint8)
-    fill = 0 if name in _TIME_COLUMNS else NOT_CARRIED
-    return np.full(shape, fill, np.int64)
+"""Every column by name."""

@@ -3,51 +3,112 @@
 Path: feed -> [decode] -> validate -> batch -> price -> publish.
 Pure. Source of the format: kite.md §1.4 to §1.7.
 
-A frame is ``u16 count`` and then ``count`` packets of ``u16 length`` and ``length`` bytes; the
-length alone tells the layout. Unpacking field by field costs a Python object per value, and one
-numpy view per frame costs more than it saves at one packet a frame. So frames that wait together
-are joined first, the packet offsets found in one walk, and each length class gathered with one
-copy. What cannot be read is counted, never raised: a broken frame must not take its neighbours
-along, and nothing is allocated by a number read from the wire.
+A packet's length alone tells its layout. Unpacking field by field costs a Python object per value,
+and a numpy call per field or per layout costs more than the work in it. So the frames that wait
+together are joined (``market.packets``), and every packet is read as the longest one, at its own
+place: the shorter layouts of a tradable instrument are its beginnings, and what is read beyond a
+packet's end is blanked. One gather and one transposition then make columns of native integers,
+whatever the mix of modes, and each block of ``Ticks`` is filled in one go.
 """
 
 from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.segment import PRICE_SCALES
 from ticker_service.domain.tick import (
+    COUNT_ROWS,
+    DEPTH_LEVEL_DTYPE,
+    DEPTH_LEVELS,
     FULL_PACKET,
+    INDEX_FULL_PACKET,
+    LTP_PACKET,
     MODE_BY_LENGTH,
     NOT_CARRIED,
-    PACKET_LAYOUTS,
+    PRICE_ROWS,
+    QUOTE_PACKET,
     Ticks,
 )
+from ticker_service.market import packets
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from ticker_service.market.packets import Packets
     from ticker_service.ports import Frame
-
-COUNT_BYTES: Final = 2
-LENGTH_BYTES: Final = 2
-HEARTBEAT_BYTES_MAX: Final = 1
-EXAMPLE_BYTES_MAX: Final = 64
 
 MALFORMED_FRAME: Final = "malformed_frame"
 UNKNOWN_LENGTH: Final = "unknown_length"
+EXAMPLE_BYTES_MAX: Final = 64
+WORD_BYTES: Final = 4
 
-_QUANTITIES: Final = ("last_quantity", "volume", "buy_quantity", "sell_quantity")
-_OPEN_INTERESTS: Final = ("oi", "oi_day_high", "oi_day_low")
-_PRICES: Final = ("ltp", "average_price", "open", "high", "low", "close")
-_TIMES: Final = ("exchange_ts", "last_trade_ts")
+
+def _bytes_before(layout: np.dtype[np.void], name: str) -> int:
+    return layout.fields[name][1] if layout.fields else 0
+
+
+def _words_of(layout: np.dtype[np.void], *names: str) -> list[int]:
+    """Return where a packet holds some fields, in words of four bytes."""
+    return [_bytes_before(layout, name) // WORD_BYTES for name in names]
+
+
+def _depth_words(name: str) -> slice:
+    """Return where a full packet holds a field of its ten levels, bids first."""
+    (first,) = _words_of(FULL_PACKET, "bid")
+    (within,) = _words_of(DEPTH_LEVEL_DTYPE, name)
+    return slice(first + within, None, DEPTH_LEVEL_DTYPE.itemsize // WORD_BYTES)
+
+
+# The rows of the blocks of ``Ticks`` as words of a full packet, and what of them is depth.
+_PRICES: Final = np.array(
+    _words_of(FULL_PACKET, "ltp", "average_price", "open", "high", "low", "close")
+    + list(range(FULL_PACKET.itemsize // WORD_BYTES))[_depth_words("price")]
+)
+_COUNTS: Final = np.array(
+    _words_of(FULL_PACKET, "last_quantity", "volume", "buy_quantity", "sell_quantity")
+    + _words_of(FULL_PACKET, "oi", "oi_day_high", "oi_day_low")
+)
+_DEPTH: Final = tuple(_depth_words(name) for name in ("quantity", "price", "orders"))
+_ORDERS_SHIFT: Final = 16
+"""The number of orders is the upper half of its word; the lower half is padding."""
+_STAMPS: Final = np.array(_words_of(FULL_PACKET, "exchange_ts", "last_trade_ts"))
+_DEPTH_PRICES: Final = slice(PRICE_ROWS - 2 * DEPTH_LEVELS, PRICE_ROWS)
+_DEPTH_QUANTITIES: Final = slice(COUNT_ROWS - 4 * DEPTH_LEVELS, COUNT_ROWS - 2 * DEPTH_LEVELS)
+_DEPTH_ORDERS: Final = slice(COUNT_ROWS - 2 * DEPTH_LEVELS, COUNT_ROWS)
+
+# What a packet shorter than a quote lacks, and what one shorter than a full packet lacks.
+_QUOTE_COUNTS: Final = slice(0, 4)
+_FULL_COUNTS: Final = slice(4, _DEPTH_QUANTITIES.start)
+_QUOTE_WORDS: Final = QUOTE_PACKET.itemsize // WORD_BYTES
+_LTP_WORDS: Final = LTP_PACKET.itemsize // WORD_BYTES
+
+# An index packet has the day's prices, and the time, in places of its own (kite.md §1.5).
+_INDEX_PRICES: Final = ("open", "high", "low", "close")
+_WORDS_OF_INDEX: Final = np.array(_words_of(INDEX_FULL_PACKET, *_INDEX_PRICES, "exchange_ts"))
+_WORDS_FOR_INDEX: Final = np.array(_words_of(FULL_PACKET, *_INDEX_PRICES, "exchange_ts"))
+
+_LENGTH_KNOWN_MAX: Final = max(MODE_BY_LENGTH)
+
+
+def _modes_by_length() -> NDArray[np.uint8]:
+    modes = np.zeros(_LENGTH_KNOWN_MAX + 2, np.uint8)  # the last stands for all that are longer
+    modes[list(MODE_BY_LENGTH)] = list(MODE_BY_LENGTH.values())
+    modes.flags.writeable = False
+    return modes
+
+
+_MODES: Final = _modes_by_length()
+"""Mode by packet length; 0 where there is no such packet."""
+
+if ~NOT_CARRIED:  # pragma: no cover - the constant was edited
+    raise AssertionError(f"Invariant: NOT_CARRIED={NOT_CARRIED} must have all bits set")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,22 +124,6 @@ class Decoded:
     examples: Mapping[str, bytes]
 
 
-@dataclass(frozen=True, slots=True)
-class _Packets:
-    """Where each packet's body begins in the joined bytes, its length, and its receive time."""
-
-    buffer: bytes
-    offset: NDArray[np.int64]
-    length: NDArray[np.int64]
-    received_at_ns: NDArray[np.int64]
-
-    def head(self, place: int) -> bytes:
-        """Return the first bytes of one packet, its length before them."""
-        start = int(self.offset[place]) - LENGTH_BYTES
-        end = int(self.offset[place] + self.length[place])
-        return self.buffer[start : min(end, start + EXAMPLE_BYTES_MAX)]
-
-
 def frames(waiting: Sequence[Frame]) -> Decoded:
     """Decode all frames that wait together.
 
@@ -88,126 +133,112 @@ def frames(waiting: Sequence[Frame]) -> Decoded:
     Returns:
         One row per readable packet, in order, and the count of the others by reason.
     """
+    found = packets.find(waiting, padding_bytes=FULL_PACKET.itemsize)
     rejected: Counter[str] = Counter()
     examples: dict[str, bytes] = {}
-    packets = _find_packets(waiting, rejected, examples)
-    known = np.isin(packets.length, _LENGTHS)
-    if not known.all():
-        rejected[UNKNOWN_LENGTH] = int(len(known) - np.count_nonzero(known))
-        examples[UNKNOWN_LENGTH] = packets.head(int(np.argmin(known)))
-    rows = np.cumsum(known) - 1
-    ticks = Ticks.empty(int(np.count_nonzero(known)))
-    for length in np.unique(packets.length[known]).tolist():
-        chosen = np.flatnonzero(packets.length == length)
-        body = _gather(packets.buffer, packets.offset[chosen], length)
-        _fill(ticks, rows[chosen], body, MODE_BY_LENGTH[length])
-    ticks.received_at_ns[:] = packets.received_at_ns[known]
-    return Decoded(ticks=ticks, packets=len(packets.length), rejected=rejected, examples=examples)
-
-
-_LENGTHS: Final = np.array(sorted(PACKET_LAYOUTS))
-
-
-def _find_packets(
-    waiting: Sequence[Frame], rejected: Counter[str], examples: dict[str, bytes]
-) -> _Packets:
-    """Walk every frame's lengths once; a frame that contradicts itself yields what came before."""
-    bodies: list[bytes] = []
-    offsets: list[int] = []
-    lengths: list[int] = []
-    times: list[int] = []
-    counts: list[int] = []
-    base = 0
-    for frame in waiting:
-        payload = frame.payload
-        size = len(payload)
-        if size <= HEARTBEAT_BYTES_MAX:
-            continue
-        declared = payload[0] << 8 | payload[1]
-        at = COUNT_BYTES
-        found = 0
-        # The count only ever ends the walk early: the bytes themselves bound it.
-        while found < declared and at + LENGTH_BYTES <= size:
-            length = payload[at] << 8 | payload[at + 1]
-            at += LENGTH_BYTES
-            if at + length > size:
-                break
-            offsets.append(base + at)
-            lengths.append(length)
-            at += length
-            found += 1
-        if found != declared or at != size:
-            rejected[MALFORMED_FRAME] += 1
-            examples.setdefault(MALFORMED_FRAME, bytes(payload[:EXAMPLE_BYTES_MAX]))
-        bodies.append(payload)
-        times.append(frame.received_at_ns)
-        counts.append(found)
-        base += size
-    return _Packets(
-        buffer=b"".join(bodies),
-        offset=np.array(offsets, np.int64),
-        length=np.array(lengths, np.int64),
-        received_at_ns=np.repeat(np.array(times, np.int64), counts),
+    if found.broken_frames:
+        rejected[MALFORMED_FRAME] = len(found.broken_frames)
+        examples[MALFORMED_FRAME] = found.broken_frames[0][:EXAMPLE_BYTES_MAX]
+    mode = _MODES[np.minimum(found.length, _LENGTH_KNOWN_MAX + 1)]
+    known = found
+    if not mode.all():
+        is_known = mode != 0
+        rejected[UNKNOWN_LENGTH] = len(found) - int(np.count_nonzero(is_known))
+        examples[UNKNOWN_LENGTH] = found.head(int(np.argmin(is_known)), EXAMPLE_BYTES_MAX)
+        known, mode = found.take(is_known), mode[is_known]
+    return Decoded(
+        ticks=_ticks(known, mode), packets=len(found), rejected=rejected, examples=examples
     )
 
 
-def _gather(buffer: bytes, offset: NDArray[np.int64], length: int) -> NDArray[np.void]:
-    """Copy equal-length packets from anywhere in the buffer into one structured array.
+def _ticks(found: Packets, mode: NDArray[np.uint8]) -> Ticks:
+    rows = _as_full(found)
+    is_lesser = found.length != FULL_PACKET.itemsize
+    is_least = is_lesser & (found.length != QUOTE_PACKET.itemsize)
+    if is_lesser.any():
+        _blank(rows, np.flatnonzero(is_lesser), np.flatnonzero(is_least), found.length)
+    words = rows.T.astype(np.int32, order="C")
+    token = words[0].view(np.uint32).copy()  # a view would keep all the words
+    return Ticks(
+        instrument_token=token,
+        mode=mode,
+        received_at_ns=found.received_at_ns,
+        stamps_ns=words[_STAMPS].view(np.uint32) * np.int64(NS_PER_S),
+        prices=_rupees(words[_PRICES], PRICE_SCALES[token & 0xFF]),
+        counts=_counts(words, is_lesser, is_least),
+    )
 
-    The buffer is viewed as overlapping items of ``length`` bytes, one starting at every byte, so
-    that a plain index copies whole packets at once.
+
+def _as_full(found: Packets) -> NDArray[np.int32]:
+    """Return every packet's words as if it were a full one, shape ``(n, 46)``, big-endian.
+
+    The buffer is viewed as overlapping items of that size, one starting at every byte, so that a
+    plain index copies whole packets at once.
     """
+    size = FULL_PACKET.itemsize
     windows: NDArray[np.void] = np.ndarray(
-        shape=(len(buffer) - length + 1,), dtype=f"V{length}", buffer=buffer, strides=(1,)
+        shape=(len(found.buffer) - size + 1,),
+        dtype=f"V{size}",
+        buffer=found.buffer,
+        strides=(1,),
     )
-    return windows[offset].view(PACKET_LAYOUTS[length])
+    return windows[found.offset].view(">i4").reshape(len(found), size // WORD_BYTES)
 
 
-def _fill(ticks: Ticks, rows: NDArray[np.intp], body: NDArray[np.void], mode: int) -> None:
-    """Write one length class into its rows; what the layout lacks stays "not carried"."""
-    names = body.dtype.names or ()
-    token = body["instrument_token"].astype(np.uint32)
-    scale = PRICE_SCALES[token & 0xFF]
-    ticks.instrument_token[rows] = token
-    ticks.mode[rows] = mode
-    for name in _PRICES:
-        if name in names:
-            getattr(ticks, name)[rows] = _rupees(body[name], scale)
-    for name in (*_QUANTITIES, *_OPEN_INTERESTS):
-        if name in names:
-            getattr(ticks, name)[rows] = body[name]
-    for name in _TIMES:
-        if name in names:
-            getattr(ticks, f"{name}_ns")[rows] = body[name].astype(np.int64) * NS_PER_S
-    if body.dtype == FULL_PACKET:
-        _fill_side(ticks.bid_price, ticks.bid_quantity, ticks.bid_orders, rows, body["bid"], scale)
-        _fill_side(ticks.ask_price, ticks.ask_quantity, ticks.ask_orders, rows, body["ask"], scale)
+def _blank(
+    rows: NDArray[np.int32],
+    lesser: NDArray[np.intp],
+    least: NDArray[np.intp],
+    length: NDArray[np.int64],
+) -> None:
+    """Make zero what lies beyond a packet's end, and put the prices of indices where all are.
+
+    Zero is how Kite says "none yet"; quantities, where it is a number, are seen to later.
+    """
+    rows[lesser, _QUOTE_WORDS:] = 0
+    indices = least[length[least] != LTP_PACKET.itemsize]
+    if len(indices):
+        facts = rows[indices[:, None], _WORDS_OF_INDEX]
+        facts[length[indices] != INDEX_FULL_PACKET.itemsize, -1] = 0
+    rows[least, _LTP_WORDS:] = 0
+    if len(indices):
+        rows[indices[:, None], _WORDS_FOR_INDEX] = facts
 
 
-def _rupees(raw: NDArray[Any], scale: NDArray[np.float64]) -> NDArray[np.float64]:
+def _counts(
+    words: NDArray[np.int32], is_lesser: NDArray[np.bool_], is_least: NDArray[np.bool_]
+) -> NDArray[np.int64]:
+    counts = np.empty((COUNT_ROWS, words.shape[1]), np.int64)
+    # Seen as unsigned before they are widened: a quantity may use all 32 bits.
+    quantity, price, orders = (words[column].view(np.uint32) for column in _DEPTH)
+    counts[: _DEPTH_QUANTITIES.start] = words[_COUNTS].view(np.uint32)
+    counts[_DEPTH_QUANTITIES] = quantity
+    np.right_shift(orders, _ORDERS_SHIFT, out=counts[_DEPTH_ORDERS])
+    # Kite fills absent levels with zeros, as we do. A level with a quantity and no price holds
+    # market orders before the opening: it has no price either.
+    absent = _all_bits_where((quantity | price) == 0)
+    counts[_DEPTH_QUANTITIES] |= absent
+    counts[_DEPTH_ORDERS] |= absent
+    if is_lesser.any():
+        counts[_FULL_COUNTS] |= _all_bits_where(is_lesser)
+        counts[_QUOTE_COUNTS] |= _all_bits_where(is_least)
+    return counts
+
+
+def _rupees(raw: NDArray[np.int32], scale: NDArray[np.float64]) -> NDArray[np.float64]:
     """Scale wire prices; zero is how Kite says "none yet" and becomes NaN.
 
     Division, not multiplication by a reciprocal: 2345.05 must come out as the nearest double.
     """
-    return np.where(raw == 0, np.nan, raw / scale)
+    rupees: NDArray[np.float64] = raw / scale
+    rupees.view(np.int64)[:] |= _all_bits_where(raw == 0)
+    return rupees
 
 
-def _fill_side(
-    price: NDArray[np.float64],
-    quantity: NDArray[np.int64],
-    orders: NDArray[np.int64],
-    rows: NDArray[np.intp],
-    levels: NDArray[Any],
-    scale: NDArray[np.float64],
-) -> None:
-    """Write one side of the depth.
+def _all_bits_where(is_absent: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """Return what makes a number "not carried" when it is or-ed to it, and else changes nothing.
 
-    Kite fills absent levels with zeros. A level with a quantity and no price holds market orders
-    before the opening: it has no price either.
+    All bits set are -1 as an integer, which is ``NOT_CARRIED``, and NaN as a float. An "or" of
+    whole columns is done sooner than an assignment to chosen places.
     """
-    levels = levels.T  # (n, 5) as packed -> (5, n) as columns
-    is_empty = (levels["quantity"] == 0) & (levels["price"] == 0)
-    price[:, rows] = _rupees(levels["price"], scale)
-    # Signed first: among unsigned numbers -1 would silently become 4,294,967,295.
-    quantity[:, rows] = np.where(is_empty, NOT_CARRIED, levels["quantity"].astype(np.int64))
-    orders[:, rows] = np.where(is_empty, NOT_CARRIED, levels["orders"].astype(np.int64))
+    return -is_absent.astype(np.int64)

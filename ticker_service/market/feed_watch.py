@@ -13,8 +13,8 @@ import structlog
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.market.connections import Connection, Connections, FeedState
-from ticker_service.market.decode import HEARTBEAT_BYTES_MAX
 from ticker_service.market.opening import Opening
+from ticker_service.market.packets import HEARTBEAT_BYTES_MAX
 
 if TYPE_CHECKING:
     from collections.abc import Collection

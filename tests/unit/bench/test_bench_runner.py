@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 import orjson
 import pytest
+from kiteconnect import KiteTicker
 
 from scripts.benchmarks import __main__ as runner
-from scripts.benchmarks import chain, machine, measure, pricing, pricing_peers
+from scripts.benchmarks import chain, decode, frames, machine, measure, pricing, pricing_peers
+from ticker_service.domain.tick import Mode
+from ticker_service.market import decode as our_decode
 from ticker_service.pricing import PricingKernel
 
 if TYPE_CHECKING:
@@ -106,3 +109,26 @@ def test_the_chain_is_the_same_for_a_seed_and_every_row_has_a_volatility() -> No
     assert np.abs(steps - np.rint(steps)).max() < 1e-6
     terms = one.forward, one.strike, one.years, one.rate, one.is_call
     assert not PricingKernel(9_000).solve(one.price, *terms)[1].any()
+
+
+@pytest.mark.parametrize("modes", [frames.MIXED, frames.FULL])
+def test_every_number_of_the_official_parser_is_held_to_ours(modes: frames.Share) -> None:
+    (batch,) = frames.batches(modes, frame_packets=10, batch_packets=200, count=1)
+    ticks = our_decode.frames(batch).ticks
+    theirs = decode._parsed(KiteTicker("key", "token"), batch)
+    decode.check(ticks, theirs)
+    full = next(t for frame in theirs for t in frame if t["mode"] == "full" and "depth" in t)
+    full["depth"]["sell"][3]["orders"] += 1
+    with pytest.raises(measure.Disagreement, match=r"ask_orders\.3"):
+        decode.check(ticks, theirs)
+    with pytest.raises(measure.Disagreement, match="ours 200"):
+        decode.check(ticks, theirs[1:])
+
+
+def test_frames_hold_the_packets_and_modes_that_were_asked_for() -> None:
+    batches = frames.batches(frames.FULL, frame_packets=100, batch_packets=1_200, count=2)
+    for batch in batches:
+        decoded = our_decode.frames(batch)
+        assert (len(batch), decoded.packets, dict(decoded.rejected)) == (12, 1_200, {})
+        assert np.mean(decoded.ticks.mode == Mode.FULL) >= 0.95
+    assert batches[0][0].payload != batches[1][0].payload

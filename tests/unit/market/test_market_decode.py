@@ -272,10 +272,59 @@ def test_memory_is_not_allocated_by_a_number_read_from_the_wire() -> None:
     assert peak < 1 << 20
 
 
+def many(rng: np.random.Generator, kinds: list[bytes], shares: list[float]) -> list[bytes]:
+    """Return a hundred packets of random kinds, each with a price of its own."""
+    chosen = [kinds[kind] for kind in rng.choice(len(kinds), 100, p=shares)]
+    prices = (struct.pack(">i", 100 * number + 100) for number in range(100))
+    return [packet[:4] + price + packet[8:] for packet, price in zip(chosen, prices, strict=True)]
+
+
+KINDS = [FULL, quote_packet(SBIN, 1), ltp_packet(SBIN, 1), index_full_packet(NIFTY, 1, (1,) * 4, 5)]
+
+
+@pytest.mark.parametrize("shares", [[0.97, 0.01, 0.01, 0.01], [0.3, 0.3, 0.3, 0.1], [1, 0, 0, 0]])
+def test_packets_are_the_same_in_large_frames_and_in_frames_of_their_own(
+    shares: list[float],
+) -> None:
+    packets = many(np.random.default_rng(7), KINDS, shares)
+    alone = decode.frames([frame_of(packet) for packet in packets]).ticks
+    halves = [frame_of(*packets[:50]), Frame(1, b"\x00"), Frame(1, b""), frame_of(*packets[50:])]
+    together = decode.frames(halves)
+    assert_same(alone, together.ticks)
+    assert alone.ltp.tolist() == [float(number) for number in range(1, 101)]
+    assert dict(together.rejected) == {}
+
+
+def test_a_length_beyond_a_byte_does_not_disturb_the_packets_of_a_large_frame() -> None:
+    packets = many(np.random.default_rng(7), KINDS, [0.97, 0.01, 0.01, 0.01])
+    strange = b"\x00\xb8" * 200
+    decoded = decode.frames([frame_of(*packets[:50], strange, *packets[50:])] * 2)
+    assert decoded.ticks.ltp.tolist() == [float(number) for number in range(1, 101)] * 2
+    assert dict(decoded.rejected) == {"unknown_length": 2}
+
+
+@pytest.mark.parametrize("shares", [[0.97, 0.01, 0.01, 0.01], [0.3, 0.3, 0.3, 0.1]])
+def test_a_large_frame_that_is_cut_short_keeps_what_is_whole(shares: list[float]) -> None:
+    packets = many(np.random.default_rng(7), KINDS, shares)
+    whole, cut = payload_of(*packets), payload_of(*packets)[:-5]
+    decoded = decode.frames([Frame(1, cut), Frame(2, whole), Frame(3, cut + b"\x00" * 9)])
+    prices = [float(number) for number in range(1, 101)]
+    assert decoded.ticks.ltp[:99].tolist() == prices[:99]
+    assert decoded.ticks.ltp[99:199].tolist() == prices
+    assert decoded.rejected["malformed_frame"] == 2
+
+
+@pytest.mark.parametrize("packet", KINDS[1:])
+def test_nothing_is_read_beyond_the_end_of_a_packet(packet: bytes) -> None:
+    followed = decode.frames([frame_of(packet, b"\xff" * 200)]).ticks
+    assert_same(followed, decode.frames([frame_of(packet)]).ticks)
+
+
 payloads = st.one_of(
     st.binary(max_size=600),
     st.lists(
-        st.one_of(st.just(FULL), st.just(ltp_packet(SBIN, 5)), st.binary(max_size=60)), max_size=6
+        st.one_of(st.just(FULL), st.just(ltp_packet(SBIN, 5)), st.binary(max_size=300)),
+        max_size=12,
     ).map(lambda packets: payload_of(*packets)),
 )
 
