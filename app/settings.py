@@ -69,6 +69,7 @@ FILE: Final = Path("ticker-service.toml")
 LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 ACCOUNT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TOKEN_SECRET_BYTES_MIN: Final = 32
+SMILE_MS_MIN: Final = 200
 _SECRETS: Final = frozenset(
     {
         "accounts",
@@ -221,6 +222,9 @@ class Settings(BaseSettings):
     reprice_ms: int = Field(
         250, ge=50, le=60_000, description="Between two looks for options whose numbers moved"
     )
+    smile_ms: int = Field(
+        0, ge=0, le=60_000, description="Between two smiles of a book; 0: none are published"
+    )
     depth: bool = Field(default=False, description="Five levels of depth as columns")
     own_volatility: bool = Field(
         default=False, description="The volatility of each option's own quote as two more columns"
@@ -287,6 +291,13 @@ class Settings(BaseSettings):
             )
         except ConfigurationError as error:
             raise ValueError(str(error)) from error
+        return value
+
+    @field_validator("smile_ms")
+    @classmethod
+    def _check_smile(cls, value: int) -> int:
+        if 0 < value < SMILE_MS_MIN:
+            raise ValueError(f"must be 0 or at least {SMILE_MS_MIN}: a fit takes milliseconds")
         return value
 
     @field_validator("kite_rest_root")
@@ -488,6 +499,7 @@ class Settings(BaseSettings):
                 heartbeat_ms=self.heartbeat_ms,
                 snapshot_ms=self.snapshot_ms,
                 reprice_ms=self.reprice_ms,
+                smile_ms=self.smile_ms,
                 depth=self.depth,
                 own_volatility=self.own_volatility,
             ),

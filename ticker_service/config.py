@@ -96,7 +96,7 @@ class HoursConfig:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfig:
-    """How the books' channels behave."""
+    """How the books' channels behave; ``smile_ms`` 0 means that there are no smiles."""
 
     channel_prefix: str = "ticker:v1:"
     encodings: tuple[Encoding, ...] = (Encoding.JSON,)
@@ -105,6 +105,7 @@ class PublishConfig:
     heartbeat_ms: int = 1_000
     snapshot_ms: int = 500
     reprice_ms: int = 250
+    smile_ms: int = 0
     depth: bool = False
     own_volatility: bool = False
 

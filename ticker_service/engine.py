@@ -8,6 +8,7 @@ subscribers are told, the connection is closed, each within its time (STYLE 33).
 from __future__ import annotations
 
 import asyncio
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -201,6 +202,11 @@ class Engine:
             self._path.snapshot: publish.snapshot_ms,
             self._heartbeat: publish.heartbeat_ms,
         }
+        smiling = self._path.smiles.books
+        if publish.smile_ms and smiling:
+            # A fit takes milliseconds: one book at a time, so that no tick waits for all of them.
+            turns = itertools.cycle(smiling)
+            pulses[lambda: self._path.smile([next(turns)])] = publish.smile_ms // len(smiling)
         started_ns = self._clock.monotonic_ns()
         due_ns = dict.fromkeys(pulses, started_ns)
         while not self._is_stopping:

@@ -13,7 +13,13 @@ from small_exchange import NIFTY_TOKEN, NOW_NS, nifty_universe, option_row
 from virtual_time import LoopClock
 from wire_packets import frame_of, full_packet, index_full_packet
 
-from ticker_service.config import EngineConfig, KiteConfig, RecordConfig, SubscriptionConfig
+from ticker_service.config import (
+    EngineConfig,
+    KiteConfig,
+    PublishConfig,
+    RecordConfig,
+    SubscriptionConfig,
+)
 from ticker_service.engine import Engine
 from ticker_service.market.record import Recorder
 from ticker_service.market.replay import Recording, Replay, ReplayOptions, ReplaySummary
@@ -40,6 +46,7 @@ CONFIG: Final = EngineConfig(
     ),
     redis_url="redis://:the-password@redis.example",  # allow-secret
     subscription=SubscriptionConfig(underlyings=("NIFTY",), strikes_each_side=2),
+    publish=PublishConfig(smile_ms=1_000),
 )
 
 

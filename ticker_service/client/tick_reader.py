@@ -25,7 +25,8 @@ from ticker_service.runtime.pacing import Backoff
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-NUMBERED_KINDS: Final = frozenset({"batch", "gap", "status"})
+UNNUMBERED_KINDS: Final = frozenset({"heartbeat"})
+"""They repeat the last ``seq``; every other kind consumes one, those of later versions, too."""
 SUPPORTED_VERSION: Final = 1
 SNAPSHOT_RETRY_S: Final = 0.1
 WAITING_MAX: Final = 1_000
@@ -45,8 +46,9 @@ ACCESS_REFUSED: Final = (AuthenticationError, AuthorizationError)
 class Message:
     """One message of a book: its ``kind``, its ``book``, and everything it says in ``body``.
 
-    ``kind`` is ``batch``, ``heartbeat``, ``gap`` or ``status`` as published, ``snapshot`` for the
-    rows a reader starts from, and ``missed`` when numbers were skipped (a snapshot follows).
+    ``kind`` is ``batch``, ``heartbeat``, ``gap``, ``status`` or ``smile`` as published,
+    ``snapshot`` for the rows a reader starts from, and ``missed`` when numbers were skipped (a
+    snapshot follows).
     The body of ``missed`` says ``expected_seq``, ``seq`` and ``epoch``; with the ``reason``
     ``epoch_stepped_back`` a publisher of a lower epoch is followed from here on, and nothing is
     known of how many messages lie between.
@@ -187,7 +189,7 @@ class TickReader:
         if epoch < position.epoch:
             return await self._step_back(position, message)
         position.heard_at_s = self._monotonic_s()
-        expected = position.seq + 1 if message.kind in NUMBERED_KINDS else position.seq
+        expected = position.seq + (message.kind not in UNNUMBERED_KINDS)
         if seq < expected:
             # A repeat of what we have; a heartbeat may also have crossed the snapshot.
             return []
@@ -238,7 +240,7 @@ class TickReader:
             del waiting[:-1]  # nothing to join to yet; the newest still tells where we stand
             return []
         first = waiting[0]
-        joins_at = first.body["seq"] - (1 if first.kind in NUMBERED_KINDS else 0)
+        joins_at = first.body["seq"] - (first.kind not in UNNUMBERED_KINDS)
         if snapshot["seq"] < joins_at:
             # Set before the first message that waits: what came between is in the next snapshot.
             del waiting[:-WAITING_MAX]

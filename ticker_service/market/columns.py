@@ -21,7 +21,7 @@ from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.price import Leg
 from ticker_service.market.quotes import PriceSource
 from ticker_service.market.streams import Doubt
-from ticker_service.pricing import STATUS_WIRE_NAMES
+from ticker_service.pricing import SMILE_STATUS_WIRE_NAMES, STATUS_WIRE_NAMES, SmileStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.tick import Ticks
     from ticker_service.market.price import Priced
+    from ticker_service.market.smiles import BookSmiles
     from ticker_service.market.streams import Standing
 
 STALENESS_DIGITS: Final = 3
@@ -218,3 +219,37 @@ _OWN: Final = (
 _LAST: Final = (
     _flag("is_repriced", lambda rows: np.full(len(rows.ticks), rows.is_repriced, np.bool_)),
 )
+
+
+def of_smiles(drawn: BookSmiles) -> dict[str, Any]:
+    """Return the columns of a ``smile``, one row per expiry; ``null`` where there is no curve."""
+    smiles, curve = drawn.smiles, drawn.smiles.curve
+    is_drawn = smiles.status == SmileStatus.OK
+
+    def verdict(flags: NDArray[np.bool_]) -> list[bool | None]:
+        pairs = zip(flags.tolist(), is_drawn.tolist(), strict=True)
+        return [flag if drawn_at_all else None for flag, drawn_at_all in pairs]
+
+    return {
+        "expiry": [str(expiry.date) for expiry in drawn.expiries],
+        "exchange": list(drawn.exchange),
+        "forward": smiles.forward,
+        "forward_source": [ForwardSource(code).name.lower() for code in drawn.forward_source],
+        "years": smiles.years,
+        "atm_volatility": smiles.atm_volatility,
+        "skew": smiles.skew,
+        "curvature": smiles.curvature,
+        "fit_error": smiles.fit_error,
+        "fit_error_max": smiles.fit_error_max,
+        "points": smiles.points,
+        "strike_min": smiles.strike_min,
+        "strike_max": smiles.strike_max,
+        "svi_a": curve.a,
+        "svi_b": curve.b,
+        "svi_rho": curve.rho,
+        "svi_m": curve.m,
+        "svi_sigma": curve.sigma,
+        "butterfly_ok": verdict(smiles.butterfly_ok),
+        "calendar_ok": verdict(smiles.calendar_ok),
+        "smile_status": [SMILE_STATUS_WIRE_NAMES[code] for code in smiles.status.tolist()],
+    }

@@ -1,8 +1,8 @@
 """The tick path: feed -> decode -> validate -> batch -> price -> publish.
 
 ``TickPath.flush`` is the map: it calls the steps in this order. One task owns a ``TickPath``, so
-that every book's ``seq`` has one writer; that task also sends the heartbeats, the snapshots and
-the options whose numbers have moved without a packet of their own.
+that every book's ``seq`` has one writer; that task also sends the heartbeats, the snapshots, the
+smiles, and the options whose numbers have moved without a packet of their own.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
 from ticker_service.market.refusals import Refusals
 from ticker_service.market.reprice import SentRows
+from ticker_service.market.smiles import SmileDrawer
 from ticker_service.market.streams import Streams
 from ticker_service.ports import Outgoing
 
@@ -70,6 +71,7 @@ class TickPath:
         self.streams = Streams(universe)
         self.refusals = Refusals(universe)
         self.pricer = Pricer(universe, self.latest, config.pricing, mode=config.subscription.mode)
+        self.smiles = SmileDrawer(universe, self.pricer)
         # A wall clock in microseconds grows from run to run and fits a JavaScript number.
         self.announcer = publish.Announcer(
             universe, config.publish, epoch=clock.now_ns() // NS_PER_US
@@ -151,6 +153,15 @@ class TickPath:
                 one = batch.Batch(book=book, part=part, ticks=ticks.part(part), is_repriced=True)
                 of_books.append(self._batch(one, priced, standing, now_ns=now_ns))
         self._sent.keep(rows, priced)
+        await self._send(Outgoing.join(of_books))
+
+    async def smile(self, books: Sequence[int]) -> None:
+        """Send the smiles of some books, each of which has options."""
+        now_ns = self._clock.now_ns()
+        of_books = (
+            self.announcer.smile(book, self.smiles.draw(book, now_ns=now_ns), now_ns=now_ns)
+            for book in books
+        )
         await self._send(Outgoing.join(of_books))
 
     async def heartbeat(self, feed_of_book: Mapping[int, str], open_books: Collection[int]) -> None:

@@ -107,7 +107,8 @@ class Pricer:
         self._config = config
         self._kernel = PricingKernel(max(rows, 1))
         self._mid = np.full(rows, np.nan)
-        self._half_spread = np.full(rows, np.nan)
+        self.half_spread = np.full(rows, np.nan)
+        """Half the spread of each row's quote, rupees; NaN where it is not sane."""
         self._price = np.full(rows, np.nan)
         self._price_source = np.full(rows, PriceSource.NONE, np.uint8)
         self._volatility = np.full(rows, np.nan)
@@ -131,7 +132,7 @@ class Pricer:
             self._touched(terms),
             latest=self._latest.ticks,
             mid=self._mid,
-            half_spread=self._half_spread,
+            half_spread=self.half_spread,
             now_ns=now_ns,
         )
         is_solved = terms.is_option & arrived.is_newest
@@ -169,7 +170,7 @@ class Pricer:
         # What Kite kept from earlier has no stamp in the lesser modes: doubt it until news comes.
         is_kept = self._is_kept[rows] & ~np.isnan(chosen.price)
         self._mid[rows] = np.where(is_lesser | is_kept, np.nan, chosen.mid)
-        self._half_spread[rows] = chosen.half_spread
+        self.half_spread[rows] = chosen.half_spread
         self._price[rows] = np.where(is_lesser, np.nan, chosen.price)
         self._price_source[rows] = np.where(is_lesser, PriceSource.NONE, chosen.source)
         status = np.where(is_kept, PriceStatus.STALE, chosen.status)
@@ -226,7 +227,7 @@ class Pricer:
 
     def forget(self, rows: NDArray[np.intp]) -> None:
         """Drop the quotes and solutions of instruments that are no longer subscribed."""
-        for column in (self._mid, self._half_spread, self._price, self._volatility):
+        for column in (self._mid, self.half_spread, self._price, self._volatility):
             column[rows] = np.nan
         self._price_source[rows] = PriceSource.NONE
         self._status[rows] = PriceStatus.NO_PRICE

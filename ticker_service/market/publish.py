@@ -1,9 +1,9 @@
-"""Number, encode and hand on what subscribers get: batches, heartbeats, gaps, statuses, snapshots.
+"""Number, encode and hand on what subscribers get: batches, heartbeats, gaps, smiles, snapshots.
 
 Path: feed -> decode -> validate -> batch -> price -> [publish].
 
-Per book, ``seq`` is gap-free within an ``epoch`` and consumed by batches, gaps and statuses;
-heartbeats repeat the last one (invariants M1 and M2, docs/wire.md). A message keeps its number
+Per book, ``seq`` is gap-free within an ``epoch`` and consumed by every message but heartbeats,
+which repeat the last one (invariants M1 and M2, docs/wire.md). A message keeps its number
 until it is confirmed: when Redis does not answer, the same bytes are sent again, and a subscriber
 that saw them already drops them by their ``seq``.
 """
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.universe import Universe
     from ticker_service.market.batch import Batch
     from ticker_service.market.price import Priced
+    from ticker_service.market.smiles import BookSmiles
     from ticker_service.market.streams import Standing
 
     Tap = Callable[[int, Mapping[str, Any], list[NDArray[Any]]], None]
@@ -121,6 +122,14 @@ class Announcer:
         """Return the messages that say what the book's feed is doing."""
         facts = {"state": state, "reason": reason}
         return self._messages(book, self._numbered(book, "status", now_ns, facts))
+
+    def smile(self, book: int, drawn: BookSmiles, *, now_ns: int) -> Outgoing:
+        """Return the message with a book's smiles, a row per expiry; consumes a ``seq``.
+
+        Its few columns are part of the header, which is the same in every encoding.
+        """
+        facts = {"n": len(drawn.expiries), "columns": columns.of_smiles(drawn)}
+        return self._messages(book, self._numbered(book, "smile", now_ns, facts))
 
     def heartbeat(self, book: int, feed: str, *, is_market_open: bool, now_ns: int) -> Outgoing:
         """Return the messages that tell a quiet channel from a dead one; repeat the ``seq``."""

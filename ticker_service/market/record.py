@@ -99,6 +99,11 @@ class RecordedPath(TickPath):
         with self._step("reprice"):
             await super().reprice()
 
+    async def smile(self, books: Sequence[int]) -> None:
+        """Send the smiles of some books."""
+        with self._step("smile", books=list(books)):
+            await super().smile(books)
+
     async def heartbeat(self, feed_of_book: Mapping[int, str], open_books: Collection[int]) -> None:
         """Send every book's heartbeat."""
         states = [[book, state] for book, state in feed_of_book.items()]

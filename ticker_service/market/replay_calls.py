@@ -46,6 +46,11 @@ class Arguments:
         """Return numbers of books."""
         return self._numbers("books", self._books)
 
+    def option_books(self, path: TickPath) -> list[int]:
+        """Return numbers of books that have options."""
+        books = self.books()
+        return books if set(books) <= set(path.smiles.books) else self._refuse("books", books)
+
     def feed_of_book(self) -> dict[int, str]:
         """Return the feed's state by number of the book."""
         states = self._step.arguments.get("feed_of_book")
@@ -102,6 +107,7 @@ async def _doubt(path: TickPath, known: Arguments) -> None:
 
 _CALLS: Final[dict[str, Callable[[TickPath, Arguments], Awaitable[None]]]] = {
     "reprice": lambda path, _: path.reprice(),
+    "smile": lambda path, known: path.smile(known.option_books(path)),
     "heartbeat": lambda path, known: path.heartbeat(known.feed_of_book(), known.books()),
     "snapshot": lambda path, _: path.snapshot(),
     "instruments": lambda path, _: path.instruments(),

@@ -45,14 +45,16 @@ class SmileStatus(IntEnum):
 
     OK = 0
     BAD_INPUT = 1
-    """No forward, or a number that is none."""
-    EXPIRED = 2
+    """Forward or time is no number, or none that can be."""
+    NO_FORWARD = 2
+    """There is no forward."""
+    EXPIRED = 3
     """No time is left."""
-    TOO_FEW_POINTS = 3
+    TOO_FEW_POINTS = 4
     """Fewer than ``POINTS_MIN`` volatilities."""
-    ONE_SIDED = 4
+    ONE_SIDED = 5
     """Fewer than ``POINTS_MIN_EACH_SIDE`` of them below, or above, the forward."""
-    NO_FIT = 5
+    NO_FIT = 6
     """No finite curve was found."""
 
 
@@ -178,6 +180,7 @@ class _Quoted:
         status[self.years < YEARS_MIN] = SmileStatus.EXPIRED
         makes_sense = (self.forward > 0.0) & (self.forward < np.inf) & (self.years <= YEARS_MAX)
         status[~makes_sense] = SmileStatus.BAD_INPUT
+        status[np.isnan(self.forward)] = SmileStatus.NO_FORWARD
         return status
 
 

@@ -36,7 +36,11 @@ def test_both_channels_carry_the_same_messages_under_the_same_numbers(
     lively_exchange: Exchange, redis_url: str, prefix: str
 ) -> None:
     settings = lively_exchange.settings(
-        redis_url=redis_url, channel_prefix=prefix, encodings="json,arrow", depth=True
+        redis_url=redis_url,
+        channel_prefix=prefix,
+        encodings="json,arrow",
+        depth=True,
+        smile_ms=200,
     )
     with (
         subscriber(redis_url, f"{prefix}ticks:NIFTY") as text,
@@ -53,6 +57,7 @@ def test_both_channels_carry_the_same_messages_under_the_same_numbers(
             "gap",
             "status",
             "heartbeat",
+            "smile",
         }
         assert arrow.seen == text.seen
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import httpx
 import numpy as np
 from kite_stand_in import KiteStandIn
 from running import Beside, Exchange, daemon, subscriber
@@ -12,6 +13,10 @@ from ticker_service.domain.tick import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from typing import Any
+
+SMILE_POINTS_MIN = 10
+VOLATILITY_POINT = 0.01
 
 
 def frames_of(exchange: Exchange, tokens: Iterable[int], mode: Mode) -> list[bytes]:
@@ -62,3 +67,42 @@ def test_a_quote_that_overtakes_the_request_for_depth_is_not_priced_as_if_it_had
                 if mode == "quote" and columns["iv_status"][row] == "OK"
             }
             assert passed_off == set()
+
+
+def test_the_smile_is_the_one_the_exchange_priced_with(
+    lively_exchange: Exchange, redis_url: str, prefix: str
+) -> None:
+    settings = lively_exchange.settings(
+        redis_url=redis_url,
+        channel_prefix=prefix,
+        expiries=2,
+        strikes_each_side=12,
+        smile_ms=200,
+    )
+
+    def is_drawn(message: dict[str, Any]) -> bool:
+        if message["kind"] != "smile":
+            return False
+        return min(message["columns"]["points"]) >= SMILE_POINTS_MIN
+
+    with subscriber(redis_url, f"{prefix}ticks:NIFTY") as book, daemon(settings):
+        smile = book.until(is_drawn)
+        numbered = [m["seq"] for m in book.seen if m["kind"] != "heartbeat"]
+    truth = httpx.get(f"{lively_exchange.rest_root}/sim/truth", trust_env=False).json()["data"]
+
+    columns, at_us = smile["columns"], smile["published_at_us"]
+    assert numbered == list(range(1, len(numbered) + 1))
+    assert columns["smile_status"] == ["OK", "OK"]
+    step = int(np.searchsorted(truth["at_us"], at_us, side="right")) - 1
+    for row, expiry in enumerate(columns["expiry"]):
+        [curve] = [
+            place
+            for place, each in enumerate(truth["expiries"])
+            if (each["underlying"], each["expiry"]) == ("NIFTY", expiry)
+        ]
+        level, slope = truth["level"][step][curve], truth["slope"][step][curve]
+        # Quotes are up to seconds old and on the price step; a tenth of a point is their noise.
+        assert abs(columns["atm_volatility"][row] - level) < 0.1 * VOLATILITY_POINT
+        assert abs(columns["skew"][row] - slope) < 0.2
+        assert columns["fit_error"][row] < 0.2 * VOLATILITY_POINT
+        assert columns["butterfly_ok"][row] is not None

@@ -233,6 +233,7 @@ def test_a_slash_at_the_end_of_a_root_is_dropped(load: Load) -> None:
             {"SNAPSHOT_MS": "1000", "HEARTBEAT_MS": "500"},
             ("snapshot_ms=1000", "heartbeat_ms=500"),
         ),
+        ({"SMILE_MS": "50"}, ("TICKER_SERVICE_SMILE_MS", "'50'", "must be 0 or at least 200")),
         ({"UNDERLYINGS": "", "INSTRUMENTS": ""}, ("underlyings", "instruments")),
     ],
 )
@@ -322,6 +323,7 @@ def test_settings_become_the_engine_s_configuration(load: Load) -> None:
             "TICKER_SERVICE_DEPTH": "true",
             "TICKER_SERVICE_RATE": "0.065",
             "TICKER_SERVICE_REPRICE_MS": "100",
+            "TICKER_SERVICE_SMILE_MS": "2000",
             "TICKER_SERVICE_CONFLATE_AFTER_MS": "900",
             "TICKER_SERVICE_KITE_ROUTE_PREFIX": "/oms",
             "TICKER_SERVICE_KITE_WS_PARAMETERS": '{"user_id": "AB1234"}',
@@ -334,6 +336,7 @@ def test_settings_become_the_engine_s_configuration(load: Load) -> None:
     assert (wanted.mode, wanted.expiries_max, wanted.strikes_each_side) == (Mode.QUOTE, 2, 5)
     assert wanted.instruments == ("NSE:SBIN",)
     assert (config.publish.depth, config.publish.reprice_ms) == (True, 100)
+    assert config.publish.smile_ms == 2_000
     assert (config.pricing.rate, config.flush.conflate_after_ms) == (0.065, 900)
 
 

@@ -114,9 +114,16 @@ def test_a_message_the_snapshot_holds_already_is_not_repeated(reading: Reading) 
 def test_what_follows_the_snapshot_is_passed_on_as_it_comes(reading: Reading) -> None:
     reading.join(10)
     seen = [
-        reading.receive(kind, seq) for kind, seq in [("batch", 11), ("gap", 12), ("status", 13)]
+        reading.receive(kind, seq)
+        for kind, seq in [("batch", 11), ("gap", 12), ("status", 13), ("smile", 14), ("new", 15)]
     ]
-    assert seen == [[("batch", 11)], [("gap", 12)], [("status", 13)]]
+    assert seen == [
+        [("batch", 11)],
+        [("gap", 12)],
+        [("status", 13)],
+        [("smile", 14)],
+        [("new", 15)],
+    ]
 
 
 def test_nothing_is_shown_before_there_is_a_snapshot(reading: Reading) -> None:
@@ -413,7 +420,7 @@ def deliveries(draw: st.DrawFn) -> list[tuple[str, int, int]]:
     sent: list[tuple[str, int, int]] = []
     seq, snapshot_seq = 0, 0
     for _ in range(draw(st.integers(1, 60))):
-        kind = draw(st.sampled_from(["batch", "batch", "gap", "status", "heartbeat"]))
+        kind = draw(st.sampled_from(["batch", "batch", "gap", "status", "smile", "heartbeat"]))
         seq += kind != "heartbeat"
         if draw(st.booleans()):
             snapshot_seq = seq

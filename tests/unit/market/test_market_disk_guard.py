@@ -59,7 +59,9 @@ def test_a_full_disk_stops_the_recording_says_so_and_goes_on_when_there_is_room(
 
 def test_the_feed_does_not_notice_that_the_disk_is_full() -> None:
     stage = record(until_the_disk_fills_and_empties, config=limits())
-    batches = [m for m in (json.loads(r) for _, r in stage.publisher.messages) if m.get("n")]
+    batches = [
+        m for m in (json.loads(r) for _, r in stage.publisher.messages) if m["kind"] == "batch"
+    ]
     seconds = {batch["published_at_us"] // 1_000_000 for batch in batches}
     assert len(seconds) == 32
 

@@ -56,7 +56,7 @@ def test_the_replay_of_a_run_is_what_the_run_published_byte_by_byte() -> None:
     stage = record(an_eventful_day)
     published, _ = replay(stage.folder.contents)
     kinds = {json.loads(raw)["kind"] for _, raw in published.messages}
-    assert kinds == {"batch", "heartbeat", "gap", "status"}
+    assert kinds == {"batch", "heartbeat", "gap", "smile", "status"}
     assert published.everything() == stage.publisher.everything()
 
 

@@ -193,7 +193,7 @@ def test_expiries_do_not_touch_each_other() -> None:
         ({"count": 0}, SmileStatus.TOO_FEW_POINTS),
         ({"forward": FORWARD - 490.0}, SmileStatus.ONE_SIDED),
         ({"forward": FORWARD + 900.0}, SmileStatus.ONE_SIDED),
-        ({"forward": NAN}, SmileStatus.BAD_INPUT),
+        ({"forward": NAN}, SmileStatus.NO_FORWARD),
         ({"forward": -1.0}, SmileStatus.BAD_INPUT),
         ({"years": 0.0}, SmileStatus.EXPIRED),
         ({"years": -WEEK}, SmileStatus.EXPIRED),
