@@ -8,7 +8,6 @@ it. Secrets stay ``SecretStr`` until the engine's configuration is built and are
 from __future__ import annotations
 
 import difflib
-import importlib.util
 import os
 import re
 import tomllib
@@ -443,7 +442,7 @@ class Settings(BaseSettings):
         """Return what to record, None for nothing."""
         if not self.record:
             return None
-        has_arrow = importlib.util.find_spec("pyarrow") is not None
+        has_arrow = find_spec("pyarrow") is not None
         return RecordConfig(
             folder=self.record_folder,
             columns=has_arrow if self.record_columns is None else self.record_columns,

@@ -22,6 +22,7 @@ from ticker_service.market.feed_watch import FeedWatch
 from ticker_service.market.inbox import Inbox
 from ticker_service.market.pipeline import TickPath
 from ticker_service.market.rebalance import Window
+from ticker_service.market.record import ON
 from ticker_service.ports import FeedDown, FeedText, FeedUp, Frame
 from ticker_service.runtime.pacing import Backoff
 
@@ -156,6 +157,8 @@ class Engine:
             reason = "redis does not confirm"
         elif tick_age_ms is None:
             reason = "no tick yet"
+        elif not self._config.redis_url and self._recording != ON:
+            reason = f"recording alone, and not recording: {self._recording}"
         elif not self._window.is_open:
             reason = "an underlying has no price yet"
         return Health(
@@ -171,7 +174,7 @@ class Engine:
             books=self.universe.books,
             epoch=self.epoch,
             inbox_bytes=self._inbox.waiting_bytes,
-            recording="off" if self._recorder is None else self._recorder.state,
+            recording=self._recording,
         )
 
     def refusals(self) -> dict[str, Any]:
@@ -182,6 +185,10 @@ class Engine:
         """Say once of each segment that nobody named that its prices are not published."""
         for segment, count in unnamed_segments(self.universe.instrument_token).items():
             log.warning("segment_unknown", segment=segment, instruments=count, advice=SCALE_ADVICE)
+
+    @property
+    def _recording(self) -> str:
+        return "off" if self._recorder is None else self._recorder.state
 
     async def _drain(self, path: asyncio.Task[None]) -> None:
         try:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Final
 import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
 from pyarrow import parquet
 
+from ticker_service.adapters.record_folder import sync_folder
 from ticker_service.errors import RecordingError
 
 if TYPE_CHECKING:
@@ -101,11 +102,8 @@ class ParquetParts:
         part.path.rename(part.target)
         del self._open[name]
         part.file.close()
-        folder = os.open(part.target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        for folder in [each for each in part.target.parents if each.is_relative_to(self._root)]:
+            sync_folder(folder)
 
 
 def _drop(part: _Open) -> None:

@@ -78,12 +78,9 @@ class LocalFolder:
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
         descriptor = os.open(path, flags, PERMISSIONS)
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        # Else a power cut could keep the bytes and lose the name.
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        # Else a power cut could keep the bytes and lose the name, or that of a folder just made.
+        for folder in [parent for parent in path.parents if parent.is_relative_to(self._root)]:
+            sync_folder(folder)
         return descriptor
 
     def _files(self) -> list[RecordedFile]:
@@ -113,6 +110,15 @@ class LocalFolder:
     def _made(folder: Path) -> Path:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+
+def sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _sync(descriptor: int) -> None:

@@ -25,8 +25,9 @@ if TYPE_CHECKING:
     from ticker_service.domain.universe import Universe
 
 FORMAT: Final = 1
-_NOT_RECORDED: Final = frozenset({"kite", "redis_url"})
-"""Where Kite and Redis are and who we are there: of no use to a replay, and secret."""
+_NOT_RECORDED: Final = frozenset({"kite"})
+"""Where Kite is and who we are there: of no use to a replay, and secret. So are the settings that
+belong to no group, and whatever is kept out of ``repr``."""
 _DTYPES: Final = {
     "instrument_token": "u4",
     "expiry": "datetime64[D]",
@@ -65,11 +66,7 @@ def software() -> str:
 
 def encode(header: Header) -> bytes:
     """Return a header as JSON."""
-    settings = {
-        each.name: getattr(header.config, each.name)
-        for each in dataclasses.fields(EngineConfig)
-        if each.name not in _NOT_RECORDED
-    }
+    settings = {name: _plain(getattr(header.config, name)) for name in _groups()}
     chosen = header.universe
     table = chosen.instruments
     columns: dict[str, object] = {}
@@ -144,13 +141,25 @@ def _column(name: str, values: list[Any]) -> Any:  # noqa: ANN401 - the dtype go
     return texts
 
 
+def _groups() -> dict[str, Any]:
+    """Return the groups of settings that decide the output, by name."""
+    return {
+        name: hint
+        for name, hint in get_type_hints(EngineConfig).items()
+        if dataclasses.is_dataclass(hint) and name not in _NOT_RECORDED
+    }
+
+
+def _plain(group: Any) -> dict[str, object]:  # noqa: ANN401 - any group of settings
+    return {each.name: getattr(group, each.name) for each in dataclasses.fields(group) if each.repr}
+
+
 def _config(settings: dict[str, Any]) -> EngineConfig:
     nowhere = KiteConfig(rest_root="", ws_root="", api_key="", access_token="")
-    known = {"kite": nowhere, "redis_url": ""}
-    hints = get_type_hints(EngineConfig)
-    _refuse_unknown(settings, hints.keys() - _NOT_RECORDED, "settings")
+    hints = _groups()
+    _refuse_unknown(settings, hints.keys(), "settings")
     groups = {name: _restored(hints[name], value, name) for name, value in settings.items()}
-    return EngineConfig(**known, **groups)  # type: ignore[arg-type]  # checked one by one
+    return EngineConfig(kite=nowhere, redis_url="", **groups)
 
 
 def _restored(kind: Any, value: Any, where: str) -> Any:  # noqa: ANN401 - whatever the field is

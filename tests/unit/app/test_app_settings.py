@@ -360,3 +360,49 @@ def test_the_calendar_is_what_the_operator_adds(load: Load) -> None:
     assert hours.holidays == ("2027-01-26", "MCX:2027-03-22")
     assert hours.sessions == ("2026-11-08 13:45-14:45",)
     assert not hours.is_always_open
+
+
+def test_nothing_is_recorded_unless_it_is_asked_for(load: Load) -> None:
+    assert load().record_config() is None
+
+
+def test_recordings_go_where_systemd_keeps_the_service_s_things(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("STATE_DIRECTORY", "/var/lib/ticker-service:/var/lib/other")
+    wanted = load(record=True).record_config()
+    assert wanted is not None
+    assert str(wanted.folder) == "/var/lib/ticker-service/record"
+
+
+def test_without_systemd_recordings_go_below_the_current_folder(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("STATE_DIRECTORY", raising=False)
+    wanted = load(record=True).record_config()
+    assert wanted is not None
+    assert str(wanted.folder) == "record"
+
+
+@pytest.mark.parametrize("is_installed", [False, True])
+def test_columns_are_recorded_if_pyarrow_is_there_unless_said_otherwise(
+    load: Load, monkeypatch: pytest.MonkeyPatch, *, is_installed: bool
+) -> None:
+    spec = object() if is_installed else None
+    monkeypatch.setattr(settings, "find_spec", lambda _: spec)
+    decided = [load(record=True, **more).record_config() for more in ({}, {"record_columns": True})]
+    assert [each.columns for each in decided if each is not None] == [is_installed, True]
+
+
+def test_recording_alone_needs_no_redis_and_has_no_orders(load: Load) -> None:
+    environment = {name: value for name, value in GOOD.items() if "REDIS" not in name}
+    alone = load(
+        environment, kind=settings.RecordingSettings, record=True, redis_url="", accounts={}
+    )
+    assert alone.engine_config().redis_url == ""
+    assert alone.order_half_config() is None
+    assert alone.record_config() is not None
+
+
+def test_the_daemon_does_not_run_without_redis(load: Load) -> None:
+    assert "must begin with redis://" in with_fault(load, "REDIS_URL", "")
