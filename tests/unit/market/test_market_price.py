@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_exchange import (
     EXPIRIES,
     NOW_NS,
@@ -562,6 +564,27 @@ def test_a_price_that_has_no_answer_leaves_its_neighbours_theirs(desk: Desk) -> 
     before = desk.columns([desk.call(24_100.0)]).implied_volatility[0]
     desk.tick([desk.call(24_000.0), desk.put(24_000.0)], ltp=[1e7, 1e7])
     assert desk.columns([desk.call(24_100.0)]).implied_volatility[0] == pytest.approx(before)
+
+
+hostile = st.one_of(st.just(float("nan")), st.floats(0.05, 1e7), st.just(1e-9))
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.lists(st.tuples(hostile, hostile, hostile), min_size=4, max_size=4))
+def test_whatever_is_quoted_at_far_strikes_changes_no_other_row_by_a_bit(
+    quotes: list[tuple[float, float, float]],
+) -> None:
+    """Far strikes do not vote on the forward, so theirs is the only trouble."""
+    desk = Desk()
+    desk.quote(desk.options())
+    far = [kind(strike, NEXT) for strike in (23_000.0, 25_000.0) for kind in (desk.call, desk.put)]
+    others = [row for row in desk.options() if row not in far]
+    before = desk.columns(others)
+    bid, ask, ltp = np.array(quotes).T
+    desk.tick(far, bid_price=bid, ask_price=ask, ltp=ltp)
+    after = desk.columns(others)
+    for field in fields(Priced):
+        np.testing.assert_array_equal(getattr(after, field.name), getattr(before, field.name))
 
 
 @pytest.mark.parametrize("seed", range(5))
