@@ -44,7 +44,7 @@ CHOSEN = choose(nifty([24_000.0, 24_100.0], EXPIRIES[:1]), "NIFTY")
 SPOT = row_of(CHOSEN, "NIFTY 50")
 CALL = option_row(CHOSEN, 0, 24_000.0, "CE")
 EVERY_ROW = list(range(len(CHOSEN)))
-BOTH = PublishConfig(encodings=(Encoding.JSON, Encoding.ARROW), depth=True)
+BOTH = PublishConfig(encodings=(Encoding.JSON, Encoding.ARROW), depth=True, own_volatility=True)
 
 
 class TwoChannels:
@@ -234,5 +234,7 @@ def test_a_universe_without_options_has_no_columns_of_options() -> None:
 
 
 def test_the_columns_have_each_a_name_of_their_own() -> None:
-    names = [column.name for column in columns.chosen(depth=True, options=True)]
+    names = [
+        column.name for column in columns.chosen(depth=True, options=True, own_volatility=True)
+    ]
     assert len(names) == len(set(names))
