@@ -88,9 +88,12 @@ def tail(
     ] = "redis://127.0.0.1:6379/0",
     channel_prefix: Annotated[str, typer.Option(help="The daemon's setting.")] = "ticker:v1:",
     as_json: Annotated[bool, typer.Option("--json", help="One line of JSON per message.")] = False,
+    latency: Annotated[
+        bool, typer.Option("--latency", help="Show where ticks spend their time instead.")
+    ] = False,
     seconds: Annotated[float | None, typer.Option(min=0.1, help="Stop after so long.")] = None,
 ) -> None:
-    """Subscribe to books and show their option chain, or every message as JSON."""
+    """Subscribe to books and show their option chain, their latency, or every message as JSON."""
     from app.console import tail as job  # noqa: PLC0415 - as above
 
     # A reader that went away (`tail --json | head`) ends a filter. The servers must not do this:
@@ -98,9 +101,10 @@ def tail(
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
 
     async def follow() -> int:
-        await job.tail(
-            redis_url, books, channel_prefix=channel_prefix, as_json=as_json, seconds=seconds
-        )
+        view = job.View.LATENCY if latency else job.View.CHAIN
+        if as_json:
+            view = job.View.LATENCY_LINES if latency else job.View.LINES
+        await job.tail(redis_url, books, channel_prefix=channel_prefix, view=view, seconds=seconds)
         return 0
 
     _exit(run_job(follow()))

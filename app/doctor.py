@@ -6,7 +6,10 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+import httpx
+
 from app import settings
+from app.console import latency
 from ticker_service import assembly
 from ticker_service.errors import TickerServiceError
 from ticker_service.runtime.clock import SystemClock
@@ -16,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 CHECK_S_MAX: Final = 15.0
+ANSWER_S_MAX: Final = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +79,30 @@ async def examine(config: Path | None) -> int:
     else:
         print("-     orders: no account is configured; ticks only")  # noqa: T201 - the answer
     outcomes = [await _run(check) for check in checks]
+    for line in await _running(loaded):
+        print(line)  # noqa: T201 - the answer
     return 0 if all(outcomes) else 1
+
+
+async def _running(loaded: settings.Settings) -> list[str]:
+    """Say how the daemon of these settings does, if one runs here: that is no check of theirs."""
+    host = f"[{loaded.health_host}]" if ":" in loaded.health_host else loaded.health_host
+    root = f"http://{host}:{loaded.health_port}"
+    try:
+        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S_MAX) as http:
+            ready = (await http.get(f"{root}/health/ready")).json()
+            refused = (await http.get(f"{root}/debug/refusals")).json()
+            exposition = (await http.get(f"{root}/metrics")).text
+        state = "ready" if ready["is_ready"] else f"not ready: {ready['reason']}"
+        facts = f"feed {ready['feed']}, market {ready['market']}, {ready['subscribed']} subscribed"
+        seen = [f"{reason} {of['count']:,}" for reason, of in refused.items() if of["count"]]
+    except (httpx.HTTPError, ValueError, KeyError, TypeError):
+        return [f"-     daemon: none answers at {root}"]
+    return [
+        f"-     daemon: {state}; {facts}",
+        f"-     refused or doubted: {', '.join(seen) or 'nothing'}",
+        *(f"-     {line}" for line in latency.ledger_lines(exposition)),
+    ]
 
 
 async def _run(check: _Check) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
+from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -14,9 +15,11 @@ from rich.styled import Styled
 from rich.text import Text
 
 from app.console.chain import ChainView
+from app.console.latency import LatencyView
 from app.console.silence import Silence
 from ticker_service.client import TickReader
 from ticker_service.errors import PublishError
+from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -29,12 +32,25 @@ REFRESH_PER_S: Final = 4
 FIRST_MESSAGE_S_MAX: Final = 5.0
 
 
+class View(Enum):
+    """What to show of a book.
+
+    ``LINES`` is every message as a line of JSON on standard output, and one of the kind ``silent``
+    for every three seconds in which a book said nothing.
+    """
+
+    CHAIN = "chain"
+    LINES = "lines"
+    LATENCY = "latency"
+    LATENCY_LINES = "latency_lines"
+
+
 async def tail(
     redis_url: str,
     books: Sequence[str],
     *,
     channel_prefix: str,
-    as_json: bool,
+    view: View,
     seconds: float | None,
 ) -> None:
     """Show books until ``seconds`` have passed or the caller cancels.
@@ -43,8 +59,7 @@ async def tail(
         redis_url: Server to read from.
         books: Books to show.
         channel_prefix: The publisher's prefix.
-        as_json: Write every message as a line of JSON on standard output instead of a table, and
-            one of the kind ``silent`` for every three seconds in which a book said nothing.
+        view: What to show of them.
         seconds: How long; None for ever.
 
     Raises:
@@ -58,8 +73,7 @@ async def tail(
     began_s = _now_s()
     try:
         async with until, reader:
-            show = _lines if as_json else _tables
-            await show(reader, books, silence, _nobody(books, channel_prefix))
+            await _SHOW[view](reader, books, silence, _nobody(books, channel_prefix))
     except (RedisError, OSError) as error:
         if not until.expired():
             reason = "no answer in time" if isinstance(error, TimeoutError) else error
@@ -100,6 +114,59 @@ async def _lines(
             show({"kind": "silent", "book": book, "silent_s": round(silent_s, 1)})
 
     await _follow(reader, take, look, silence, nobody)
+
+
+async def _latency_lines(
+    reader: TickReader,
+    books: Sequence[str],
+    silence: Silence,
+    nobody: Callable[[float], PublishError],
+) -> None:
+    """Write one line of JSON a second and book with where its ticks spent their time."""
+    views = {book: LatencyView(book) for book in books}
+    due_s = _now_s() + 1.0
+
+    def look() -> None:
+        nonlocal due_s
+        if _now_s() < due_s:
+            return
+        due_s += 1.0
+        for book, view in views.items():
+            facts = {"kind": "latency", "book": book, "rows": view.rows, **view.figures()}
+            sys.stdout.buffer.write(orjson.dumps(facts) + b"\n")
+        sys.stdout.buffer.flush()
+
+    await _follow(reader, _taker(views), look, silence, nobody)
+
+
+async def _latency_tables(
+    reader: TickReader,
+    books: Sequence[str],
+    silence: Silence,
+    nobody: Callable[[float], PublishError],
+) -> None:
+    views = {book: LatencyView(book) for book in books}
+    with Live(console=Console(), auto_refresh=False, screen=False, transient=False) as live:
+
+        def look() -> None:
+            live.update(Group(*(view.table() for view in views.values())), refresh=True)
+
+        await _follow(reader, _taker(views), look, silence, nobody)
+
+
+def _taker(views: Mapping[str, LatencyView]) -> Callable[[Message], Awaitable[None]]:
+    """Return what gives every batch to its book's view, with the time it came."""
+    clock = SystemClock()
+
+    async def take(message: Message) -> None:
+        if message.kind == "batch":
+            views[message.book].take(
+                message.body["columns"],
+                published_at_us=message.body["published_at_us"],
+                now_ns=clock.now_ns(),
+            )
+
+    return take
 
 
 async def _tables(
@@ -150,6 +217,14 @@ async def _take_all(
             await take(message)
     except (RedisError, OSError) as error:
         raise PublishError(f"Redis does not answer: {error}") from error
+
+
+_SHOW: Final = {
+    View.CHAIN: _tables,
+    View.LINES: _lines,
+    View.LATENCY: _latency_tables,
+    View.LATENCY_LINES: _latency_lines,
+}
 
 
 def _now_s() -> float:

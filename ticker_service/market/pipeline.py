@@ -16,6 +16,7 @@ import structlog
 from ticker_service.constants import NS_PER_MS, NS_PER_S, NS_PER_US
 from ticker_service.errors import PublishError
 from ticker_service.market import batch, decode, publish, validate
+from ticker_service.market.latency import LatencyLedger
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
 from ticker_service.market.refusals import Refusals
@@ -86,6 +87,7 @@ class TickPath:
         self._pause = pause
         self._sent = SentRows(len(universe))
         self._metrics = _Metrics(surroundings.telemetry)
+        self._ledger = LatencyLedger(surroundings.telemetry)
 
     async def flush(self, frames: Sequence[Frame], wanted: NDArray[np.bool_]) -> None:
         """Carry waiting frames down the path.
@@ -95,6 +97,7 @@ class TickPath:
             wanted: Mask of the universe rows that are subscribed; ticks of others are rejected.
         """
         decoded = decode.frames(frames)
+        decoded_ns = self._clock.now_ns()
         accepted = validate.plausible(
             decoded.ticks,
             self.universe,
@@ -131,9 +134,12 @@ class TickPath:
         standing = self.streams.standing(
             arrived.terms.rows, arrived.ticks.received_at_ns, now_ns=now_ns, marks=arrived.marks
         )
+        priced_ns = self._clock.now_ns()
         of_books = (self._batch(one, priced, standing, now_ns=now_ns) for one in arrived.batches)
         await self._send(Outgoing.join(of_books))
-        self._metrics.latency.observe((self._clock.now_ns() - frames[0].received_at_ns) / NS_PER_MS)
+        published_ns = self._clock.now_ns()
+        self._metrics.latency.observe((published_ns - frames[0].received_at_ns) / NS_PER_MS)
+        self._ledger.enter(accepted, decoded_ns, priced_ns, published_ns)
 
     async def reprice(self) -> None:
         """Send again the options whose numbers have moved visibly since they went out."""

@@ -129,6 +129,40 @@ def test_tail_draws_the_chain_as_a_table(published: tuple[str, Daemon], redis_ur
         assert word in answer.stdout
 
 
+def test_tail_shows_where_ticks_spend_their_time(
+    published: tuple[str, Daemon], redis_url: str
+) -> None:
+    prefix, _ = published
+    arguments = ("tail", "NIFTY", "--latency", "--seconds", "3", "--channel-prefix", prefix)
+    answer = ended(*arguments, "--json", REDIS_URL=redis_url)
+    assert (answer.returncode, answer.stderr) == (0, "")
+    latest = orjson.loads(answer.stdout.splitlines()[-1])
+    assert (latest["kind"], latest["book"]) == ("latency", "NIFTY")
+    assert latest["rows"] > 0
+    for stage in ("upstream", "ours", "delivery"):
+        figures = latest[stage]
+        assert 0.0 <= figures["p50_ms"] <= figures["p99_ms"] <= figures["max_ms"]
+    answer = ended(*arguments, REDIS_URL=redis_url, COLUMNS="120")
+    assert (answer.returncode, answer.stderr) == (0, "")
+    assert "upstream" in answer.stdout
+
+
+def test_the_doctor_tells_how_the_daemon_does_that_runs_here(
+    lively_exchange: Exchange, redis_url: str, prefix: str
+) -> None:
+    settings = lively_exchange.settings(redis_url=redis_url, channel_prefix=prefix)
+    with daemon(settings) as running:
+        running.becomes_ready()
+        port = running.health_url.rsplit(":", 1)[1]
+        env = environment({**settings, "health_port": port})
+        with program("doctor", "--config", os.devnull, env=env) as doctor:
+            assert doctor.wait() == 0
+            told = [line for line in doctor.out.lines() if line.startswith("- ")]
+    assert any("daemon: ready; feed up, market open" in line for line in told), told
+    for stage in ("upstream", "decoded", "priced", "published", "ours"):
+        assert any(line.split()[1] == stage for line in told), told
+
+
 def test_tail_ends_like_any_filter_when_its_reader_goes_away(
     published: tuple[str, Daemon], redis_url: str
 ) -> None:

@@ -882,3 +882,24 @@ def test_the_opening_of_the_market_is_told() -> None:
         assert states == ["market_closed", "feed_up", "market_open"]
 
     play(script, start_ns=NOW_NS - (105 * 60 + 20) * SECOND_NS)
+
+
+def test_the_ledger_tells_upstream_and_ours_apart_for_every_row() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await stage.pass_s(10.0)
+        await stage.receive(stamped_spot(stage, ago_s=3_600))  # kept by Kite: says nothing
+        for _ in range(5):
+            await stage.receive(stamped_spot(stage, ago_s=2))
+        counts = {
+            name: stage.metric("tick_latency_ms_count", stage=name)
+            for name in ("upstream", "decoded", "priced", "published", "ours")
+        }
+        assert counts == {"upstream": 5, "decoded": 6, "priced": 6, "published": 6, "ours": 6}
+        upstream_ms = stage.metric("tick_latency_ms_sum", stage="upstream") / 5
+        assert 2_000 <= upstream_ms < 3_000
+        parts = ("decoded", "priced", "published")
+        whole = stage.metric("tick_latency_ms_sum", stage="ours")
+        assert whole == sum(stage.metric("tick_latency_ms_sum", stage=part) for part in parts)
+
+    play(script)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from ticker_service.runtime.telemetry import Telemetry
@@ -43,3 +44,42 @@ def test_one_run_cannot_have_two_metrics_of_one_name() -> None:
     telemetry.counter("frames_total", "Frames")
     with pytest.raises(ValueError, match="frames"):
         telemetry.counter("frames_total", "Frames")
+
+
+def samples(telemetry: Telemetry) -> dict[str, float]:
+    lines = telemetry.exposition().decode().splitlines()
+    pairs = (line.rsplit(" ", 1) for line in lines if not line.startswith("#"))
+    return {name: float(value) for name, value in pairs}
+
+
+def test_a_column_of_latencies_falls_into_the_buckets_of_its_stage() -> None:
+    telemetry = Telemetry()
+    latency = telemetry.column_latency_ms("tick_latency_ms", "Latency", ["upstream", "ours"])
+    latency.observe("ours", np.array([50_000, 100_000, 150_000, 7_000_000, 90_000_000_000]))
+    found = samples(telemetry)
+    by_bound = {
+        bound: found[f'tick_latency_ms_bucket{{le="{bound}",stage="ours"}}']
+        for bound in ("0.1", "0.2", "5.0", "10.0", "60000.0", "+Inf")
+    }
+    assert by_bound == {"0.1": 2, "0.2": 3, "5.0": 3, "10.0": 4, "60000.0": 4, "+Inf": 5}
+    assert found['tick_latency_ms_count{stage="ours"}'] == 5
+    assert found['tick_latency_ms_sum{stage="ours"}'] == pytest.approx(90_007.3)
+    assert found['tick_latency_ms_count{stage="upstream"}'] == 0
+
+
+def test_rows_with_one_latency_in_common_count_each() -> None:
+    one, other = Telemetry(), Telemetry()
+    latency = one.column_latency_ms("tick_latency_ms", "Latency", ["ours"])
+    latency.observe_alike("ours", 3_000_000, 70)
+    latency = other.column_latency_ms("tick_latency_ms", "Latency", ["ours"])
+    latency.observe("ours", np.full(70, 3_000_000))
+    assert samples(one) == samples(other)
+
+
+def test_a_clock_that_was_set_back_makes_no_negative_latency() -> None:
+    telemetry = Telemetry()
+    latency = telemetry.column_latency_ms("tick_latency_ms", "Latency", ["ours"])
+    latency.observe("ours", np.array([-5_000_000]))
+    latency.observe_alike("ours", -5_000_000, 2)
+    assert samples(telemetry)['tick_latency_ms_bucket{le="0.1",stage="ours"}'] == 3
+    assert samples(telemetry)['tick_latency_ms_sum{stage="ours"}'] == 0
