@@ -49,6 +49,13 @@ def test_decoding_compares_frames_of_every_size_in_both_mixes(tmp_path: Path) ->
     assert all(each["ratio"] == each["ours"] / each["peer"] for each in results.values())
 
 
+def test_recording_is_compared_with_a_compressed_file_of_frames(tmp_path: Path) -> None:
+    results = results_of("recording", tmp_path)
+    assert list(results) == ["record_frames", "replay"]
+    assert results["record_frames"]["ratio"] > 1.0
+    assert results["replay"]["peer"] is None
+
+
 def test_a_day_of_candles_is_compared_with_what_pandas_users_do(tmp_path: Path) -> None:
     results = results_of("greeks_history", tmp_path)
     assert list(results) == ["greeks_history_newton", "greeks_history_vollib"]
