@@ -221,7 +221,9 @@ def test_a_redis_that_is_down_for_a_while_gets_everything_afterwards(stage: Reco
         (Step(name=tape.WANT, at_ns=5, arguments={"rows": ["all"]}), "rows="),
         (Step(name=tape.LOST, at_ns=5, arguments={"from_ns": 1}), "to_ns=None"),
         (Step(name="announce_status", at_ns=5, arguments={"books": [7]}), "books="),
-        (Step(name="heartbeat", at_ns=5), "heartbeat"),
+        (Step(name="heartbeat", at_ns=5), "feed_of_book=None"),
+        (Step(name="heartbeat", at_ns=5, arguments={"feed_of_book": ["up"]}), "feed_of_book="),
+        (Step(name="heartbeat", at_ns=5, arguments={"feed_of_book": []}), "feed_of_book="),
     ],
 )
 def test_what_no_recorder_has_written_is_refused_by_name(
