@@ -34,7 +34,6 @@ PARQUET: Final = ".parquet"
 KINDS: Final = {"CE": True, "PE": False}
 """Kite's ``instrument_type`` of options, and whether it is a call."""
 SHOWN_CHARACTERS_MAX: Final = 40
-NAMES_SHOWN_MAX: Final = 20
 YEAR_MIN: Final = 1990
 YEAR_MAX: Final = 2199
 
@@ -112,8 +111,7 @@ class CandleFile:
 
     def _cells(self, column: str) -> Sequence[object]:
         if column not in self.columns:
-            names = [name[:SHOWN_CHARACTERS_MAX] for name in list(self.columns)[:NAMES_SHOWN_MAX]]
-            there = ", ".join(names) or "none"
+            there = ", ".join(self.columns) or "none"
             raise CandleError(f"is missing; there are {there}", table=self.name, column=column)
         return self.columns[column]
 

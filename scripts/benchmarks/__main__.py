@@ -23,8 +23,8 @@ from ticker_service.runtime import memory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SUITES: Final = ("pricing", "greeks_history", "decode", "recording")
-SUITES_BY_DEFAULT: Final = ("decode",)
+SUITES: Final = ("pricing", "greeks_history", "decode", "path", "recording")
+SUITES_BY_DEFAULT: Final = ("decode", "path")
 JSON_BY_DEFAULT: Final = Path("bench.json")
 RUNS: Final = 9
 RUNS_QUICK: Final = 3

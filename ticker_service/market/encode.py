@@ -13,6 +13,7 @@ import numpy as np
 import orjson
 
 from ticker_service.config import Encoding
+from ticker_service.domain.tick import NOT_CARRIED
 from ticker_service.errors import ConfigurationError
 from ticker_service.market.columns import Kind
 
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 WORD_CODES: Final = 256
 """A code is one byte."""
+_MARK: Final = str(NOT_CARRIED).encode()
 
 
 class Encoder(Protocol):
@@ -53,7 +55,7 @@ class JsonEncoder:
     snapshot_key: ClassVar[str] = "snapshot"
 
     def __init__(self, columns: Sequence[Column]) -> None:
-        self._columns = [(column.name, json_values(column)) for column in columns]
+        self._columns = [(column.name, _json_column(column)) for column in columns]
 
     def encode(
         self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
@@ -81,7 +83,7 @@ def encoders(wanted: Sequence[Encoding], columns: Sequence[Column]) -> list[Enco
     return made
 
 
-def dumps(message: Mapping[str, object]) -> bytes:
+def dumps(message: Mapping[str, object] | NDArray[Any]) -> bytes:
     """Return JSON; numpy arrays in it must be contiguous and native-endian."""
     return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -113,6 +115,34 @@ def json_values(column: Column) -> Callable[[NDArray[Any]], NDArray[Any] | list[
     if missing is not None:
         return lambda values: whole_numbers(values, missing=missing)
     return lambda values: values
+
+
+def _json_column(
+    column: Column,
+) -> Callable[[NDArray[Any]], NDArray[Any] | list[Any] | orjson.Fragment]:
+    """Return the same for a whole message: text where a list of objects would cost more."""
+    missing = column.missing
+    if missing is None:
+        return json_values(column)
+    return lambda values: _whole_numbers_text(values, missing=missing)
+
+
+def _whole_numbers_text(
+    values: NDArray[np.int64], *, missing: int
+) -> NDArray[np.int64] | list[int | None] | orjson.Fragment:
+    """Return ``whole_numbers`` without an object per value, in two thirds of the columns of depth.
+
+    Nothing here is negative but the mark of a missing value, so that the mark's text is found
+    nowhere else in the column's; should anything be, there is the slow way.
+    """
+    is_missing = values == missing
+    if not is_missing.any():
+        return values
+    if values.min() < min(missing, 0):
+        return whole_numbers(values, missing=missing)
+    if missing != NOT_CARRIED:
+        values = np.where(is_missing, NOT_CARRIED, values)
+    return orjson.Fragment(dumps(values).replace(_MARK, b"null"))
 
 
 def _arrow_encoder(columns: Sequence[Column]) -> Encoder:

@@ -6,7 +6,7 @@ Pure. Needs the optional extra ``arrow``.
 Format: https://arrow.apache.org/docs/format/Columnar.html#ipc-streaming-format - a schema, the
 dictionaries of the word columns, one record batch, the end mark. The header of the message, the
 same as in JSON, is JSON in the schema's metadata under ``message``. The dictionaries never change,
-so their bytes are made once; only schema and record batch are written per message.
+so their bytes are made once; the record batch is written by ``market.arrow_batches``.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final, assert_never
 import numpy as np
 import pyarrow as pa  # type: ignore[import-untyped]  # ships no types
 
+from ticker_service.market.arrow_batches import RecordBatches
 from ticker_service.market.columns import Kind
 from ticker_service.market.encode import dumps
 
@@ -42,6 +43,8 @@ class ArrowEncoder:
         self._schema = pa.schema([field_of(column) for column in columns])
         self._no_columns = pa.schema([])
         self._dictionaries = self._dictionary_messages()
+        example = self._record_batch([np.ones(1, column.dtype) for column in columns])
+        self._batches = RecordBatches(columns, example.serialize().to_pybytes())
 
     def encode(
         self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
@@ -51,8 +54,8 @@ class ArrowEncoder:
         if values is None:
             return b"".join((self._no_columns.with_metadata(metadata).serialize(), END_OF_STREAM))
         schema = self._schema.with_metadata(metadata)
-        batch = self._record_batch(values)
-        return b"".join((schema.serialize(), self._dictionaries, batch.serialize(), END_OF_STREAM))
+        batch = self._batches.encode(values)
+        return b"".join((schema.serialize(), self._dictionaries, *batch, END_OF_STREAM))
 
     def _record_batch(self, values: Sequence[NDArray[Any]]) -> pa.RecordBatch:
         columns = zip(self._columns, self._words, values, strict=True)

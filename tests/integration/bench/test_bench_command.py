@@ -52,8 +52,19 @@ def test_decoding_compares_frames_of_every_size_in_both_mixes(tmp_path: Path) ->
 def test_recording_is_compared_with_a_compressed_file_of_frames(tmp_path: Path) -> None:
     results = results_of("recording", tmp_path)
     assert list(results) == ["record_frames", "replay"]
-    assert results["record_frames"]["peer"] > 0.0
+    assert results["record_frames"]["ratio"] > 1.0
     assert results["replay"]["peer"] is None
+
+
+def test_the_path_is_compared_in_both_encodings_and_says_where_its_time_goes(
+    tmp_path: Path,
+) -> None:
+    results = results_of("path", tmp_path)
+    assert list(results) == ["path_json", "path_arrow"]
+    for each in results.values():
+        assert each["ratio"] == each["ours"] / each["peer"]
+        parts = sum(each[f"ns_{step}"] for step in ("decode", "solve", "encode", "send"))
+        assert 0.0 < parts < each["ns_flush"]
 
 
 def test_a_day_of_candles_is_compared_with_what_pandas_users_do(tmp_path: Path) -> None:

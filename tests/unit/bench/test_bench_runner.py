@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import types
 from typing import TYPE_CHECKING
@@ -12,13 +13,27 @@ import pytest
 from kiteconnect import KiteTicker
 
 from scripts.benchmarks import __main__ as runner
-from scripts.benchmarks import chain, decode, frames, machine, measure, pricing, pricing_peers
+from scripts.benchmarks import (
+    chain,
+    decode,
+    frames,
+    machine,
+    measure,
+    pricing,
+    pricing_peers,
+    scene,
+)
+from scripts.benchmarks import path as bench_path
+from ticker_service.config import Encoding
 from ticker_service.domain.tick import Mode
 from ticker_service.market import decode as our_decode
 from ticker_service.pricing import PricingKernel
+from ticker_service.testing import MemoryPublisher
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from ticker_service.ports import Frame
 
 
 def result(**changes: object) -> measure.Result:
@@ -132,3 +147,51 @@ def test_frames_hold_the_packets_and_modes_that_were_asked_for() -> None:
         assert (len(batch), decoded.packets, dict(decoded.rejected)) == (12, 1_200, {})
         assert np.mean(decoded.ticks.mode == Mode.FULL) >= 0.95
     assert batches[0][0].payload != batches[1][0].payload
+
+
+def test_a_played_scene_is_a_market_of_options_that_are_priced_and_never_refused() -> None:
+    played = scene.play(2)
+    assert played.universe.is_option.mean() > 0.99
+    assert [sum(packets_in(frame) for frame in flush.frames) for flush in played.flushes] == [
+        scene.FLUSH_TICKS
+    ] * 2
+    publisher = MemoryPublisher()
+    path, clock = scene.path(played, publisher, [Encoding.JSON], prefix="")
+
+    async def carry() -> None:
+        wanted = np.ones(len(played.universe), np.bool_)
+        for flush in (played.opening, *played.flushes):
+            scene.set_clock(clock, flush.now_ns)
+            await path.flush(flush.frames, wanted)
+
+    asyncio.run(carry())
+    assert not any(each["count"] for each in path.refusals.report().values())
+    rows = [row for _, m in publisher.messages for row in bench_path._rows(Encoding.JSON, m)]
+    assert len(rows) == len(played.universe) + played.ticks
+    assert np.mean([row["iv_status"] == "OK" for row in rows]) > 0.7
+
+
+def test_a_number_that_the_peer_publishes_otherwise_is_found() -> None:
+    sides = {"buy": [{"price": 1.0, "quantity": 5, "orders": 1}], "sell": []}
+    tick = {"instrument_token": 7, "last_price": 1.5, "implied_volatility": 0.2, "depth": sides}
+    row = {
+        "instrument_token": 7,
+        "ltp": 1.5,
+        "bid_price_1": 1.0,
+        "bid_quantity_1": 5,
+        "bid_orders_1": 1,
+        "iv_leg": "own",
+        "price_source": "mid",
+        "iv_status": "OK",
+        "implied_volatility": 0.2,
+    }
+    bench_path._check([row], [tick])
+    for name, wrong in (("ltp", 1.55), ("bid_orders_1", 2), ("implied_volatility", 0.2000001)):
+        with pytest.raises(measure.Disagreement, match="token=7"):
+            bench_path._check([row | {name: wrong}], [tick])
+    with pytest.raises(measure.Disagreement, match="could be compared"):
+        bench_path._check([row | {"iv_status": "STALE"}], [tick])
+
+
+def packets_in(frame: Frame) -> int:
+    return int.from_bytes(frame.payload[:2], "big")

@@ -28,7 +28,7 @@ from small_exchange import (
 from ticker_service.config import Encoding, PricingConfig, PublishConfig
 from ticker_service.domain.tick import Ticks
 from ticker_service.errors import ConfigurationError
-from ticker_service.market import columns, encode
+from ticker_service.market import columns, encode, encode_arrow
 from ticker_service.market.batch import Batch
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Priced, Pricer
@@ -238,3 +238,54 @@ def test_the_columns_have_each_a_name_of_their_own() -> None:
         column.name for column in columns.chosen(depth=True, options=True, own_volatility=True)
     ]
     assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("rows", [1, 7, 8, 9, 64, 1_000])
+@pytest.mark.parametrize("missing", ["nothing", "everything", "something"])
+def test_a_record_batch_holds_what_pyarrow_writes_of_the_same_columns(
+    rows: int, missing: str
+) -> None:
+    listed = columns.chosen(depth=True, options=True, own_volatility=True)
+    chance = np.random.default_rng(rows)
+    gone = {"nothing": np.zeros, "everything": np.ones}.get(
+        missing, lambda n, _: chance.random(n) < 0.3
+    )
+    values = [any_column(column, chance, gone(rows, np.bool_)) for column in listed]
+    encoder = encode_arrow.ArrowEncoder(listed)
+    ours = pa.ipc.open_stream(encoder.encode({"seq": 1}, values)).read_all()
+    ours.validate(full=True)
+    theirs = pa.RecordBatch.from_arrays(
+        [
+            encode_arrow.array_of(column, pa.array(column.words, pa.string()), array)
+            for column, array in zip(listed, values, strict=True)
+        ],
+        schema=pa.schema([encode_arrow.field_of(column) for column in listed]),
+    )
+    assert ours.replace_schema_metadata() == pa.Table.from_batches([theirs])
+    assert [column.null_count for column in ours] == [column.null_count for column in theirs]
+
+
+def test_no_memory_of_ours_goes_out_between_the_columns() -> None:
+    listed = columns.chosen(depth=True, options=True)
+    values = [np.zeros(3, column.dtype) for column in listed]
+    encoder = encode_arrow.ArrowEncoder(listed)
+    seen = set()
+    for byte in (0, 1, 0xFF):
+        np.full(1 << 14, byte, np.uint8)  # what the next array of this size may find in its place
+        seen.add(encoder.encode({"seq": 1}, values))
+    assert len(seen) == 1
+
+
+def any_column(column: columns.Column, chance: Any, gone: Any) -> Any:
+    rows = len(gone)
+    match column.kind:
+        case columns.Kind.NUMBER:
+            return np.where(gone, np.nan, chance.normal(size=rows))
+        case columns.Kind.WORD:
+            codes = chance.integers(0, len(column.words), rows)
+            return np.where(gone, columns.NO_WORD, codes).astype(np.uint8)
+        case columns.Kind.FLAG:
+            return chance.random(rows) < 0.5
+        case columns.Kind.WHOLE:
+            whole = chance.integers(1, 2**31, rows)
+            return np.where(gone, column.missing or 0, whole).astype(column.dtype)

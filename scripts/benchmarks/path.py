@@ -1,0 +1,232 @@
+"""Suite ``path``: frames to published batches, every step of the real path, against the usual one.
+
+5,000 ticks in full mode wait at each flush: at the rates that are reached here the flush limit of
+1 MiB ends a flush long before its 20 ms are over. They come over three connections, from a market
+of 5,790 instruments, nearly all of them options; every option is priced, depth is published, and a
+real Valkey on another core confirms each flush. The peer does the same with the same frames. Both
+have to publish the same numbers, volatilities to 1e-9.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import math
+import os
+import time
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+import redis
+import uvloop
+
+from app.embedded import embedded_redis_process
+from scripts.benchmarks import machine, scene
+from scripts.benchmarks.measure import Disagreement, Options, Result, compared, interleaved
+from scripts.benchmarks.path_peer import UsualPath
+from scripts.benchmarks.steps import Steps
+from ticker_service.adapters.redis_publisher import RedisPublisher
+from ticker_service.config import Encoding
+
+if TYPE_CHECKING:
+    from asyncio import Runner
+    from collections.abc import Iterator, Sequence
+
+    from numpy.typing import NDArray
+
+    from scripts.benchmarks.scene import Scene
+    from ticker_service.market.pipeline import TickPath
+    from ticker_service.ports import Outgoing, TickPublisher
+    from ticker_service.runtime.clock import ManualClock
+
+FLUSHES: Final = 20
+FLUSHES_QUICK: Final = 2
+PREFIX: Final = "bench:"
+TOLERANCE: Final = 1e-9
+GOALS: Final = {Encoding.JSON: (500e3, 30.0), Encoding.ARROW: (1e6, 60.0)}
+NS_PER_S: Final = 1e9
+_SAME: Final = {
+    "last_price": "ltp",
+    "volume_traded": "volume",
+    "total_buy_quantity": "buy_quantity",
+    "oi": "oi",
+}
+"""Numbers of the peer's messages under our names; depth is looked at besides."""
+
+
+def run(options: Options) -> list[Result]:
+    """Check, measure and return the comparisons."""
+    played = scene.play(FLUSHES_QUICK if options.is_quick else FLUSHES)
+    with embedded_redis_process() as server, _runner() as runner:
+        _to_other_cores(server.url)
+        return [_compared(encoding, played, server.url, runner, options) for encoding in GOALS]
+
+
+def _compared(
+    encoding: Encoding, played: Scene, url: str, runner: Runner, options: Options
+) -> Result:
+    ours = _Ours(played, url, encoding, runner)
+    peer = UsualPath(played.universe, url, prefix=PREFIX)
+    forwards = ours.check(peer)
+
+    def theirs() -> float:
+        began = time.thread_time()
+        peer.flush(played.flushes[0], forwards)
+        # As many ticks as ours has: it would take a minute to let it do them all.
+        return (time.thread_time() - began) * len(played.flushes)
+
+    turns = interleaved({"ours": ours.turn, "peer": theirs}, runs=options.runs)
+    steps = ours.steps()
+    peer.close()
+    ours_goal, ratio_goal = GOALS[encoding]
+    return compared(
+        f"path_{encoding}",
+        turns["ours"],
+        turns["peer"],
+        items=played.ticks,
+        unit="ticks/s",
+        against="_parse_binary, vollib, orjson and redis-py per tick",
+        ours_goal=ours_goal,
+        ratio_goal=ratio_goal,
+        more={
+            "ticks_per_flush": scene.FLUSH_TICKS,
+            "bytes_per_tick": ours.bytes_per_tick,
+            **{f"ns_{name}": spent * NS_PER_S / played.ticks for name, spent in steps.items()},
+        },
+    )
+
+
+class _Ours:
+    """The real path; a turn carries all flushes down a new one, after an opening that is not timed.
+
+    A new one, because the path rightly refuses ticks that it has seen before.
+    """
+
+    def __init__(self, played: Scene, url: str, encoding: Encoding, runner: Runner) -> None:
+        self._played = played
+        self._url = url
+        self._encoding = encoding
+        self._runner = runner
+        self._wanted = np.ones(len(played.universe), np.bool_)
+        self.bytes_per_tick = 0.0
+
+    def turn(self) -> float:
+        """Publish everything once; return the CPU seconds it took."""
+        seconds: float = self._runner.run(self._carry(self._publisher()))
+        return seconds
+
+    def steps(self) -> dict[str, float]:
+        """Publish everything once more and return the CPU seconds of each step."""
+        steps = Steps()
+        with steps.watched():
+            self._runner.run(self._carry(self._publisher(), steps))
+        return steps.seconds
+
+    def check(self, peer: UsualPath) -> NDArray[np.float64]:
+        """Hold the first flush to the peer's; return the forwards that it was priced with."""
+        kept = _Kept(self._publisher())
+        forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
+        rows = [row for _, message in kept.messages for row in _rows(self._encoding, message)]
+        theirs = peer.flush(self._played.flushes[0], forwards)
+        _check(rows, theirs)
+        sent_bytes = sum(len(message) for _, message in kept.messages)
+        self.bytes_per_tick = sent_bytes / len(theirs)
+        return forwards
+
+    async def _carry(self, publisher: RedisPublisher, steps: Steps | None = None) -> float:
+        path, clock = await self._opened(publisher)
+        if steps is not None:
+            steps.watch(path)
+        began = time.thread_time()
+        for flush in self._played.flushes:
+            scene.set_clock(clock, flush.now_ns)
+            await path.flush(flush.frames, self._wanted)
+        seconds = time.thread_time() - began
+        await publisher.close()
+        return seconds
+
+    async def _first(self, publisher: _Kept) -> NDArray[np.float64]:
+        path, clock = await self._opened(publisher)
+        publisher.messages.clear()
+        flush = self._played.flushes[0]
+        scene.set_clock(clock, flush.now_ns)
+        await path.flush(flush.frames, self._wanted)
+        await publisher.close()
+        return path.pricer.forwards.value.copy()
+
+    async def _opened(self, publisher: TickPublisher) -> tuple[TickPath, ManualClock]:
+        path, clock = scene.path(self._played, publisher, [self._encoding], prefix=PREFIX)
+        await path.flush(self._played.opening.frames, self._wanted)
+        return path, clock
+
+    def _publisher(self) -> RedisPublisher:
+        return RedisPublisher(self._url, channel_prefix=PREFIX)
+
+
+class _Kept:
+    """A publisher that also keeps what it sends."""
+
+    def __init__(self, publisher: RedisPublisher) -> None:
+        self.messages: list[tuple[str, bytes]] = []
+        self._publisher = publisher
+
+    async def send(self, outgoing: Outgoing) -> None:
+        """Send and keep."""
+        await self._publisher.send(outgoing)
+        self.messages += outgoing.messages
+
+    async def close(self) -> None:
+        """Give the connections back."""
+        await self._publisher.close()
+
+
+def _rows(encoding: Encoding, message: bytes) -> Iterator[dict[str, Any]]:
+    if encoding is Encoding.JSON:
+        columns = orjson.loads(message)["columns"]
+    else:
+        columns = pa.ipc.open_stream(io.BytesIO(message)).read_all().to_pydict()
+    names = list(columns)
+    for cells in zip(*columns.values(), strict=True):
+        yield dict(zip(names, cells, strict=True))
+
+
+def _check(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> None:
+    """Hold our rows of one flush to the peer's messages."""
+    by_token = {row["instrument_token"]: row for row in ours}
+    if len(by_token) != len(theirs):
+        raise Disagreement(f"{len(theirs)} instruments, ours {len(by_token)}")
+    own_solved = 0
+    for tick in theirs:
+        row = by_token[tick["instrument_token"]]
+        pairs = [(name, tick[name], row[own]) for name, own in _SAME.items() if name in tick]
+        for side, own in (("buy", "bid"), ("sell", "ask")):
+            for level, entry in enumerate(tick.get("depth", {}).get(side, ()), start=1):
+                pairs += [
+                    (f"{side} {name} {level}", value, row[f"{own}_{name}_{level}"])
+                    for name, value in entry.items()
+                ]
+        if row["iv_leg"] == "own" and row["price_source"] == "mid" and row["iv_status"] == "OK":
+            own_solved += 1
+            pairs.append(("volatility", tick["implied_volatility"], row["implied_volatility"]))
+        for name, their, our in pairs:
+            # What is zero for the parser is missing for us.
+            if not math.isclose(their or 0.0, our or 0.0, rel_tol=TOLERANCE):
+                token = tick["instrument_token"]
+                raise Disagreement(f"token={token} {name}: {their!r}, ours {our!r}")
+    if own_solved < len(theirs) / 4:
+        raise Disagreement(f"only {own_solved} of {len(theirs)} volatilities could be compared")
+
+
+def _runner() -> Runner:
+    return asyncio.Runner(loop_factory=uvloop.new_event_loop)
+
+
+def _to_other_cores(url: str) -> None:
+    """Let the server run where we do not."""
+    client = redis.Redis.from_url(url)
+    cores = machine.other_cores()
+    if cores:
+        os.sched_setaffinity(client.info("server")["process_id"], cores)
+    client.close()
