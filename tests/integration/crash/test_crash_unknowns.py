@@ -15,6 +15,7 @@ from ticker_service.constants import NS_PER_S, SECONDS_PER_DAY
 from ticker_service.domain.order import OrderTask, TaskKind
 from ticker_service.domain.order_state import TaskState
 from ticker_service.orders.settle import Evidence
+from ticker_service.runtime.clock import Moment
 
 if TYPE_CHECKING:
     from crash_parts import World
@@ -101,9 +102,8 @@ def test_a_cancel_still_unknown_when_its_day_is_over_is_a_persons() -> None:
     )
     cancel = replace(cancel, intent_at_ns=sent_ns, send_not_after_ns=sent_ns, created_at_ns=sent_ns)
 
-    update = Evidence(OrdersConfig()).judge_target(
-        cancel, None, began_ns=sent_ns + SECONDS_PER_DAY * NS_PER_S
-    )
+    next_day = Moment(now_ns=sent_ns + SECONDS_PER_DAY * NS_PER_S, monotonic_ns=0)
+    update = Evidence(OrdersConfig()).judge_target(cancel, None, began=next_day)
 
     assert update is not None
     assert update.state is TaskState.MANUAL
