@@ -179,6 +179,16 @@ def calendar(
     )
 
 
+def regular_close_ns(kind: VenueKind, day: dt.date) -> int:
+    """Return when continuous trading of a kind ends on an ordinary day, ns since the Unix epoch.
+
+    Holidays and special sessions are the calendar's business, a contract's last day that of
+    ``expiry_clock``.
+    """
+    _, closes = _regular(kind, day)
+    return _instant(day, closes)
+
+
 def _regular(kind: VenueKind, day: dt.date) -> tuple[dt.time, dt.time]:
     hours = [each for each in TRADING_HOURS if each.kind is kind and each.since <= day]
     return hours[-1].opens, hours[-1].closes

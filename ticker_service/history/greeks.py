@@ -135,7 +135,7 @@ def candle_greeks(
             with a bad number has a status.
     """
     aligned = alignment.align(options)
-    at_ns = instants.priced_at_ns(options.start_ns, assumed)
+    at_ns = instants.priced_at_ns(options.start_ns, expiry_ns=options.expiry_ns, assumed=assumed)
     years = years_to_expiry(at_ns, options.expiry_ns)
     found = forwards.find(options, underlying, aligned, years=years, rate=assumed.rate)
     rows = _Rows(options, aligned, found, years, assumed)

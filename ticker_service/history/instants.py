@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.expiry_clock import expiry_instants
+from ticker_service.domain.expiry_clock import UnderlyingKind, expiry_instants, underlying_kind
 from ticker_service.domain.session import ist_date
+from ticker_service.domain.trading_hours import VenueKind, regular_close_ns
 from ticker_service.errors import CandleError
 
 if TYPE_CHECKING:
@@ -59,6 +60,13 @@ MINUTES: Final = {
 NS_PER_MINUTE: Final = 60 * NS_PER_S
 NS_PER_DAY: Final = 1_440 * NS_PER_MINUTE
 IST_AHEAD_NS: Final = 330 * NS_PER_MINUTE
+TRADED_AS: Final = {
+    UnderlyingKind.INDEX: VenueKind.SHARE_DERIVATIVE,
+    UnderlyingKind.STOCK: VenueKind.SHARE_DERIVATIVE,
+    UnderlyingKind.CURRENCY: VenueKind.CURRENCY,
+    UnderlyingKind.COMMODITY: VenueKind.COMMODITY,
+}
+"""Whose hours an option keeps on days that are not its last."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,7 +92,9 @@ class CandlePricing:
     other_leg: bool = True
 
 
-def priced_at_ns(start_ns: NDArray[np.int64], assumed: CandlePricing) -> NDArray[np.int64]:
+def priced_at_ns(
+    start_ns: NDArray[np.int64], *, expiry_ns: NDArray[np.int64], assumed: CandlePricing
+) -> NDArray[np.int64]:
     """Return the instant each price is taken to be of, ns since the Unix epoch.
 
     An open is a price of the stamp. A close is the last trade before the candle's end, or before
@@ -101,7 +111,7 @@ def priced_at_ns(start_ns: NDArray[np.int64], assumed: CandlePricing) -> NDArray
         return start_ns
     if not len(start_ns):
         return start_ns
-    day_ends_ns = _day_ends_ns(start_ns, assumed.segment)
+    day_ends_ns = _day_ends_ns(start_ns, expiry_ns=expiry_ns, segment=assumed.segment)
     if is_day:
         return day_ends_ns
     ends_ns = start_ns + MINUTES[assumed.interval] * NS_PER_MINUTE
@@ -109,16 +119,24 @@ def priced_at_ns(start_ns: NDArray[np.int64], assumed: CandlePricing) -> NDArray
     return np.where(start_ns < day_ends_ns, np.minimum(ends_ns, day_ends_ns), ends_ns)
 
 
-def _day_ends_ns(start_ns: NDArray[np.int64], segment: str) -> NDArray[np.int64]:
-    """Return when trading ends on each stamp's day in India, ns since the Unix epoch.
+def _day_ends_ns(
+    start_ns: NDArray[np.int64], *, expiry_ns: NDArray[np.int64], segment: str
+) -> NDArray[np.int64]:
+    """Return when trading ends for each row on its stamp's day in India, ns since the Unix epoch.
 
-    The table knows last days. A share's derivative is traded to the ordinary end on its last day,
-    an index' may not be; without a name, the table takes a contract for a share's.
+    A contract's last day may end before the others do: a currency's at 12:30. A share's derivative
+    is traded to the ordinary end on its last day, an index' may not be; without a name, the table
+    takes a contract for a share's, and both have expired by then.
     """
-    days, number = np.unique((start_ns + IST_AHEAD_NS) // NS_PER_DAY, return_inverse=True)
-    ends = [
-        expiry_instants(segment, "", ist_date(day * NS_PER_DAY - IST_AHEAD_NS)).last_trade_ns
-        for day in days.tolist()
-    ]
-    day_ends_ns: NDArray[np.int64] = np.array(ends, np.int64)[number]
-    return day_ends_ns
+    day = _day_number(start_ns)
+    days, number = np.unique(day, return_inverse=True)
+    dates = [ist_date(each * NS_PER_DAY - IST_AHEAD_NS) for each in days.tolist()]
+    traded_as = TRADED_AS[underlying_kind(segment, "")]
+    ordinary = np.array([regular_close_ns(traded_as, date) for date in dates], np.int64)
+    last = np.array([expiry_instants(segment, "", date).last_trade_ns for date in dates], np.int64)
+    return np.where(day == _day_number(expiry_ns), last[number], ordinary[number])
+
+
+def _day_number(instant_ns: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return the day in India, counted from 1970-01-01."""
+    return (instant_ns + IST_AHEAD_NS) // NS_PER_DAY

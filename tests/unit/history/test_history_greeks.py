@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 from dataclasses import replace
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 from option_day import EXPIRY_NS, MINUTE_NS, OPENS_NS, option_day, take
 
+from ticker_service.domain.expiry_clock import expiry_instants
+from ticker_service.domain.session import IST, instant_ns
 from ticker_service.errors import CandleError
 from ticker_service.history import (
     CandleInterval,
@@ -273,6 +276,67 @@ def test_a_day_has_its_close_at_the_end_of_trading_and_no_open() -> None:
     opens = CandlePricing(interval=CandleInterval.DAY, price=CandlePrice.OPEN)
     with pytest.raises(CandleError, match="opens of day candles have no instant"):
         candle_greeks(day, assumed=opens)
+
+
+@pytest.mark.parametrize("segment", ["CDS-OPT", "BCD-OPT"])
+@pytest.mark.parametrize(
+    ("interval", "day", "begins", "ends"),
+    [
+        (CandleInterval.DAY, 20, "00:00", "17:00"),
+        (CandleInterval.SIXTY_MINUTES, 20, "12:00", "13:00"),
+        (CandleInterval.SIXTY_MINUTES, 20, "16:30", "17:00"),
+        # The last day, which ends when the reference rate is fixed.
+        (CandleInterval.DAY, 24, "00:00", "12:30"),
+        (CandleInterval.SIXTY_MINUTES, 24, "12:00", "12:30"),
+    ],
+)
+def test_a_currencys_day_ends_at_17_00_and_its_last_one_at_12_30(
+    segment: str, interval: CandleInterval, day: int, begins: str, ends: str
+) -> None:
+    def at_ns(time: str) -> int:
+        date = dt.date(2026, 11, day)
+        return instant_ns(dt.datetime.combine(date, dt.time.fromisoformat(time), tzinfo=IST))
+
+    expiry_ns = expiry_instants(segment, "USDINR", dt.date(2026, 11, 24)).variance_ends_ns
+    option = one_option(
+        start_ns=np.array([at_ns(begins)]),
+        price=np.array([0.30]),
+        strike=np.array([84.5]),
+        expiry_ns=np.array([expiry_ns]),
+        forward=np.array([84.5]),
+    )
+
+    assumed = CandlePricing(interval=interval, segment=segment, price_step_inr=0.0025)
+    priced = candle_greeks(option, assumed=assumed)
+
+    assert priced.priced_at_ns.tolist() == [at_ns(ends)]
+    status = PriceStatus.OK if day == 20 else PriceStatus.EXPIRED
+    assert priced.iv_status.tolist() == [status]
+
+
+def test_contracts_of_one_day_end_it_each_at_its_own_time() -> None:
+    """One expires today at 12:30, the other next week."""
+    noon = dt.datetime(2026, 11, 24, 12, 0, tzinfo=IST)
+    expiry_ns = np.array(
+        [
+            expiry_instants("CDS-OPT", "USDINR", dt.date(2026, *date)).variance_ends_ns
+            for date in ((11, 24), (12, 1))
+        ]
+    )
+    options = OptionCandles(
+        start_ns=np.full(2, instant_ns(noon)),
+        price=np.array([0.30, 0.30]),
+        strike=np.array([84.5, 84.5]),
+        is_call=np.array([True, True]),
+        expiry_ns=expiry_ns,
+        forward=np.array([84.5, 84.5]),
+    )
+    hour = CandlePricing(interval=CandleInterval.SIXTY_MINUTES, segment="CDS-OPT")
+
+    priced = candle_greeks(options, assumed=hour)
+
+    minutes = (priced.priced_at_ns - instant_ns(noon)) // MINUTE_NS
+    assert minutes.tolist() == [30, 60]
 
 
 def test_a_candle_of_a_night_is_not_cut_short() -> None:
