@@ -50,12 +50,14 @@ class CandleFile:
         """Return whether the file has a column."""
         return column in self.columns
 
-    def numbers(self, column: str, *, is_needed: bool) -> NDArray[np.float64]:
+    def numbers(
+        self, column: str, *, is_needed: bool, is_positive: bool = False
+    ) -> NDArray[np.float64]:
         """Return a column of numbers, NaN where a cell is empty.
 
         Raises:
-            CandleError: The column is missing, or a cell is no number; or is empty or not positive
-                where a row ``is_needed`` to have one.
+            CandleError: The column is missing, or a cell is no number; or is not positive where
+                one ``is_positive``; or is that or empty where one ``is_needed``.
         """
         cells = self._cells(column)
         try:
@@ -67,6 +69,8 @@ class CandleFile:
         self._refuse(column, np.isinf(values), "is not finite")
         if is_needed:
             self._refuse(column, ~(values > 0.0), "must be a number above 0")
+        elif is_positive:
+            self._refuse(column, values <= 0.0, "must be a number above 0, or empty")
         return values
 
     def stamps(self, column: str) -> NDArray[np.int64]:

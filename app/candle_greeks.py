@@ -102,7 +102,7 @@ def price_files(
         expiry_ns=expiries.of_options,
         underlying=numbers.of(given),
         volume=given.numbers("volume", is_needed=False) if given.has("volume") else None,
-        forward=given.numbers("forward", is_needed=False) if given.has("forward") else None,
+        forward=_given_forwards(given),
     )
     spots = None
     if listed is not None:
@@ -153,6 +153,12 @@ def price_option(option: OneOption, *, at_ns: int, assumed: CandlePricing, as_js
         print(orjson.dumps(facts).decode())  # noqa: T201 - the answer
         return
     print(_table(facts, _why(priced)))  # noqa: T201 - likewise
+
+
+def _given_forwards(given: CandleFile) -> NDArray[np.float64] | None:
+    if not given.has("forward"):
+        return None
+    return given.numbers("forward", is_needed=False, is_positive=True)
 
 
 class _Underlyings:

@@ -40,6 +40,7 @@ class OptionCandles:
         volume: Units traded in the candle; None when not known. A candle without a trade repeats
             an older price.
         forward: The caller's own forward, rupees, NaN where it has none; None for none at all.
+            One that is not a finite number above 0 makes its row ``BAD_INPUT``.
     """
 
     start_ns: NDArray[np.int64]

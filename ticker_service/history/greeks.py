@@ -191,7 +191,8 @@ class _Rows:
             self._take_given(options.forward)
 
     def _take_given(self, forward: NDArray[np.float64]) -> None:
-        is_given = forward > 0.0
+        # One that is none stays, for the kernel to refuse: no other was asked for.
+        is_given = ~np.isnan(forward)
         self.forward = np.where(is_given, forward, self.forward)
         self.forward_source[is_given] = ForwardSource.GIVEN
         self.dispersion[is_given] = np.nan
@@ -229,6 +230,8 @@ def _leg(rows: _Rows, status: NDArray[np.uint8]) -> NDArray[np.intp]:
     other_serves = status[other] == PriceStatus.OK
     other_serves |= np.isin(status[other], _VALUED) & (status != PriceStatus.OK)
     other_serves &= other != alignment.ABSENT
+    # A volatility is one of the forward it was solved on; the caller may give each leg its own.
+    other_serves &= rows.forward[other] == rows.forward
     return np.where(is_in_the_money & other_serves, other, np.arange(len(options)))
 
 

@@ -237,6 +237,43 @@ def test_an_in_the_money_row_speaks_with_the_volatility_of_the_other_leg() -> No
     assert own.iv_status[row] == PriceStatus.BELOW_INTRINSIC
 
 
+@pytest.mark.parametrize("given_leg", [True, False])
+def test_a_volatility_of_another_forward_is_not_borrowed(given_leg: bool) -> None:  # noqa: FBT001
+    """One leg is on the caller's forward, the other on parity: their volatilities do not agree."""
+    day = option_day(minutes=1, strikes=21)
+    given = np.full(len(day.options), NAN)
+    given[day.options.is_call == given_leg] = day.forward[0] + 40.0
+    mixed = replace(day.options, forward=given)
+
+    priced = candle_greeks(mixed)
+
+    assert set(priced.iv_leg.tolist()) == {Leg.OWN}
+    np.testing.assert_array_equal(priced.implied_volatility, priced.own_implied_volatility)
+
+
+def test_legs_given_the_same_forward_still_borrow() -> None:
+    day = option_day(minutes=1, strikes=21)
+
+    priced = candle_greeks(replace(day.options, forward=day.forward))
+
+    assert set(priced.iv_leg.tolist()) == {Leg.OWN, Leg.OTHER}
+
+
+@pytest.mark.parametrize("bad", [-5.0, 0.0, float("inf"), float("-inf")])
+def test_a_given_forward_that_is_none_is_not_replaced_by_another(bad: float) -> None:
+    day = option_day(minutes=1, strikes=5)
+    given = np.full(10, NAN)
+    given[3] = bad
+
+    priced = candle_greeks(replace(day.options, forward=given))
+
+    assert priced.iv_status[3] == PriceStatus.BAD_INPUT
+    assert priced.forward_source[3] == ForwardSource.GIVEN
+    assert np.isnan(priced.implied_volatility[3])
+    others = np.arange(10) != 3
+    assert (priced.iv_status[others] == PriceStatus.OK).all()
+
+
 def test_a_close_is_priced_at_the_end_of_its_candle_and_an_open_at_its_start() -> None:
     hour = CandlePricing(interval=CandleInterval.SIXTY_MINUTES)
     opens = CandlePricing(price=CandlePrice.OPEN)
@@ -374,7 +411,7 @@ def test_a_candle_without_a_trade_is_stale_and_does_not_speak_for_the_forward() 
         ({"strike": 20_000.0}, PriceStatus.BELOW_INTRINSIC),
         ({"price": 26_000.0}, PriceStatus.ABOVE_BOUND),
         ({"forward": NAN}, PriceStatus.NO_FORWARD),
-        ({"forward": -1.0}, PriceStatus.NO_FORWARD),
+        ({"forward": -1.0}, PriceStatus.BAD_INPUT),
         ({"expiry_ns": OPENS_NS - 1}, PriceStatus.EXPIRED),
         ({"price": 0.001, "strike": 30_000.0}, PriceStatus.UNRELIABLE),
     ],
