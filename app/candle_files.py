@@ -61,7 +61,7 @@ class CandleFile:
         """
         cells = self._cells(column)
         try:
-            values = np.array([math.nan if _is_empty(cell) else cell for cell in cells], np.float64)
+            values = np.array([_plain(cell) for cell in cells], np.float64)
         except (TypeError, ValueError):
             # Somewhere in it; one by one shows where.
             listed = [self._number(cell, column, row) for row, cell in enumerate(cells)]
@@ -133,10 +133,8 @@ class CandleFile:
         return values
 
     def _number(self, cell: object, column: str, row: int) -> float:
-        if _is_empty(cell):
-            return math.nan
         try:
-            return float(cell)  # type: ignore[arg-type]  # what else it is raises TypeError
+            return float(_plain(cell))  # type: ignore[arg-type]  # what else it is raises TypeError
         except (TypeError, ValueError) as error:
             raise self._fault(column, row, cell, "is not a number") from error
 
@@ -334,6 +332,17 @@ def _arrow() -> tuple[Any, Any]:
 
 def _is_empty(cell: object) -> bool:
     return cell is None or cell == "" or cell != cell  # noqa: PLR0124 - NaN
+
+
+def _plain(cell: object) -> object:
+    """Return a cell that Python may read as a number, NaN for an empty one.
+
+    Raises:
+        ValueError: It holds an underscore, which Python skips: ``9_4.45`` is no price of 94.45.
+    """
+    if isinstance(cell, str) and "_" in cell:
+        raise ValueError("is not a number")
+    return math.nan if _is_empty(cell) else cell
 
 
 def _date_or_none(cell: object) -> dt.date | None:

@@ -37,8 +37,8 @@ class OptionCandles:
         is_call: True for a call.
         expiry_ns: When the contract's variance ends (``domain.expiry_clock``), same unit and epoch.
         underlying: A number per underlying; None when there is only one.
-        volume: Units traded in the candle; None when not known. A candle without a trade repeats
-            an older price.
+        volume: Units traded in the candle; NaN where not known, None when nowhere known. A candle
+            without a trade repeats an older price.
         forward: The caller's own forward, rupees, NaN where it has none; None for none at all.
             One that is not a finite number above 0 makes its row ``BAD_INPUT``.
     """

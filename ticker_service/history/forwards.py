@@ -178,5 +178,5 @@ def _alike(count: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
 def _has_traded(options: OptionCandles, rows: NDArray[np.intp]) -> NDArray[np.bool_]:
     if options.volume is None:
         return np.ones(len(rows), np.bool_)
-    has_traded: NDArray[np.bool_] = options.volume[rows] > 0.0
+    has_traded: NDArray[np.bool_] = ~(options.volume[rows] <= 0.0)  # NaN: not known
     return has_traded

@@ -216,7 +216,7 @@ def _solve_own(rows: _Rows) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
     status[is_solved & is_vague] = PriceStatus.UNRELIABLE
     if options.volume is not None:
         # Nothing was traded: the candle repeats a price of before, against a forward of now.
-        status[is_solved & ~(options.volume > 0.0)] = PriceStatus.STALE
+        status[is_solved & (options.volume <= 0.0)] = PriceStatus.STALE
     return own, status
 
 

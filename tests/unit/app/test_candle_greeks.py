@@ -127,6 +127,17 @@ def test_parquet_and_csv_are_two_forms_of_one_answer(tmp_path: Path) -> None:
     assert pa.types.is_timestamp(found["timestamp"].type)
 
 
+def test_an_empty_volume_is_not_known_and_0_is_nothing_traded(tmp_path: Path) -> None:
+    statuses = []
+    for volume in ("", "0", "75"):
+        candles, out = tmp_path / "one.csv", tmp_path / "priced.csv"
+        candles.write_text(f"{HEADER},forward,volume\n{GOOD},25010,{volume}\n")
+        assert greeks(candles, "--out", out).exit_code == 0
+        statuses += table(out)["iv_status"]
+
+    assert statuses == ["OK", "STALE", "OK"]
+
+
 def test_a_candle_of_an_hour_has_its_close_an_hour_later(tmp_path: Path) -> None:
     candles = tmp_path / "one.csv"
     candles.write_text(f"{HEADER},forward\n{GOOD},25010\n")
@@ -199,6 +210,11 @@ def test_two_underlyings_in_one_file_have_spots_of_their_own(tmp_path: Path) -> 
         ("timestamp,expiry,strike,instrument_type\n", "column close: is missing; there are"),
         (f"{HEADER}\n{GOOD}\n{GOOD},1\n", "row 2: has 6 cells, the header 5"),
         (f"{HEADER}\n{GOOD}x\n", "column close, row 1: '120x' is not a number"),
+        (f"{HEADER}\n{GOOD[:-3]}1_2.0\n", "column close, row 1: '1_2.0' is not a number"),
+        (
+            f"{HEADER}\n{GOOD.replace('25000', '25_000')}\n",
+            "column strike, row 1: '25_000' is not a number",
+        ),
         (f"{HEADER}\n{GOOD}e999\n", "column close, row 1: '120e999' is not finite"),
         (f"{HEADER}\n{GOOD.replace('25000', '')}\n", "column strike, row 1: an empty cell must be"),
         (f"{HEADER}\n{GOOD.replace('25000', '0')}\n", "column strike, row 1: '0' must be a number"),

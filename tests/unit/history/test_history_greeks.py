@@ -399,6 +399,17 @@ def test_a_candle_without_a_trade_is_stale_and_does_not_speak_for_the_forward() 
     assert np.isfinite(own.implied_volatility[0])
 
 
+def test_a_candle_whose_volume_is_not_known_is_taken_as_traded() -> None:
+    options = option_day(minutes=1, strikes=5).options
+    volume = np.full(10, 75.0)
+    volume[:2] = NAN
+
+    priced = candle_greeks(replace(options, volume=volume), assumed=OWN_LEGS)
+
+    assert set(priced.forward_strikes.tolist()) == {5}
+    assert priced.iv_status.tolist() == [PriceStatus.OK] * 10
+
+
 @pytest.mark.parametrize(
     ("change", "expected"),
     [
