@@ -12,6 +12,7 @@ import numpy as np
 import orjson
 
 from app import candle_files
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.expiry_clock import expiry_instants
 from ticker_service.domain.session import from_instant_ns
 from ticker_service.errors import CandleError
@@ -249,4 +250,5 @@ def _table(facts: dict[str, Any], why: str) -> str:
 
 
 def _ist(instant_ns: int) -> str:
-    return from_instant_ns(instant_ns).isoformat()
+    microseconds = instant_ns % NS_PER_S // 1_000
+    return from_instant_ns(instant_ns).replace(microsecond=microseconds).isoformat()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import math
 import signal
 from pathlib import Path
@@ -14,7 +15,7 @@ from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 T = TypeVar("T")
 Interval = Literal[
@@ -41,12 +42,15 @@ def greeks(
         ),
     ] = None,
     interval: Annotated[
-        Interval, typer.Option(help="How long a candle is.", rich_help_panel=_FILE)
-    ] = "minute",
+        Interval | None,
+        typer.Option(help="How long a candle is.", rich_help_panel=_FILE, show_default="minute"),
+    ] = None,
     candle_price: Annotated[
-        Literal["close", "open"],
-        typer.Option(help="Which of its prices to price.", rich_help_panel=_FILE),
-    ] = "close",
+        Literal["close", "open"] | None,
+        typer.Option(
+            help="Which of its prices to price.", rich_help_panel=_FILE, show_default="close"
+        ),
+    ] = None,
     own_leg: Annotated[
         bool,
         typer.Option(
@@ -94,7 +98,15 @@ def greeks(
     Every row says which forward it was priced on (given, parity, future, spot_carry), and where
     there is no value, why.
     """
-    option = {
+    # None is what was not given: a default that is typed out is refused like any other value.
+    of_file = {
+        "--underlying": underlying,
+        "--out": out,
+        "--interval": interval,
+        "--candle-price": candle_price,
+        "--own-leg": own_leg or None,
+    }
+    of_option = {
         "--price": price,
         "--forward": forward,
         "--spot": spot,
@@ -104,7 +116,7 @@ def greeks(
         "--at": at,
         "--json": as_json or None,
     }
-    given = [name for name, value in option.items() if value is not None]
+    misplaced = _given(of_file if candles is None else of_option)
 
     async def job() -> int:
         from app import candle_files, candle_greeks  # noqa: PLC0415 - other verbs start faster
@@ -119,22 +131,24 @@ def greeks(
         if segment not in known:
             raise ConfigurationError(f"--segment={segment}: must be one of {', '.join(known)}")
         assumed = CandlePricing(
-            interval=CandleInterval(interval),
-            price=CandlePrice(candle_price),
+            interval=CandleInterval(interval or "minute"),
+            price=CandlePrice(candle_price or "close"),
             segment=segment,
             rate=_number("--rate", rate, above=-RATE_MAX, below=RATE_MAX),
             price_step_inr=_number("--price-step", price_step),
             other_leg=not own_leg,
         )
         if candles is not None:
-            if given:
-                raise ConfigurationError(f"{given[0]} is for one option, not for a file of candles")
+            if misplaced:
+                rule = "is for one option, not for a file of candles"
+                raise ConfigurationError(f"{misplaced[0]} {rule}")
             # A reader that went away (`greeks day.csv | head`) ends a filter.
             signal.signal(signal.SIGPIPE, signal.SIG_DFL)
             candle_greeks.price_files(candles, underlying, out, assumed=assumed)
             return 0
-        if underlying is not None or out is not None:
-            raise ConfigurationError("--underlying and --out are for a file of candles")
+        if misplaced:
+            rule = "is for a file of candles, not for one option"
+            raise ConfigurationError(f"{misplaced[0]} {rule}")
         if (forward is None) == (spot is None):
             raise ConfigurationError("give a file of candles, or either --forward or --spot")
         one = candle_greeks.OneOption(
@@ -145,11 +159,26 @@ def greeks(
             forward=None if forward is None else _number("--forward", forward),
             spot=None if spot is None else _number("--spot", spot),
         )
-        at_ns = SystemClock().now_ns() if at is None else _read("--at", at, candle_files.instant_of)
+        at_ns = SystemClock().now_ns() if at is None else _read("--at", at, _instant_of)
         candle_greeks.price_option(one, at_ns=at_ns, assumed=assumed, as_json=as_json)
         return 0
 
     raise typer.Exit(run_job(job()))
+
+
+def _given(options: Mapping[str, object]) -> list[str]:
+    return [name for name, value in options.items() if value is not None]
+
+
+def _instant_of(text: str) -> int:
+    """Return the instant in ns since the Unix epoch; a date alone, unlike a candle's, is none."""
+    from app import candle_files  # noqa: PLC0415 - other verbs start faster
+
+    try:
+        dt.date.fromisoformat(text.strip())
+    except ValueError:
+        return candle_files.instant_of(text)
+    raise ValueError("has no time of day")
 
 
 def _needed(name: str, value: T | None) -> T:

@@ -376,6 +376,14 @@ def test_one_option_is_a_small_table_with_units() -> None:
     assert lines[5].endswith("rupees per volatility point")
 
 
+def test_the_instant_that_was_asked_for_comes_back_to_the_microsecond() -> None:
+    answer = greeks("--forward", 25_850, *ONE, "--at", "2026-11-24T15:29:59.999999", "--json")
+
+    facts = orjson.loads(answer.stdout)
+    assert facts["at"] == "2026-11-24T15:29:59.999999+05:30"
+    assert facts["expires"] == "2026-11-24T15:30:00+05:30"
+
+
 def test_a_spot_is_carried_and_the_doubt_is_said() -> None:
     answer = greeks("--spot", 25_850, *ONE, "--rate", 0.065, "--at", "2026-11-20T10:15:00")
 
@@ -411,7 +419,14 @@ def test_a_price_that_nothing_explains_is_told_and_has_no_numbers() -> None:
         ),
         (("--forward", "1", *ONE, "--at", "noon"), "--at=noon: is not a date and time"),
         (("--forward", "1", *ONE, "--expiry", "soon"), "--expiry=soon: is not a date in ISO 8601"),
-        (("--forward", "1", *ONE, "--out", "a.csv"), "--underlying and --out are for a file"),
+        (("--forward", "1", *ONE, "--out", "a.csv"), "--out is for a file of candles"),
+        (("--forward", "1", *ONE, "--underlying", "a.csv"), "--underlying is for a file of"),
+        (("--forward", "1", *ONE, "--interval", "day"), "--interval is for a file of candles"),
+        (("--forward", "1", *ONE, "--interval", "minute"), "--interval is for a file of candles"),
+        (("--forward", "1", *ONE, "--candle-price", "open"), "--candle-price is for a file of"),
+        (("--forward", "1", *ONE, "--own-leg"), "--own-leg is for a file of candles"),
+        (("--forward", "1", *ONE, "--at", "2026-11-20"), "--at=2026-11-20: has no time of day"),
+        (("--forward", "1", *ONE, "--at", "20261120"), "--at=20261120: has no time of day"),
         (("day.csv", "--put"), "--call or --put is for one option"),
         (("day.csv", "--json"), "--json is for one option"),
     ],
