@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 Column: TypeAlias = "NDArray[np.float64]"
 Flags: TypeAlias = "NDArray[np.bool_]"
 
+COLUMN_NAMES: Final = ("given", "forward", "strike", "years", "is_call")
+REAL_KINDS: Final = "fiubO"
+"""numpy's kinds that may hold real numbers; ``O`` is tried, as Decimals come so."""
+FLAG_KINDS: Final = "biu"
 SCRATCH_NUMBERS: Final = 21
 """Float64 columns of a pass: fourteen with a name, seven spare."""
 SCRATCH_FLAGS: Final = 5
@@ -52,20 +56,28 @@ class OptionColumns:
         """Convert what the caller has to contiguous columns, copying only what needs it.
 
         Raises:
-            InvariantViolatedError: The columns differ in length, or one is not a column.
+            InvariantViolatedError: The columns differ in length, or one is not a column of numbers,
+                or ``is_call`` is neither of booleans nor of whole numbers.
         """
         *numbers, rate, is_call = columns
-        given, forward, strike, years = (np.ascontiguousarray(c, np.float64) for c in numbers)
+        given, forward, strike, years = (np.ascontiguousarray(_numbers(c)) for c in numbers)
         options = cls(
             given=given,
             forward=forward,
             strike=strike,
             years=years,
             rate=_number_or_column(rate),
-            is_call=np.ascontiguousarray(is_call, np.bool_),
+            is_call=_flags(is_call),
         )
         options._check_lengths()
         return options
+
+    def check_apart(self, out: NDArray[np.float64] | NDArray[np.uint8]) -> None:
+        """Raise ``InvariantViolatedError`` when writing the result would overwrite the input."""
+        for name in (*COLUMN_NAMES, "rate"):
+            column = getattr(self, name)
+            if not isinstance(column, float) and np.may_share_memory(out, column):
+                raise InvariantViolatedError(f"Invariant: out or status overlaps {name}")
 
     def __len__(self) -> int:
         """Return the number of rows."""
@@ -83,7 +95,7 @@ class OptionColumns:
         )
 
     def _check_lengths(self) -> None:
-        columns = [self.given, self.forward, self.strike, self.years, self.is_call]
+        columns = [getattr(self, name) for name in COLUMN_NAMES]
         if not isinstance(self.rate, float):
             columns.append(self.rate)
         shapes = [column.shape for column in columns]
@@ -165,6 +177,33 @@ class Scratch:
         self.solvable, self.in_the_money, self.wide, *self.spare_flags = flags
 
 
+def _numbers(values: ArrayLike) -> Column:
+    """Return floats; a masked value is a missing one.
+
+    Raises:
+        InvariantViolatedError: These are no real numbers.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        return np.ma.filled(values.astype(np.float64), np.nan)
+    try:
+        column = np.asarray(values)
+        if column.dtype.kind not in REAL_KINDS:
+            raise InvariantViolatedError(f"Invariant: a column of {column.dtype} is no numbers")
+        return column.astype(np.float64, copy=False)
+    except (TypeError, ValueError, OverflowError) as error:
+        raise InvariantViolatedError(f"Invariant: a column is no numbers: {error}") from error
+
+
+def _flags(is_call: ArrayLike) -> Flags:
+    """Return ``is_call``; words such as CE and PE are all true and would make every row a call."""
+    column = np.asarray(is_call)
+    if column.dtype.kind not in FLAG_KINDS and column.size:
+        raise InvariantViolatedError(
+            f"Invariant: is_call is {column.dtype}; give booleans, True for a call"
+        )
+    return np.ascontiguousarray(column, np.bool_)
+
+
 def _number_or_column(rate: ArrayLike) -> float | Column:
-    column = np.asarray(rate, np.float64)
+    column = _numbers(rate)
     return np.ascontiguousarray(column) if column.ndim else float(column)

@@ -8,7 +8,7 @@ neighbours.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import numpy as np
 
@@ -47,7 +47,8 @@ class PricingKernel:
     Args of both methods are columns of shape ``(n,)``, positional and more than five on purpose:
     this is the hot path, the order is that of Black's formula, and a value object per call would
     be built only to be taken apart. Float64 contiguous columns are used as they are, others are
-    converted. ``out`` and ``status`` must not overlap the inputs; without them new ones are made.
+    converted; a masked value is a missing one. ``out`` and ``status`` may not overlap the inputs;
+    without them new ones are made.
     """
 
     def __init__(self, capacity: int) -> None:
@@ -91,12 +92,12 @@ class PricingKernel:
             ``OK`` the whole row is NaN.
 
         Raises:
-            InvariantViolatedError: Columns differ in length, or ``out`` or ``status`` do not fit.
+            InvariantViolatedError: Columns differ in length or are no numbers, ``is_call`` is no
+                booleans, or ``out`` or ``status`` do not fit or overlap a column.
         """
         with np.errstate(all="ignore"):
             options = OptionColumns.of(price, forward, strike, years, rate, is_call)
-            out = _output(out, len(options))
-            status = _status(status, len(options))
+            out, status = _output(out, options), _status(status, options)
             for chunk in self._chunks(len(options)):
                 self._solve_chunk(options.rows(chunk), out[:, chunk], status[chunk])
         return out, status
@@ -127,11 +128,11 @@ class PricingKernel:
             volatility that is not positive) is NaN throughout.
 
         Raises:
-            InvariantViolatedError: Columns differ in length, or ``out`` does not fit.
+            InvariantViolatedError: As ``solve``.
         """
         with np.errstate(all="ignore"):
             options = OptionColumns.of(volatility, forward, strike, years, rate, is_call)
-            out = _output(out, len(options))
+            out = _output(out, options)
             for chunk in self._chunks(len(options)):
                 self._evaluate_chunk(options.rows(chunk), out[:, chunk])
         return out
@@ -177,19 +178,26 @@ def _blank_unsolvable(scratch: Scratch, out: NDArray[np.float64]) -> None:
         np.copyto(column, np.nan, where=unsolvable)
 
 
-def _output(out: NDArray[np.float64] | None, rows: int) -> NDArray[np.float64]:
+def _output(out: NDArray[np.float64] | None, options: OptionColumns) -> NDArray[np.float64]:
+    rows = len(options)
     if out is None:
         return np.empty((len(SOLVE_ROWS), rows))
-    if out.shape != (len(SOLVE_ROWS), rows) or out.dtype != np.float64:
-        raise InvariantViolatedError(f"Invariant: out is {out.shape} {out.dtype}, rows={rows}")
+    _check_given(out, (len(SOLVE_ROWS), rows), np.dtype(np.float64), "out")
+    options.check_apart(out)
     return out
 
 
-def _status(status: NDArray[np.uint8] | None, rows: int) -> NDArray[np.uint8]:
+def _status(status: NDArray[np.uint8] | None, options: OptionColumns) -> NDArray[np.uint8]:
+    rows = len(options)
     if status is None:
         return np.empty(rows, np.uint8)
-    if status.shape != (rows,) or status.dtype != np.uint8:
-        raise InvariantViolatedError(
-            f"Invariant: status is {status.shape} {status.dtype}, rows={rows}"
-        )
+    _check_given(status, (rows,), np.dtype(np.uint8), "status")
+    options.check_apart(status)
     return status
+
+
+def _check_given(given: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
+    """Raise ``InvariantViolatedError`` unless the array can take the result."""
+    is_fit = isinstance(given, np.ndarray) and (given.shape, given.dtype) == (shape, dtype)
+    if not is_fit or not cast("np.ndarray[Any, Any]", given).flags.writeable:
+        raise InvariantViolatedError(f"Invariant: {name} has to be a writable {dtype} of {shape}")

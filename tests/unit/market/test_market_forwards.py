@@ -244,6 +244,26 @@ def test_a_parity_that_keeps_failing_for_long_is_left_once_and_not_at_every_fail
     assert (sources[0], sources[-1], changes) == (ForwardSource.PARITY, ForwardSource.FUTURE, 1)
 
 
+@pytest.mark.parametrize(
+    ("flush_ms", "speaks", "silent"),
+    [(100, 55, 13), (100, 100, 11), (2_000, 4, 1), (2_000, 4, 3)],
+)
+def test_a_parity_that_comes_and_goes_moves_the_forward_rarely(
+    market: Quoted, flush_ms: int, speaks: int, silent: int
+) -> None:
+    """Whatever its rhythm, each loss makes the next return twice as hard."""
+    sources = []
+    for flush in range(600_000 // flush_ms):
+        market.plant_parity(PLANTED, expiry=DECEMBER, strikes=[24_000, 24_100, 24_200])
+        if flush % (speaks + silent) >= speaks:
+            market.mid[CHOSEN.expiries[DECEMBER].call_row[:-10]] = np.nan
+        market.tick(FUTURE, ltp=PLANTED + 62.0)
+        sources.append(market.find(DECEMBER)[1])
+        market.now_ns += flush_ms * 10**6
+    changes = sum(one is not other for one, other in itertools.pairwise(sources))
+    assert changes <= 5, changes
+
+
 def test_without_parity_the_future_of_the_same_date_speaks(market: Quoted) -> None:
     market.tick(FUTURE, bid_price=24_099.0, ask_price=24_101.0, ltp=24_050.0)
     assert market.find(DECEMBER) == (24_100.0, ForwardSource.FUTURE)

@@ -239,11 +239,43 @@ def test_results_land_in_the_arrays_that_the_caller_owns() -> None:
         ([1.0], [1.0], [1.0], [1.0], 0.0, [True], np.empty((6, 1), np.float32)),
         ([1.0], [1.0], [1.0], [1.0], 0.0, [True], None, np.empty(2, np.uint8)),
         ([1.0], [1.0], [1.0], [1.0], 0.0, [True], None, np.empty(1, np.int64)),
+        ([1.0], [1.0], [1.0], [1.0], 0.0, ["PE"]),
+        ([1.0], [1.0], [1.0], [1.0], 0.0, [0.5]),
+        (["a"], [1.0], [1.0], [1.0], 0.0, [True]),
+        ([1.0 + 1.0j], [1.0], [1.0], [1.0], 0.0, [True]),
+        ([10**400], [1.0], [1.0], [1.0], 0.0, [True]),
+        ([1.0], [1.0], [1.0], [1.0], 0.0, [True], [[0.0]] * 6),
     ],
 )
 def test_columns_that_do_not_fit_are_our_bug_and_raise(arguments: tuple[object, ...]) -> None:
     with pytest.raises(InvariantViolatedError):
         PricingKernel(4).solve(*arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("place", range(5))
+def test_a_result_that_would_overwrite_an_input_is_refused(place: int) -> None:
+    rows = 40
+    price, forward, strike, years, is_call = chain(rows)
+    out = np.empty((6, rows))
+    columns = [price, forward, strike, years, np.full(rows, RATE)]
+    out[place] = columns[place]
+    columns[place] = out[place]
+    with pytest.raises(InvariantViolatedError):
+        PricingKernel(rows).solve(*columns, is_call, out)  # type: ignore[call-arg, arg-type]
+    flags = is_call.copy()
+    with pytest.raises(InvariantViolatedError):
+        PricingKernel(rows).solve(
+            price, forward, strike, years, RATE, flags, None, flags.view(np.uint8)
+        )
+
+
+def test_a_masked_price_is_a_missing_one() -> None:
+    price, forward, strike, years, is_call = chain(40)
+    masked = np.ma.masked_array(price, mask=np.arange(40) == 7)  # type: ignore[no-untyped-call]
+    out, status = PricingKernel(40).solve(masked, forward, strike, years, RATE, is_call)
+    assert status[7] == PriceStatus.BAD_INPUT
+    assert np.isnan(out[:, 7]).all()
+    assert not status[:7].any()
 
 
 def test_a_kernel_without_room_for_a_row_is_refused() -> None:
