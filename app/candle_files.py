@@ -34,6 +34,7 @@ PARQUET: Final = ".parquet"
 KINDS: Final = {"CE": True, "PE": False}
 """Kite's ``instrument_type`` of options, and whether it is a call."""
 SHOWN_CHARACTERS_MAX: Final = 40
+NAMES_SHOWN_MAX: Final = 20
 YEAR_MIN: Final = 1990
 YEAR_MAX: Final = 2199
 
@@ -115,7 +116,8 @@ class CandleFile:
 
     def _cells(self, column: str) -> Sequence[object]:
         if column not in self.columns:
-            there = ", ".join(self.columns) or "none"
+            names = [name[:SHOWN_CHARACTERS_MAX] for name in list(self.columns)[:NAMES_SHOWN_MAX]]
+            there = ", ".join(names) or "none"
             raise CandleError(f"is missing; there are {there}", table=self.name, column=column)
         return self.columns[column]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import ExitStack, asynccontextmanager
 from functools import partial
 from importlib import import_module
@@ -44,6 +45,7 @@ from ticker_service.errors import (
     RecordingError,
 )
 from ticker_service.market import subscribe
+from ticker_service.market.publish import SNAPSHOT_LIFETIME_MS
 from ticker_service.market.record import Recorder
 from ticker_service.market.replay import Recording
 from ticker_service.market.tape import Tape
@@ -83,6 +85,10 @@ log = structlog.get_logger()
 
 CLOCK_AHEAD_S_MAX: Final = 2.0
 """Kite's Date header has whole seconds; beyond this the day roll and deadlines go wrong."""
+
+RENEWED_MS_MAX: Final = 1_500
+"""A living publisher renews its snapshots more often than this."""
+MS_PER_S: Final = 1_000
 
 PASSPHRASE_CREDENTIAL: Final = "ticker-service-tokens"  # noqa: S105 - a name, no secret
 
@@ -211,7 +217,7 @@ async def replay_publisher(
             for book in sorted(books)
             for name in ("snapshot", "arrow-snapshot")
         ]
-        if await publisher.existing(keys):
+        if await _is_renewed(publisher, keys):
             raise ConfigurationError(
                 f"channel_prefix={channel_prefix!r}: somebody publishes these books there now; "
                 "wait until they have stopped, or choose another prefix"
@@ -219,6 +225,15 @@ async def replay_publisher(
         yield publisher
     finally:
         await publisher.close()
+
+
+async def _is_renewed(publisher: RedisPublisher, keys: Sequence[str]) -> bool:
+    """Return whether somebody keeps setting these keys; what a dead one left only grows older."""
+    life_ms = SNAPSHOT_LIFETIME_MS - RENEWED_MS_MAX
+    if await publisher.longest_life_ms(keys) < life_ms:
+        return False
+    await asyncio.sleep(2.0 * RENEWED_MS_MAX / MS_PER_S)
+    return await publisher.longest_life_ms(keys) >= life_ms
 
 
 def _feed_tokens(config: EngineConfig, office: OrderOffice | None) -> AccessTokenSource:

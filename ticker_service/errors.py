@@ -66,7 +66,8 @@ class CandleError(TickerServiceError):
         places += [f"column {column}"] if column else []
         places += [f"row {row + 1}"] if row is not None else []
         where = ", ".join(places)
-        super().__init__(f"{where}: {rule}" if where else rule)
+        # What stands in a file may be made to break a line or to command a terminal.
+        super().__init__(_printable(f"{where}: {rule}" if where else rule))
         self.rule = rule
         self.table = table
         self.column = column
@@ -130,3 +131,9 @@ class AccountTaken(JournalError):  # noqa: N818 - says what happened
 
 class InvariantViolatedError(TickerServiceError):
     """Something that cannot happen has happened: a bug of ours."""
+
+
+def _printable(text: str) -> str:
+    return "".join(
+        each if each.isprintable() else each.encode("unicode_escape").decode() for each in text
+    )

@@ -408,6 +408,16 @@ class OrderJournal(Protocol):
         """Return the task one of whose attempts carries this tag."""
         ...
 
+    async def tasks_by_order_id(
+        self, account: Account, order_ids: Collection[str]
+    ) -> list[OrderTask]:
+        """Return the PLACE tasks that the broker calls by one of these ids, oldest first."""
+        ...
+
+    async def order_ids_since(self, account: Account, since_ns: int) -> set[str]:
+        """Return the broker's ids of the account's orders whose intent is not older."""
+        ...
+
     async def tasks_of(
         self, principal: str, accounts: Collection[Account], *, limit: int
     ) -> list[OrderTask]:

@@ -22,7 +22,14 @@ from ticker_service.domain.order import (
     OrderTask,
     TaskKind,
 )
-from ticker_service.domain.order_state import IN_DOUBT, LIVE, TRANSITIONS, UNSENT, TaskState
+from ticker_service.domain.order_state import (
+    AT_BROKER,
+    IN_DOUBT,
+    LIVE,
+    TRANSITIONS,
+    UNSENT,
+    TaskState,
+)
 from ticker_service.errors import (
     AccountTaken,
     BrokerUnavailable,
@@ -347,6 +354,8 @@ class MemoryJournal:
             raise InvariantViolatedError(
                 f"Invariant: this is no transition, {present.state} -> {update.state}"
             )
+        if update.state in AT_BROKER and not present.attempt:
+            raise InvariantViolatedError("Invariant: what was never sent is not at the broker")
         if moved.filled_quantity < present.filled_quantity:
             raise InvariantViolatedError("Invariant: the filled quantity never falls")
         self._append(moved, update.event, _told(update))
@@ -383,6 +392,19 @@ class MemoryJournal:
         await self._begin("task_by_tag")
         task_id = self.tags.get((account, tag))
         return None if task_id is None else self.tasks[task_id]
+
+    async def tasks_by_order_id(
+        self, account: Account, order_ids: Collection[str]
+    ) -> list[OrderTask]:
+        """Return the PLACE tasks that the broker calls by one of these ids, oldest first."""
+        await self._begin("tasks_by_order_id")
+        return [task for task in self._at_broker(account) if task.broker_order_id in order_ids]
+
+    async def order_ids_since(self, account: Account, since_ns: int) -> set[str]:
+        """Return the broker's ids of the account's orders whose intent is not older."""
+        await self._begin("order_ids_since")
+        sent = [t for t in self._at_broker(account) if (t.intent_at_ns or 0) >= since_ns]
+        return {task.broker_order_id or "" for task in sent}
 
     async def tasks_of(
         self, principal: str, accounts: Collection[Account], *, limit: int
@@ -436,7 +458,7 @@ class MemoryJournal:
         """Lift what halts an account, and return what did."""
         standing = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
         for halt in standing:
-            self._halts[account, halt.code] = dataclasses.replace(halt, is_lifted=True)
+            self._halts[account, halt.code] = dataclasses.replace(halt, lifted_at_ns=now_ns)
         return standing
 
     async def close(self) -> None:
@@ -487,6 +509,10 @@ class MemoryJournal:
     def _of(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
         found = [t for t in self.tasks.values() if t.account == account and t.state in states]
         return sorted(found, key=lambda task: (task.created_at_ns, task.task_id))
+
+    def _at_broker(self, account: Account) -> list[OrderTask]:
+        found = self._of(account, set(TaskState))
+        return [t for t in found if t.kind is TaskKind.PLACE and t.broker_order_id is not None]
 
     def _first(self, is_it: Callable[[OrderTask], bool]) -> OrderTask | None:
         return next((task for task in self.tasks.values() if is_it(task)), None)

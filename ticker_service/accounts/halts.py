@@ -55,16 +55,22 @@ class Halts:
         self._on_change = on_change
         self._standing: dict[HaltCode, Halt] = {}
         self._unsaved: list[Halt] = []
-        self._lifted: dict[HaltCode, str] = {}
+        self._lifted_at_ns: dict[HaltCode, int] = {}
 
-    def begin(self, code: HaltCode, reason: str) -> None:
-        """Halt the account now; a halt of the same kind that stands is left as it is."""
+    def begin(self, code: HaltCode, reason: str, *, fact_ns: int | None = None) -> None:
+        """Halt the account now; a halt of the same kind that stands is left as it is.
+
+        Args:
+            code: Why.
+            reason: In words.
+            fact_ns: When what the book tells happened, by wall time. What is older than the last
+                time a person lifted a halt of this kind was looked at then.
+        """
         now_ns = self._clock.now_ns()
         standing = self._standing.get(code)
         if standing is not None and standing.stands(now_ns):
             return
-        if code is HaltCode.DUPLICATE_ORDER and self._lifted.get(code) == reason:
-            # The book tells of the same two orders all day; a person has looked at them.
+        if fact_ns is not None and fact_ns < self._lifted_at_ns.get(code, 0):
             return
         halt = new_halt(self.account, code, reason[:REASON_CHARACTERS_MAX], now_ns=now_ns)
         self._standing[code] = halt
@@ -102,7 +108,9 @@ class Halts:
             await journal.halt(self._unsaved[0])
             del self._unsaved[0]
         found = {halt.code: halt for halt in await journal.halts(self.account)}
-        self._lifted = {code: halt.reason for code, halt in found.items() if halt.is_lifted}
+        self._lifted_at_ns |= {
+            code: halt.lifted_at_ns for code, halt in found.items() if halt.lifted_at_ns is not None
+        }
         # What began while the journal was asked is not in its answer.
         found |= {halt.code: halt for halt in self._unsaved}
         now_ns = self._clock.now_ns()

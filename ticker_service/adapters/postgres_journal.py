@@ -258,6 +258,19 @@ class PostgresJournal:
             await self._orders.run(self._sql.task_by_tag, {"account": account, "tag": tag})
         )
 
+    async def tasks_by_order_id(
+        self, account: Account, order_ids: Collection[str]
+    ) -> list[OrderTask]:
+        """Return the PLACE tasks that the broker calls by one of these ids, oldest first."""
+        wanted = {"account": account, "order_ids": [events.text(each) for each in order_ids]}
+        return [task_of(row) for row in await self._orders.run(self._sql.tasks_by_order_id, wanted)]
+
+    async def order_ids_since(self, account: Account, since_ns: int) -> set[str]:
+        """Return the broker's ids of the account's orders whose intent is not older."""
+        wanted = {"account": account, "since": time_of(since_ns)}
+        found = await self._orders.run(self._sql.order_ids_since, wanted)
+        return {row["broker_order_id"] for row in found}
+
     async def tasks_of(
         self, principal: str, accounts: Collection[Account], *, limit: int
     ) -> list[OrderTask]:

@@ -92,7 +92,7 @@ def halt_of(row: Mapping[str, Any]) -> Halt:
         reason=row["reason"],
         since_ns=ns_of(row["since"]),
         until_ns=_ns_or_none(row["until"]),
-        is_lifted=row["step"] == "lifted",
+        lifted_at_ns=ns_of(row["at"]) if row["step"] == "lifted" else None,
     )
 
 

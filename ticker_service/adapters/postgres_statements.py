@@ -25,6 +25,8 @@ class Statements:
     unsent_tasks: bytes
     tasks_in_doubt: bytes
     live_orders: bytes
+    tasks_by_order_id: bytes
+    order_ids_since: bytes
     tasks_of: bytes
     events_after: bytes
     last_seq: bytes

@@ -45,18 +45,18 @@ class RedisPublisher:
         await self._servers.look()
         return "cluster" if self._servers.is_cluster else "server"
 
-    async def existing(self, keys: Sequence[str]) -> int:
-        """Return how many of these keys there are now.
+    async def longest_life_ms(self, keys: Sequence[str]) -> int:
+        """Return how long the last of these keys will still be there; 0 if there is none.
 
         Raises:
             PublishError: It does not answer.
         """
         exchange = await self._servers.exchange()
         for key in keys:
-            exchange.commands.exists(self._servers.name(key))
+            exchange.commands.pttl(self._servers.name(key))
         answers = await exchange.send()
         _refuse(answers)
-        return sum(answers)
+        return max(0, *map(int, answers))  # negative: no such key
 
     async def send(self, outgoing: Outgoing) -> None:
         """Send everything in order in one exchange.

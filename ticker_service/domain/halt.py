@@ -25,6 +25,8 @@ class HaltCode(StrEnum):
     """The broker's own number of orders a day is used up, over all apps of the account."""
     DUPLICATE_ORDER = "DUPLICATE_ORDER"
     """The book holds two orders of one request, which must not be."""
+    ORPHAN_ORDER = "ORPHAN_ORDER"
+    """The book holds an order with our tag that the journal does not know."""
 
 
 _ADVICE: Final = {
@@ -40,6 +42,11 @@ _ADVICE: Final = {
         "look at both orders in the broker's book and end the one that is too many; then "
         "`ticker-service account resume {account}`"
     ),
+    HaltCode.ORPHAN_ORDER: (
+        "the journal has lost what was sent (was an older copy of the database put back?), or "
+        "another daemon with another database has the same `installation`: look at the order, then "
+        "`ticker-service account resume {account}`"
+    ),
 }
 
 
@@ -47,7 +54,7 @@ _ADVICE: Final = {
 class Halt:
     """One reason an account is halted; times are ns since the Unix epoch.
 
-    ``until_ns`` is None when only a person lifts it; ``is_lifted`` says that one has.
+    ``until_ns`` is None when only a person lifts it, ``lifted_at_ns`` when none has yet.
     """
 
     account: Account
@@ -55,7 +62,7 @@ class Halt:
     reason: str
     since_ns: int
     until_ns: int | None
-    is_lifted: bool = False
+    lifted_at_ns: int | None = None
 
     @property
     def advice(self) -> str:
@@ -64,7 +71,7 @@ class Halt:
 
     def stands(self, now_ns: int) -> bool:
         """Return whether it still holds the account."""
-        return not self.is_lifted and (self.until_ns is None or now_ns < self.until_ns)
+        return self.lifted_at_ns is None and (self.until_ns is None or now_ns < self.until_ns)
 
 
 def new_halt(account: Account, code: HaltCode, reason: str, *, now_ns: int) -> Halt:

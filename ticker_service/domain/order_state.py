@@ -70,23 +70,29 @@ TERMINAL: Final = frozenset(
 
 TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.RECEIVED: frozenset({S.READY, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.EXPIRED}),
-    S.READY: frozenset({S.SENDING, S.CANCELLED_LOCAL, S.EXPIRED, S.REJECTED_LOCAL}),
+    # An earlier attempt that was called unsent may be found at the broker: then it is not tried
+    # again.
+    S.READY: frozenset({S.SENDING, S.CANCELLED_LOCAL, S.EXPIRED, S.REJECTED_LOCAL}) | AT_BROKER,
     S.SENDING: frozenset({S.READY, S.UNKNOWN}) | AT_BROKER,
     S.UNKNOWN: frozenset({S.NOT_PLACED, S.MANUAL}) | AT_BROKER,
-    S.ACKED: AT_BROKER,
-    S.WORKING: frozenset({S.WORKING, S.PARTIAL, S.CANCELLED, S.FILLED, S.REJECTED}),
-    S.PARTIAL: frozenset({S.WORKING, S.PARTIAL, S.CANCELLED, S.FILLED, S.REJECTED}),
+    # MANUAL ends an order whose trading day is over and whose book is gone.
+    S.ACKED: AT_BROKER | {S.MANUAL},
+    S.WORKING: frozenset({S.WORKING, S.PARTIAL, S.CANCELLED, S.FILLED, S.REJECTED, S.MANUAL}),
+    S.PARTIAL: frozenset({S.WORKING, S.PARTIAL, S.CANCELLED, S.FILLED, S.REJECTED, S.MANUAL}),
     # A late fact wins: what was thought dead may turn out alive or filled, never the reverse.
     S.CANCELLED: frozenset({S.WORKING, S.PARTIAL, S.FILLED, S.CANCELLED}),
-    S.REJECTED: frozenset({S.WORKING, S.PARTIAL, S.FILLED}),
-    S.NOT_PLACED: frozenset({S.WORKING, S.PARTIAL, S.FILLED, S.CANCELLED}),
-    S.EXPIRED: frozenset({S.WORKING, S.PARTIAL, S.FILLED}),
-    S.MANUAL: frozenset({S.WORKING, S.PARTIAL, S.FILLED, S.CANCELLED, S.REJECTED}),
-    S.FILLED: frozenset(),
-    S.REJECTED_LOCAL: frozenset(),
-    S.CANCELLED_LOCAL: frozenset(),
+    S.REJECTED: frozenset({S.ACKED, S.WORKING, S.PARTIAL, S.FILLED, S.CANCELLED}),
+    S.NOT_PLACED: AT_BROKER,
+    S.EXPIRED: AT_BROKER,
+    S.REJECTED_LOCAL: AT_BROKER,
+    S.CANCELLED_LOCAL: AT_BROKER,
+    S.MANUAL: AT_BROKER,
+    S.FILLED: frozenset({S.FILLED}),
 }
-"""What may follow what; the migration writes the same pairs into the database."""
+"""What may follow what; the migrations write the same pairs into the database.
+
+The database asks one thing more: only what has an attempt can be at the broker.
+"""
 
 
 _TERMINAL_STATUS: Final = {
@@ -95,6 +101,10 @@ _TERMINAL_STATUS: Final = {
     "REJECTED": S.REJECTED,
 }
 _RESTING_STATUS: Final = frozenset({"OPEN", "TRIGGER PENDING", "AMO REQ RECEIVED"})
+_OURS: Final = frozenset(
+    {S.READY, S.EXPIRED, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.NOT_PLACED, S.MANUAL}
+)
+"""What we say of an order without the broker; whatever the broker says outweighs it."""
 _ORDER_OF_LIFE: Final = (S.SENDING, S.UNKNOWN, S.ACKED, S.WORKING, S.PARTIAL)
 
 
@@ -167,7 +177,7 @@ def _reason_code(task: OrderTask, state: TaskState) -> str | None:
 def _later(task: OrderTask, told: TaskState, *, grows: bool) -> TaskState:
     """Return the further of two states in an order's life."""
     present = task.state
-    if present in {S.NOT_PLACED, S.MANUAL, S.EXPIRED}:
+    if present in _OURS:
         return told
     if present is S.REJECTED and told is not S.REJECTED:
         # The answer to the send said no, but the book has the order: the book knows better. A

@@ -28,6 +28,11 @@ def day_end_ns(now_ns: int) -> int:
     return instant_ns(dt.datetime.combine(tomorrow, dt.time(), tzinfo=IST))
 
 
+def day_start_ns(day: dt.date) -> int:
+    """Return the midnight at which a day began in India, ns since the Unix epoch."""
+    return instant_ns(dt.datetime.combine(day, dt.time(), tzinfo=IST))
+
+
 def from_instant_ns(now_ns: int) -> dt.datetime:
     """Return an instant as an aware datetime in IST, truncated to whole seconds."""
     return dt.datetime.fromtimestamp(now_ns // NS_PER_S, tz=IST)
@@ -48,3 +53,15 @@ def token_expires_ns(issued_ns: int) -> int:
     if issued >= end:
         end += dt.timedelta(days=1)
     return instant_ns(end)
+
+
+def read_kite_time(text: str) -> int | None:
+    """Return one of Kite's times, IST without a zone, as ns since the epoch; None if it is none.
+
+    Source: kite.md §1.7.
+    """
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return instant_ns(moment if moment.tzinfo else moment.replace(tzinfo=IST))

@@ -1,6 +1,6 @@
 """Candles of options with implied volatility and Greeks, by the kernel of the live path.
 
-Pure. ``candle_greeks`` is the map: it calls the steps in order. A row keeps its place; what cannot
+Pure. ``_priced`` is the map: it calls the steps in order. A row keeps its place; what cannot
 be solved is NaN with a status, never a zero, and a gap stays a gap.
 """
 
@@ -134,6 +134,14 @@ def candle_greeks(
         CandleError: Columns differ in length, or stamps repeat or go back. No value raises: a row
             with a bad number has a status.
     """
+    # Overflow and NaN are what bad rows give; their status says so, and nobody has to be warned.
+    with np.errstate(all="ignore"):
+        return _priced(options, underlying, assumed)
+
+
+def _priced(
+    options: OptionCandles, underlying: UnderlyingCandles | None, assumed: CandlePricing
+) -> CandleGreeks:
     aligned = alignment.align(options)
     at_ns = instants.priced_at_ns(options.start_ns, expiry_ns=options.expiry_ns, assumed=assumed)
     years = years_to_expiry(at_ns, options.expiry_ns)

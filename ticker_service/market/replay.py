@@ -160,7 +160,7 @@ class Replay:
         """
         began_ns = self._surroundings.clock.monotonic_ns()
         before: tuple[Header, int] | None = None
-        for recording in self._recordings:
+        for recording in self._needed():
             opened, header = recording.tape, recording.header
             path = await self._begin(header)
             if before is not None and before[0].epoch == header.epoch:
@@ -176,6 +176,16 @@ class Replay:
         ended_ns = self._surroundings.clock.monotonic_ns()
         self.summary.seconds = round((ended_ns - began_ns) / NS_PER_S, 3)
         return self.summary
+
+    def _needed(self) -> list[Recording]:
+        """Return the recordings without the runs that were over before anything is told."""
+        last_ns: dict[int, int] = {}
+        for each in self._recordings:
+            epoch = each.header.epoch
+            last_ns[epoch] = max(last_ns.get(epoch, 0), each.tape.last_ns)
+        return [
+            each for each in self._recordings if last_ns[each.header.epoch] >= self._options.from_ns
+        ]
 
     async def _begin(self, header: Header) -> TickPath:
         """Return the path of a run; a later part of the same run goes on with the one there is."""

@@ -54,9 +54,12 @@ class Arguments:
     def feed_of_book(self) -> dict[int, str]:
         """Return the feed's state by number of the book."""
         states = self._step.arguments.get("feed_of_book")
-        if not isinstance(states, list) or len(states) != self._books:
+        if not isinstance(states, list) or not all(map(_is_pair, states)):
             self._refuse("feed_of_book", states)
-        return {int(book): str(state) for book, state in states}
+        feed_of_book = dict(states)
+        if feed_of_book.keys() != set(range(self._books)):
+            self._refuse("feed_of_book", states)
+        return feed_of_book
 
     def _numbers(self, name: str, limit: int) -> list[int]:
         values = self._step.arguments.get(name)
@@ -71,6 +74,15 @@ class Arguments:
             f"Condition failed: step={self._step.name} at_ns={self._step.at_ns}: "
             f"{name}={str(value)[:100]}"
         )
+
+
+def _is_pair(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) == len(("book", "state"))
+        and isinstance(value[0], int)
+        and isinstance(value[1], str)
+    )
 
 
 async def call(path: TickPath, step: Step) -> None:

@@ -17,7 +17,7 @@ import structlog
 
 from ticker_service.domain.order import TaskKind, TaskUpdate
 from ticker_service.domain.order_state import UNSENT, TaskState
-from ticker_service.domain.session import ist_date
+from ticker_service.domain.session import day_start_ns, ist_date
 from ticker_service.errors import (
     BrokerUnavailable,
     JournalError,
@@ -29,8 +29,9 @@ from ticker_service.errors import (
 from ticker_service.orders import pipeline
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
-from ticker_service.orders.settle import Evidence
+from ticker_service.orders.settle import Evidence, judge_live
 from ticker_service.runtime.bell import Bell
+from ticker_service.runtime.clock import Moment
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
@@ -105,6 +106,8 @@ class AccountDesk:
         self._work = Bell()
         self._book_wanted = Bell()
         self._in_flight: dict[uuid.UUID, OrderTask] = {}
+        self._doubted_changes: dict[uuid.UUID, uuid.UUID | None] = {}
+        self._was_whole = True
         self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self._slots = asyncio.Semaphore(config.sends_parallel)
@@ -253,8 +256,15 @@ class AccountDesk:
             await _sleep_or_ring(SCAN_S, ring)
 
     def _waits_its_turn(self, task: OrderTask) -> bool:
-        """Return whether an earlier change of the same order is under way: the last one counts."""
-        return task.kind is TaskKind.MODIFY and any(
+        """Return whether an earlier change of the same order is under way: the last one counts.
+
+        One in doubt is under way as well: it may arrive at the exchange after a later one.
+        """
+        if task.kind is not TaskKind.MODIFY:
+            return False
+        if self._clock.now_ns() >= task.deadline_ns:
+            return False  # it only has to be told so
+        return task.target_task_id in self._doubted_changes.values() or any(
             (other.kind, other.target_task_id) == (task.kind, task.target_task_id)
             for other in self._in_flight.values()
         )
@@ -262,13 +272,19 @@ class AccountDesk:
     async def _carry_until_done(self, task: OrderTask) -> None:
         """Carry one instruction until it is sent, ended, or handed to the book."""
         slots = self._cancel_slots if task.kind is TaskKind.CANCEL else self._slots
+        left_ns = max(task.deadline_ns - self._clock.now_ns(), 0)
+        until_ns = self._clock.monotonic_ns() + left_ns
         try:
             while task.state in UNSENT:
                 # Who waits to try again, or for another order, leaves its place to the others.
                 async with slots:
                     try:
                         task = await pipeline.carry(
-                            task, self._journal, self._executor, now_ns=self._clock.now_ns
+                            task,
+                            self._journal,
+                            self._executor,
+                            until_ns=until_ns,
+                            now_ns=self._clock.now_ns,
                         )
                     except TaskMoved:
                         task = await self._journal.task(task.task_id) or task
@@ -279,6 +295,8 @@ class AccountDesk:
             log.warning("task_waits_for_journal", task_id=str(task.task_id), error=str(error))
         finally:
             self._in_flight.pop(task.task_id, None)
+            if task.kind is TaskKind.MODIFY and task.state is TaskState.UNKNOWN:
+                self._doubted_changes[task.task_id] = task.target_task_id
             self.news.ring()
             self._work.ring()
             is_idle = self._book_period_s > self._config.book_poll_live_s
@@ -325,35 +343,68 @@ class AccountDesk:
     async def _read_book(self) -> float:
         """Merge one book, settle what it proves, and return when to read the next, seconds."""
         await self._doubt_what_nobody_sends()
-        began_ns = self._clock.now_ns()
+        began = Moment.of(self._clock)
+        today = ist_date(began.now_ns)
+        await self._reconciler.begin_day(today, day_start_ns(today))
         rows = await self._gateway.orders()
-        is_whole = self._reconciler.memory.is_whole(rows, ist_date(began_ns))
+        is_whole = self._reconciler.memory.is_whole(rows, today)
+        if not is_whole and self._was_whole:
+            log.warning("book_lacks_known_orders", account=self.account, rows=len(rows))
+        self._was_whole = is_whole
         if await self._reconciler.merge_book(rows):
             self.news.ring()
-        is_settled = True
+        is_settled = await self._settle_doubts(rows, began=began, is_whole=is_whole)
+        is_live = await self._end_days(rows, began=began)
+        if not is_settled:
+            return self._config.settle_poll_s
+        return self._config.book_poll_live_s if is_live else self._config.book_poll_idle_s
+
+    async def _settle_doubts(
+        self, rows: Sequence[BrokerOrder], *, began: Moment, is_whole: bool
+    ) -> bool:
+        """Settle what a book proves of what is in doubt; return whether nothing is left."""
+        held_before = set(self._doubted_changes)
+        unsettled = []
         for task in await self._journal.in_doubt(self.account):
             if task.state is not TaskState.UNKNOWN:
                 continue
-            update = await self._judge(task, rows, began_ns=began_ns, is_whole=is_whole)
+            update = await self._judge(task, rows, began=began, is_whole=is_whole)
             if update is None:
-                is_settled = False
-                continue
-            await self._record(task, update)
-            self._evidence.forget(task)
-        if not is_settled:
-            return self._config.settle_poll_s
-        is_live = await self._journal.live_orders(self.account)
-        return self._config.book_poll_live_s if is_live else self._config.book_poll_idle_s
+                unsettled.append(task)
+            else:
+                await self._record(task, update)
+        self._evidence.keep_only(unsettled)
+        changes = {t.task_id: t.target_task_id for t in unsettled if t.kind is TaskKind.MODIFY}
+        # One that came into doubt since the journal was read is not among them, and stays.
+        for settled in held_before - changes.keys():
+            del self._doubted_changes[settled]
+            self._work.ring()
+        self._doubted_changes |= changes
+        return not unsettled
+
+    async def _end_days(self, rows: Sequence[BrokerOrder], *, began: Moment) -> bool:
+        """End what rested on a day that is over; return whether anything is live."""
+        shown = {row.order_id for row in rows}
+        is_live = False
+        for task in await self._journal.live_orders(self.account):
+            update = judge_live(task, is_in_book=task.broker_order_id in shown, began=began)
+            if update is None:
+                is_live = True
+            else:
+                log.warning("order_outlived_its_day", task_id=str(task.task_id), was=task.state)
+                await self._record(task, update)
+        return is_live
 
     async def _judge(
-        self, task: OrderTask, rows: Sequence[BrokerOrder], *, began_ns: int, is_whole: bool
+        self, task: OrderTask, rows: Sequence[BrokerOrder], *, began: Moment, is_whole: bool
     ) -> TaskUpdate | None:
         if task.kind is TaskKind.PLACE:
-            return self._evidence.judge_place(task, rows, began_ns=began_ns, is_whole=is_whole)
+            ours = self._reconciler.memory.ours
+            return self._evidence.judge_place(task, rows, began=began, is_whole=is_whole, ours=ours)
         target = await self._journal.task(task.target_task_id) if task.target_task_id else None
         order_id = target.broker_order_id if target else None
         row = next((row for row in rows if row.order_id == order_id), None)
-        return self._evidence.judge_target(task, row, began_ns=began_ns)
+        return self._evidence.judge_target(task, row, began=began)
 
     async def _merge_updates(self) -> None:
         """Merge the feed's order updates as they come; one that fails is in the next book."""

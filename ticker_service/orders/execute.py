@@ -28,6 +28,7 @@ from ticker_service.errors import JournalUnavailable, TaskMoved
 from ticker_service.orders import classify
 from ticker_service.orders.classify import Outcome
 from ticker_service.ports import Reply, Withheld
+from ticker_service.runtime.clock import Moment
 from ticker_service.runtime.pacing import Backoff
 from ticker_service.runtime.supervise import finish
 
@@ -90,6 +91,10 @@ class Executor:
         """Send nothing more until there is a new access token."""
         self.is_auth_refused = True
 
+    def is_late(self, task: OrderTask, until_ns: int) -> bool:
+        """Return whether a task's time is over by either clock; wall time may be set back."""
+        return self._clock.now_ns() >= task.deadline_ns or self._clock.monotonic_ns() >= until_ns
+
     def is_held(self, kind: TaskKind) -> bool:
         """Return whether an instruction of this kind has to wait, for a login or a person."""
         is_halted = kind is not TaskKind.CANCEL and bool(self.halts.standing())
@@ -109,12 +114,13 @@ class Executor:
         limit_s = self._config.request_s_max + LAST_TRIES_S
         self._gives_up_ns = self._clock.monotonic_ns() + int(limit_s * NS_PER_S)
 
-    async def send(self, task: OrderTask, target: OrderTask | None) -> OrderTask:
+    async def send(self, task: OrderTask, target: OrderTask | None, *, until_ns: int) -> OrderTask:
         """Carry one READY task to the broker, at most once.
 
         Args:
             task: READY, as last read.
             target: The PLACE task that a MODIFY or CANCEL speaks of.
+            until_ns: Monotonic instant by which it leaves or expires, beside its deadline.
 
         Returns:
             The task as it was left: READY again if nothing left and there is time, EXPIRED, or what
@@ -124,13 +130,14 @@ class Executor:
             JournalUnavailable: Before anything was sent; the caller tries again.
             TaskMoved: Somebody else moved it; the caller reads it again.
         """
-        if self._clock.now_ns() >= task.deadline_ns:
+        if self.is_late(task, until_ns):
             return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "its time was over")
         if task.attempt >= self._config.attempts_max:
             reason = f"nothing left in {task.attempt} attempts"
             return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "NOT_SENT", reason)
         lane: Lane = "cancel" if task.kind is TaskKind.CANCEL else "place"
-        if not await self._pacer.admit(lane, deadline_ns=self._monotonic_of(task.deadline_ns)):
+        until_ns = min(until_ns, self._monotonic_of(task.deadline_ns))
+        if not await self._pacer.admit(lane, deadline_ns=until_ns):
             return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "no room to send it")
         if self.is_held(task.kind):
             return task
@@ -147,12 +154,13 @@ class Executor:
         self, task: OrderTask, target: OrderTask | None, permit: Permit
     ) -> OrderTask:
         """Commit the intent, send, judge, record; never abandoned halfway."""
+        closes_ns = self._clock.monotonic_ns() + int(self._config.send_window_s * NS_PER_S)
         claimed = await self._claim(task)
         if claimed is None:
             raise TaskMoved(f"task_id={task.task_id} was claimed by nobody; read it again")
         self.reach("C3")
         logins = self._logins
-        reply = await self._transmit(claimed, target)
+        reply = await self._transmit(claimed, target, closes_ns)
         verdict = classify.judge(task.kind, reply)
         permit.report(_health_of(verdict, reply))
         self._notice(verdict, claimed, logins=logins)
@@ -176,9 +184,9 @@ class Executor:
             is_ours = present.state is TaskState.SENDING and present.tag == tag
             return present if is_ours else None
 
-    async def _transmit(self, task: OrderTask, target: OrderTask | None) -> Reply:
+    async def _transmit(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> Reply:
         """Hand the bytes to the gateway, if they may still leave."""
-        failure = self._held_at_the_last(task)
+        failure = self._held_at_the_last(task, closes_ns)
         if failure:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=failure)
         deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
@@ -193,14 +201,15 @@ class Executor:
         change = change_from_fields(task.body)
         return await self._gateway.modify(order_id, variety, change, deadline_ns=deadline_ns)
 
-    def _held_at_the_last(self, task: OrderTask) -> str:
+    def _held_at_the_last(self, task: OrderTask, closes_ns: int) -> str:
         """Return why a committed intent must not leave after all, empty if it may."""
         if not self._journal.is_writer(task.account):
             # The lock's session is gone: another process may write this account by now (I6).
             return WINDOW_CLOSED
-        if self._clock.now_ns() >= (task.send_not_after_ns or 0):
+        now = Moment.of(self._clock)
+        if now.now_ns >= (task.send_not_after_ns or 0) or now.monotonic_ns >= closes_ns:
             # A stall between the commit and here: whoever looks at the book must be able to rely
-            # on nothing leaving after this instant (I6).
+            # on nothing leaving after this instant (I6), also when the wall clock was set back.
             return WINDOW_CLOSED
         is_halted = task.kind is not TaskKind.CANCEL and bool(self.halts.standing())
         return HALTED if is_halted else ""

@@ -20,7 +20,12 @@ if TYPE_CHECKING:
 
 
 async def carry(
-    task: OrderTask, journal: OrderJournal, executor: Executor, *, now_ns: Callable[[], int]
+    task: OrderTask,
+    journal: OrderJournal,
+    executor: Executor,
+    *,
+    until_ns: int,
+    now_ns: Callable[[], int],
 ) -> OrderTask:
     """Bring one unsent instruction as far as it goes now.
 
@@ -28,6 +33,7 @@ async def carry(
         task: RECEIVED or READY, as last read.
         journal: Where every step is recorded before the next one is taken.
         executor: Sends, at most once.
+        until_ns: Monotonic instant by which it leaves or expires, beside its deadline.
         now_ns: Wall time, ns since the Unix epoch.
 
     Returns:
@@ -49,9 +55,9 @@ async def carry(
         if target.state in TERMINAL:
             return await journal.record(task, _about_ended(task, target), now_ns=now_ns())
     # Asked of an order that is on its way or in doubt: the broker's answer or book names it yet.
-    if (executor.is_held(task.kind) or lacks_order_id) and now_ns() < task.deadline_ns:
+    if (executor.is_held(task.kind) or lacks_order_id) and not executor.is_late(task, until_ns):
         return task
-    return await executor.send(task, target)
+    return await executor.send(task, target, until_ns=until_ns)
 
 
 async def _withdraw(
@@ -75,6 +81,14 @@ def _about_ended(task: OrderTask, target: OrderTask) -> TaskUpdate:
             event="order_withdrawn",
             reason_code="ORDER_WITHDRAWN",
             reason="the order was withdrawn before it was sent",
+        )
+    if target.state is TaskState.MANUAL:
+        # Nobody knows whether it is there, so neither may we say so.
+        return TaskUpdate(
+            state=TaskState.REJECTED_LOCAL,
+            event="order_unknown",
+            reason_code="ORDER_UNKNOWN",
+            reason="whether the order is at the broker is not known; look at the broker's book",
         )
     return TaskUpdate(
         state=TaskState.REJECTED_LOCAL,

@@ -1,8 +1,9 @@
 """Merge the broker's order book and its updates into the journal, monotonically.
 
 The same code serves start-up, every poll, and every update of the WebSocket: rows may come twice,
-late or in any order and lead to the same state (I5, I7). Rows that carry our tag and no journal
-entry are orphans: reported, never touched (I11).
+late or in any order and lead to the same state (I5, I7). A row is ours by the tag of one of our
+sends, or, where the broker has lost the tag, by the order id it gave us. A row with our tag and no
+journal entry is an orphan: the journal may have lost more, so the account is halted (I11).
 """
 
 from __future__ import annotations
@@ -15,13 +16,13 @@ import structlog
 from ticker_service.domain import order_state
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
-from ticker_service.domain.session import ist_date
+from ticker_service.domain.session import ist_date, read_kite_time
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import TaskMoved
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ticker_service.accounts.halts import Halts
     from ticker_service.domain.order import Account, BrokerOrder, OrderTask
@@ -36,23 +37,27 @@ MERGE_TRIES_MAX: Final = 10
 
 @dataclass(slots=True)
 class BookMemory:
-    """What earlier reads of the day's book held, to tell a whole book from a truncated one (A3)."""
+    """What is known of the day's book, to tell a whole one from a truncated one (A3)."""
 
     day: dt.date | None = None
     known_order_ids: set[str] = field(default_factory=set)
+    ours: set[str] = field(default_factory=set)
+    """The broker's ids of the day's rows that belong to a task of ours."""
     alarmed: set[str] = field(default_factory=set)
     merged: dict[str, BrokerOrder] = field(default_factory=dict)
     """Rows that the journal has, by order id: a book that repeats one brings no news."""
 
     def is_whole(self, rows: Sequence[BrokerOrder], day: dt.date) -> bool:
-        """Return whether a book holds every order of its day that an earlier one held."""
+        """Return whether a book holds every order of its day that is known."""
         return day != self.day or self.known_order_ids <= {row.order_id for row in rows}
 
-    def turn_to(self, day: dt.date) -> None:
+    def turn_to(self, day: dt.date, known: Collection[str] = ()) -> None:
         """Forget the orders of other days; those leave the book at any time."""
         if day != self.day:
             self.day = day
-            self.known_order_ids.clear()
+            self.known_order_ids = set(known)
+            self.ours.clear()
+            self.alarmed.clear()
             self.merged.clear()
 
     def keep(self, rows: Sequence[BrokerOrder]) -> None:
@@ -85,36 +90,51 @@ class Reconciler:
         self._installation = installation
         self._halts = halts
 
+    async def begin_day(self, day: dt.date, began_ns: int) -> None:
+        """Learn which orders the book of a day must hold, unless it is the day already.
+
+        Args:
+            day: In India.
+            began_ns: When that day began there, ns since the Unix epoch.
+        """
+        if day != self.memory.day:
+            known = await self._journal.order_ids_since(self._account, began_ns)
+            self.memory.turn_to(day, known)
+
     async def merge_book(self, rows: Sequence[BrokerOrder]) -> int:
         """Merge a whole book; return how many tasks changed."""
         self.memory.turn_to(ist_date(self._clock.now_ns()))
+        untagged = [row.order_id for row in rows if not self._our_tags(row) and self._is_news(row)]
+        by_order_id = await self._by_order_id(untagged)
         changed = 0
         for row in rows:
-            changed += await self.merge_row(row)
+            if self._is_news(row):
+                changed += await self._merge(row, by_order_id.get(row.order_id))
         self.memory.keep(rows)
         return changed
 
     async def merge_row(self, row: BrokerOrder) -> bool:
-        """Merge one row or update into the task whose attempt's tag it carries.
+        """Merge one row or update into the task it belongs to.
 
         Raises:
             JournalUnavailable: The journal does not answer; the row will come again.
         """
-        if self.memory.merged.get(row.order_id) == row:
+        if not self._is_news(row):
             return False
+        untagged = [] if self._our_tags(row) else [row.order_id]
+        return await self._merge(row, (await self._by_order_id(untagged)).get(row.order_id))
+
+    async def _merge(self, row: BrokerOrder, named: OrderTask | None) -> bool:
+        """Merge one row into the task its tag names, or else into the one its order id does."""
+        task = await self._tagged(row) or named
         for _ in range(MERGE_TRIES_MAX):
-            task = await self._task_of(row)
             if task is None:
                 self._notice_orphan(row)
                 return False
             if task.broker_order_id not in {None, row.order_id}:
-                # One tag, two orders: what is known of the first must not be mixed with the other.
-                self._alarm("duplicate_order", row, task_id=str(task.task_id))
-                self._halts.begin(
-                    HaltCode.DUPLICATE_ORDER,
-                    f"orders {task.broker_order_id} and {row.order_id} are both of one request",
-                )
+                self._notice_double(row, task)
                 return False
+            self.memory.ours.add(row.order_id)
             update = order_state.merge(task, row)
             if update is None:
                 if task.state in order_state.AT_BROKER:
@@ -123,36 +143,64 @@ class Reconciler:
             try:
                 moved = await self._journal.record(task, update, now_ns=self._clock.now_ns())
             except TaskMoved:
+                task = await self._journal.task(task.task_id)
                 continue
             self.memory.merged[row.order_id] = row
-            if task.state in order_state.TERMINAL and moved.state is not task.state:
-                # What we held for finished was not: the caller must hear it, and loudly (I7).
-                log.error(
-                    "late_fact_wins",
-                    account=self._account,
-                    task_id=str(task.task_id),
-                    was=task.state,
-                    now=moved.state,
-                )
+            self._notice_late(task, moved)
             return True
         log.error("merge_gave_up", account=self._account, order_id=row.order_id)
         return False
 
-    async def _task_of(self, row: BrokerOrder) -> OrderTask | None:
-        for tag in row.tags:
-            if is_ours(tag, self._installation):
-                task = await self._journal.task_by_tag(self._account, tag)
-                if task is not None and task.kind is TaskKind.PLACE:
-                    return task
+    def _is_news(self, row: BrokerOrder) -> bool:
+        return self.memory.merged.get(row.order_id) != row
+
+    def _our_tags(self, row: BrokerOrder) -> list[str]:
+        return [tag for tag in row.tags if is_ours(tag, self._installation)]
+
+    async def _tagged(self, row: BrokerOrder) -> OrderTask | None:
+        for tag in self._our_tags(row):
+            task = await self._journal.task_by_tag(self._account, tag)
+            if task is not None and task.kind is TaskKind.PLACE:
+                return task
         return None
 
-    def _notice_orphan(self, row: BrokerOrder) -> None:
-        has_our_tag = any(is_ours(tag, self._installation) for tag in row.tags)
-        if has_our_tag:
-            self._alarm("orphan_order", row)
+    async def _by_order_id(self, order_ids: Collection[str]) -> dict[str, OrderTask]:
+        if not order_ids:
+            return {}
+        found = await self._journal.tasks_by_order_id(self._account, order_ids)
+        return {task.broker_order_id or "": task for task in found}
 
-    def _alarm(self, event: str, row: BrokerOrder, **facts: object) -> None:
-        """Say once of an order what only a person can put right."""
-        if row.order_id not in self.memory.alarmed:
-            self.memory.alarmed.add(row.order_id)
-            log.error(event, account=self._account, order_id=row.order_id, tags=row.tags, **facts)
+    def _notice_late(self, was: OrderTask, now: OrderTask) -> None:
+        """Say loudly that what we held for ended or unsent was not (I7)."""
+        is_late = was.state in order_state.TERMINAL or was.state in order_state.UNSENT
+        if is_late and now.state is not was.state:
+            log.error(
+                "late_fact_wins",
+                account=self._account,
+                task_id=str(was.task_id),
+                was=was.state,
+                now=now.state,
+            )
+
+    def _notice_orphan(self, row: BrokerOrder) -> None:
+        if self._our_tags(row) and self._alarm("orphan_order", row):
+            reason = f"order {row.order_id} has our tag {self._our_tags(row)[0]}"
+            self._halts.begin(HaltCode.ORPHAN_ORDER, reason, fact_ns=_since(row))
+
+    def _notice_double(self, row: BrokerOrder, task: OrderTask) -> None:
+        """One request, two orders: what is known of the first is not mixed with the other."""
+        if self._alarm("duplicate_order", row, task_id=str(task.task_id)):
+            reason = f"orders {task.broker_order_id} and {row.order_id} are both of one request"
+            self._halts.begin(HaltCode.DUPLICATE_ORDER, reason, fact_ns=_since(row))
+
+    def _alarm(self, event: str, row: BrokerOrder, **facts: object) -> bool:
+        """Say once of an order what only a person can put right; return whether it was now."""
+        if row.order_id in self.memory.alarmed:
+            return False
+        self.memory.alarmed.add(row.order_id)
+        log.error(event, account=self._account, order_id=row.order_id, tags=row.tags, **facts)
+        return True
+
+
+def _since(row: BrokerOrder) -> int | None:
+    return read_kite_time(row.order_timestamp)

@@ -14,22 +14,30 @@ from typing import TYPE_CHECKING, Final
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import TaskKind, TaskUpdate, change_from_fields
 from ticker_service.domain.order_state import TaskState, is_in_transit, state_of
-from ticker_service.domain.session import ist_date
+from ticker_service.domain.session import ist_date, read_kite_time
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Sequence
+    from collections.abc import Container, Iterable, Sequence
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import BrokerOrder, OrderTask
+    from ticker_service.runtime.clock import Moment
+
+
+CLOCKS_APART_NS_MAX: Final = 120 * NS_PER_S
 
 
 @dataclass(slots=True)
-class _Absence:
-    """Whole books read since the send window closed that did not hold a task's order."""
+class _Doubt:
+    """What was looked at of one task; all by the clock that cannot be set.
 
-    reads: int
-    last_read_ns: int
+    ``reads`` counts whole books since the send window closed that did not hold its order.
+    """
+
+    since_ns: int
+    reads: int = 0
+    last_read_ns: int | None = None
 
 
 class Evidence:
@@ -37,36 +45,43 @@ class Evidence:
 
     def __init__(self, config: OrdersConfig) -> None:
         self._config = config
-        self._absences: dict[uuid.UUID, _Absence] = {}
+        self._doubts: dict[uuid.UUID, _Doubt] = {}
+
+    def keep_only(self, tasks: Iterable[OrderTask]) -> None:
+        """Drop what was gathered about tasks that are in doubt no more."""
+        left = {task.task_id for task in tasks}
+        self._doubts = {key: doubt for key, doubt in self._doubts.items() if key in left}
 
     def judge_place(
         self,
         task: OrderTask,
         rows: Sequence[BrokerOrder],
         *,
-        began_ns: int,
+        began: Moment,
         is_whole: bool,
+        ours: Container[str] = (),
     ) -> TaskUpdate | None:
         """Return what a book that lacks the task's tag says about an UNKNOWN placement.
 
         Args:
             task: Still UNKNOWN after this book was merged.
             rows: The whole book.
-            began_ns: When its reading began, ns since the Unix epoch.
-            is_whole: Whether it holds every order that earlier books held.
+            began: When its reading began.
+            is_whole: Whether it holds every order of the day that is known.
+            ours: The broker's ids of orders that belong to other tasks.
 
         Returns:
             The end of the task, or None while the evidence is not enough.
         """
-        if ist_date(began_ns) != ist_date(task.intent_at_ns or task.created_at_ns):
+        if _is_day_over(task, began):
             return _DAY_OVER
-        if not self._is_window_closed(task, began_ns) or not is_whole:
+        if not self._is_window_closed(task, began) or not is_whole:
             return None
-        if any(_looks_like(task, row) for row in rows):
+        if any(_looks_like(task, row) for row in rows if row.order_id not in ours):
             return _to_manual(
                 "FINGERPRINT", "an order without a tag looks like it; look and decide"
             )
-        if not self._is_absent_often_enough(task, began_ns):
+        if not self._is_absent_often_enough(task, began):
             return None
         return TaskUpdate(
             state=TaskState.NOT_PLACED,
@@ -76,15 +91,14 @@ class Evidence:
         )
 
     def judge_target(
-        self, task: OrderTask, target: BrokerOrder | None, *, began_ns: int
+        self, task: OrderTask, target: BrokerOrder | None, *, began: Moment
     ) -> TaskUpdate | None:
         """Return what the target's present row says about an UNKNOWN change or cancel.
 
         Without effect is only what left the order at rest as it was, in enough books.
         """
         if target is None:
-            is_over = ist_date(began_ns) != ist_date(task.intent_at_ns or task.created_at_ns)
-            return _DAY_OVER if is_over else None
+            return _DAY_OVER if _is_day_over(task, began) else None
         if _has_taken_effect(task, target):
             return TaskUpdate(state=TaskState.ACKED, event="settled_by_book")
         if state_of(target) in {TaskState.FILLED, TaskState.REJECTED, TaskState.CANCELLED}:
@@ -95,31 +109,51 @@ class Evidence:
                 reason=f"the order had ended as {target.status}",
             )
         if is_in_transit(target):
-            self.forget(task)
+            self._doubt(task, began).reads = 0
             return None
-        is_proven = self._is_window_closed(task, began_ns) and self._is_absent_often_enough(
-            task, began_ns
+        is_proven = self._is_window_closed(task, began) and self._is_absent_often_enough(
+            task, began
         )
         if not is_proven:
             return None
         return _NO_EFFECT if task.kind is TaskKind.CANCEL or _shown(task) else _NOT_SHOWN
 
-    def forget(self, task: OrderTask) -> None:
-        """Drop what was gathered about a task that has been settled."""
-        self._absences.pop(task.task_id, None)
+    def _doubt(self, task: OrderTask, began: Moment) -> _Doubt:
+        return self._doubts.setdefault(task.task_id, _Doubt(began.monotonic_ns))
 
-    def _is_window_closed(self, task: OrderTask, began_ns: int) -> bool:
-        """A1: no byte can leave any more, and what left has had time to show."""
+    def _is_window_closed(self, task: OrderTask, began: Moment) -> bool:
+        """A1: no byte can leave any more, and what left has had time to show.
+
+        By both clocks: wall time alone could be set forward, and an order's absence proven while it
+        is under way. The other one begins anew with the process, so a restart waits once more.
+        """
+        wait_ns = int(self._config.settle_after_s * NS_PER_S)
         sent_by_ns = task.send_not_after_ns or task.updated_at_ns
-        return began_ns >= sent_by_ns + int(self._config.settle_after_s * NS_PER_S)
+        waited_ns = began.monotonic_ns - self._doubt(task, began).since_ns
+        return began.now_ns >= sent_by_ns + wait_ns and waited_ns >= wait_ns
 
-    def _is_absent_often_enough(self, task: OrderTask, began_ns: int) -> bool:
+    def _is_absent_often_enough(self, task: OrderTask, began: Moment) -> bool:
         """A2: enough reads, spaced, all begun after the window had closed."""
-        seen = self._absences.setdefault(task.task_id, _Absence(0, 0))
-        if began_ns - seen.last_read_ns >= self._config.settle_spacing_s * NS_PER_S:
-            seen.reads += 1
-            seen.last_read_ns = began_ns
-        return seen.reads >= self._config.settle_reads_min
+        doubt = self._doubt(task, began)
+        spacing_ns = int(self._config.settle_spacing_s * NS_PER_S)
+        last_ns = doubt.last_read_ns
+        if last_ns is None or began.monotonic_ns - last_ns >= spacing_ns:
+            doubt.reads += 1
+            doubt.last_read_ns = began.monotonic_ns
+        return doubt.reads >= self._config.settle_reads_min
+
+
+def judge_live(task: OrderTask, *, is_in_book: bool, began: Moment) -> TaskUpdate | None:
+    """Return the end of an order that rested when its trading day ended, None while it may rest.
+
+    No order of these validities outlives its day, and the book shows one day only. An end that was
+    not seen, because we were not there, cannot be seen any more.
+    """
+    return None if is_in_book or not _is_day_over(task, began) else _DAY_OVER
+
+
+def _is_day_over(task: OrderTask, began: Moment) -> bool:
+    return ist_date(began.now_ns) > ist_date(task.intent_at_ns or task.created_at_ns)
 
 
 def _to_manual(code: str, reason: str) -> TaskUpdate:
@@ -132,6 +166,7 @@ def _looks_like(task: OrderTask, row: BrokerOrder) -> bool:
     """A4: tags have been lost before; what matches in everything else may be ours."""
     return (
         not row.tags
+        and not _is_older(row, task)
         and all(
             task.body.get(name) == getattr(row, name)
             for name in ("exchange", "tradingsymbol", "transaction_type", "product")
@@ -140,7 +175,16 @@ def _looks_like(task: OrderTask, row: BrokerOrder) -> bool:
     )
 
 
-_DAY_OVER: Final = _to_manual("DAY_OVER", "the book of its trading day is gone")
+def _is_older(row: BrokerOrder, task: OrderTask) -> bool:
+    """Return whether an order was there before the task was sent, by more than clocks differ."""
+    placed_ns = read_kite_time(row.order_timestamp)
+    sent_ns = task.intent_at_ns or task.created_at_ns
+    return placed_ns is not None and placed_ns < sent_ns - CLOCKS_APART_NS_MAX
+
+
+_DAY_OVER: Final = _to_manual(
+    "DAY_OVER", "its trading day is over, and the book does not say how it ended"
+)
 _NO_EFFECT: Final = TaskUpdate(
     state=TaskState.NOT_PLACED,
     event="proven_absent",

@@ -145,7 +145,10 @@ def fit_smiles(
 
 
 class _Quoted:
-    """What is given, and which of it counts; shapes as in ``fit_smiles``."""
+    """What is given, and which of it counts.
+
+    Tables have the shape ``(expiries, m)``, m the most points that an expiry has.
+    """
 
     def __init__(
         self,
@@ -156,13 +159,19 @@ class _Quoted:
         forward: Column,
         years: Column,
     ) -> None:
-        self.strike, self.volatility, self.forward, self.years = strike, volatility, forward, years
+        self.forward, self.years = forward, years
         error = np.zeros_like(volatility) if error is None else error
-        self.error = np.maximum(error, VOLATILITY_ERROR_MIN)
-        self.k = np.log(strike / forward[:, None])
+        error = np.maximum(error, VOLATILITY_ERROR_MIN)
+        k = np.log(strike / forward[:, None])
         usable = (volatility >= VOLATILITY_MIN) & (volatility <= VOLATILITY_MAX)
-        usable &= (np.abs(self.k) <= LOG_MONEYNESS_MAX) & (self.error < np.inf)
+        usable &= (np.abs(k) <= LOG_MONEYNESS_MAX) & (error < np.inf)
         self.points = usable.sum(axis=1)
+        # The fit costs by the width of its tables, and most listed strikes have no quote: what is
+        # usable is moved together.
+        order = np.argsort(~usable, axis=1, kind="stable")[:, : self.points.max(initial=0)]
+        self.k, self.volatility, self.error, usable = (
+            np.take_along_axis(table, order, axis=1) for table in (k, volatility, error, usable)
+        )
         self.status = self._status(usable)
         self.counts = usable & (self.status == SmileStatus.OK)[:, None]
 

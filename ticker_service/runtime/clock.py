@@ -6,7 +6,8 @@ Wall time is an integer of nanoseconds since 1970 UTC; deadlines use the monoton
 from __future__ import annotations
 
 import time
-from typing import Protocol
+from dataclasses import dataclass
+from typing import Protocol, Self
 
 
 class Clock(Protocol):
@@ -19,6 +20,19 @@ class Clock(Protocol):
     def monotonic_ns(self) -> int:
         """Return a reading that never goes back, ns since an arbitrary start."""
         ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moment:
+    """One instant by both readings: wall time can be set, the other only goes on."""
+
+    now_ns: int
+    monotonic_ns: int
+
+    @classmethod
+    def of(cls, clock: Clock) -> Self:
+        """Read a clock."""
+        return cls(now_ns=clock.now_ns(), monotonic_ns=clock.monotonic_ns())
 
 
 class SystemClock:

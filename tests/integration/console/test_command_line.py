@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from running import Exchange
 
-VERBS = ("demo", "run", "simulate", "tail")
+VERBS = ("demo", "greeks", "run", "simulate", "tail")
 
 
 def ended(*arguments: str, **env: str) -> subprocess.CompletedProcess[str]:
@@ -366,3 +366,20 @@ def test_simulate_says_where_it_is_and_stops_on_sigterm() -> None:
         assert running.wait() == 0
         assert running.out.lines() == [orjson.dumps(banner).decode()]
         assert running.err.text() == ""
+
+
+def test_greeks_of_a_file_can_be_cut_short_by_its_reader() -> None:
+    command = f"{sys.executable} -m app.cli greeks tests/data/history/options.csv | head -n 2"
+    answer = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        cwd=ROOT,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    header, row = answer.stdout.splitlines()
+    assert header.startswith("timestamp,")
+    assert row.startswith("2026-11-20T09:15:00+0530,NIFTY26NOV24850CE,")
+    assert "Traceback" not in answer.stderr

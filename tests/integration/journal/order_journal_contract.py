@@ -418,6 +418,52 @@ class OrderJournalContract:
 
         self.run(scenario)
 
+    def test_our_orders_are_found_by_the_broker_s_ids_and_by_their_day(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+
+            async def placed(order_id: str | None, **changed: Any) -> OrderTask:
+                task = await sending(journal, epoch, **changed)
+                acked = step(TaskState.ACKED, broker_order_id=order_id)
+                return await journal.record(task, acked, now_ns=NOON_NS)
+
+            one, two = await placed("1"), await placed("2")
+            await placed(None)
+            await placed("1", kind=TaskKind.CANCEL, body={}, target_task_id=one.task_id)
+            found = await journal.tasks_by_order_id(ACCOUNT, ["2", "1", "9"])
+            assert {task.task_id for task in found} == {one.task_id, two.task_id}
+            assert await journal.tasks_by_order_id(ACCOUNT, []) == []
+            assert await journal.tasks_by_order_id(OTHER, ["1"]) == []
+            sent_ns = one.intent_at_ns or 0
+            assert await journal.order_ids_since(ACCOUNT, sent_ns) == {"1", "2"}
+            assert await journal.order_ids_since(ACCOUNT, sent_ns + SECOND_NS) == set()
+
+        self.run(scenario)
+
+    def test_what_was_never_sent_is_not_at_the_broker_and_what_was_called_unsent_may_be(
+        self,
+    ) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            fresh = await ready(journal)
+            with pytest.raises(InvariantViolatedError):
+                await journal.record(fresh, step(TaskState.WORKING), now_ns=NOON_NS)
+            unsent = step(TaskState.READY, outcome="NOT_SENT")
+            tried = await journal.record(await sending(journal, epoch), unsent, now_ns=NOON_NS)
+            found = await journal.record(tried, step(TaskState.WORKING), now_ns=NOON_NS)
+            assert found.state is TaskState.WORKING
+
+        self.run(scenario)
+
+    def test_a_price_below_zero_is_kept(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            task = await sending(journal, await journal.acquire(ACCOUNT))
+            filled = step(TaskState.FILLED, filled_quantity=1, average_price=Decimal("-37.63"))
+            task = await journal.record(task, filled, now_ns=NOON_NS)
+            assert task.average_price == Decimal("-37.63")
+
+        self.run(scenario)
+
     def test_a_caller_sees_its_newest_tasks_on_the_accounts_it_names(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             for number in range(4):
@@ -467,7 +513,7 @@ class OrderJournalContract:
             assert lifted == [wrong_ip]
             assert await journal.lift_halts(ACCOUNT, by_whom="me", now_ns=tomorrow_ns) == []
             after = await journal.halts(ACCOUNT)
-            assert after == [limit, replace(wrong_ip, is_lifted=True)]
+            assert after == [limit, replace(wrong_ip, lifted_at_ns=tomorrow_ns)]
             assert not any(halt.stands(tomorrow_ns) for halt in after)
             again = new_halt(ACCOUNT, HaltCode.WRONG_IP, "again", now_ns=tomorrow_ns)
             await journal.halt(again)

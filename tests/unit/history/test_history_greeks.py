@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from option_day import EXPIRY_NS, MINUTE_NS, OPENS_NS, option_day, take
 
 from ticker_service.domain.expiry_clock import expiry_instants
@@ -514,3 +516,44 @@ def test_what_is_written_has_words_for_codes() -> None:
     assert set(columns["forward_source"].tolist()) == {"parity"}
     assert set(columns["iv_leg"].tolist()) <= {"own", "other"}
     assert set(columns["iv_status"].tolist()) <= {status.name for status in PriceStatus}
+
+
+ANY_NUMBER = st.floats(width=64) | st.floats(0.05, 60_000.0) | st.sampled_from([0.0, NAN])
+ANY_INSTANT = st.integers(-(2**63), 2**63 - 1) | st.integers(OPENS_NS, EXPIRY_NS)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(ANY_INSTANT, ANY_NUMBER, ANY_NUMBER, st.booleans(), ANY_INSTANT, ANY_NUMBER),
+        max_size=8,
+        unique_by=lambda row: row[0],
+    ).map(sorted),
+    spot=ANY_NUMBER,
+    interval=st.sampled_from(CandleInterval),
+    rate=st.floats(-1.0, 1.0),
+)
+def test_any_candles_are_priced_or_say_why_not(
+    rows: list[tuple[int, float, float, bool, int, float]],
+    spot: float,
+    interval: CandleInterval,
+    rate: float,
+) -> None:
+    columns = list(zip(*rows, strict=True)) or [()] * 6
+    options = OptionCandles(
+        start_ns=np.array(columns[0], np.int64),
+        price=np.array(columns[1], np.float64),
+        strike=np.array(columns[2], np.float64),
+        is_call=np.array(columns[3], np.bool_),
+        expiry_ns=np.array(columns[4], np.int64),
+        forward=np.array(columns[5], np.float64),
+    )
+    underlying = UnderlyingCandles(start_ns=options.start_ns, price=np.full(len(options), spot))
+
+    priced = candle_greeks(options, underlying, assumed=CandlePricing(interval=interval, rate=rate))
+
+    is_valued = np.isin(
+        priced.iv_status, [PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE]
+    )
+    for column in (priced.implied_volatility, priced.delta, priced.gamma, priced.vega):
+        np.testing.assert_array_equal(np.isfinite(column), is_valued)

@@ -218,7 +218,11 @@ class Scene:
 
     def pass_days(self, count: int) -> None:
         """Let days go by in which nothing happens."""
-        self.clock._start_ns += count * 86_400 * NS_PER_S
+        self.set_clock(count * 86_400.0)
+
+    def set_clock(self, by_s: float) -> None:
+        """Set the wall clock, forward or back; the monotonic one goes on as it did."""
+        self.clock._start_ns += int(by_s * NS_PER_S)
 
     def new(self, kind: TaskKind, body: dict[str, str], **changed: Any) -> NewTask:
         """Return an instruction as the door makes it."""

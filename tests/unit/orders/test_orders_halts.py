@@ -17,7 +17,7 @@ from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.session import from_instant_ns
 from ticker_service.errors import OrderRefused
-from ticker_service.testing import Answer, refusal
+from ticker_service.testing import Answer, MemoryJournal, refusal
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import OrderTask
@@ -219,21 +219,41 @@ def test_two_orders_of_one_request_halt_the_account_until_a_person_has_looked() 
         async with scene.opened():
             placed = await scene.reaches(await scene.place(), S.WORKING)
             await scene.broker.place(BUY, tag=placed.tag or "", deadline_ns=2**62)
+            for order_id in scene.broker.book:
+                scene.broker.change(order_id, order_timestamp="2026-11-21 12:00:00")
             with capture_logs() as logs:
                 scene.desk.want_book()
                 await scene.until(scene.halts.standing)
             assert "duplicate_order" in {entry["event"] for entry in logs}
             (halt,) = scene.halts.standing()
             assert (halt.code, halt.until_ns) == (HaltCode.DUPLICATE_ORDER, None)
-            now_ns = scene.clock.now_ns()
             await asyncio.sleep(1.0)
-            await scene.journal.lift_halts(ACCOUNT, by_whom="me", now_ns=now_ns)
+            await scene.journal.lift_halts(ACCOUNT, by_whom="me", now_ns=scene.clock.now_ns())
             await scene.until(lambda: not scene.halts.standing())
         scene.renew()
         async with scene.opened():
             # The same two are in the book all day.
             await asyncio.sleep(60.0)
             assert not scene.halts.standing()
+
+    virtual_time.run(play())
+
+
+def test_an_order_of_ours_that_the_journal_lost_halts_the_account_before_it_takes_any() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            lost = await scene.reaches(await scene.place(), S.WORKING)
+        # An older copy of the database is put back: the caller's key is new to it.
+        scene.journal = MemoryJournal()
+        scene.renew()
+        async with scene.opened():
+            assert (await refused(scene)).code == "ACCOUNT_HALTED"
+            (halt,) = scene.halts.standing()
+            assert halt.code is HaltCode.ORPHAN_ORDER
+            assert (lost.tag or "") in halt.reason
+            assert len(scene.broker.sent) == 1
 
     virtual_time.run(play())
 

@@ -12,7 +12,8 @@ from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
-from ticker_service.orders.settle import Evidence
+from ticker_service.orders.settle import Evidence, judge_live
+from ticker_service.runtime.clock import Moment
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import BrokerOrder, OrderTask, TaskUpdate
@@ -33,13 +34,25 @@ def judge(
     is_whole: bool = True,
     of: OrderTask = UNKNOWN,
 ) -> TaskState | None:
-    update = evidence.judge_place(of, rows, began_ns=at_ns, is_whole=is_whole)
+    update = evidence.judge_place(of, rows, began=moment(at_ns), is_whole=is_whole)
     return update.state if update else None
+
+
+def moment(at_ns: int, *, set_forward_ns: int = 0) -> Moment:
+    """Return an instant by wall time, and by the clock that began at noon and was never set."""
+    return Moment(now_ns=at_ns + set_forward_ns, monotonic_ns=at_ns - NOON_NS)
+
+
+def doubting(of: OrderTask = UNKNOWN) -> Evidence:
+    """Return the evidence of somebody who has looked since the order was sent."""
+    evidence = Evidence(CONFIG)
+    evidence.judge_place(of, (), began=moment(NOON_NS), is_whole=True)
+    return evidence
 
 
 def ends(**each: Any) -> list[TaskState | None]:
     """Read books from the closing of the window on, as many as are needed, and return the ends."""
-    evidence = Evidence(CONFIG)
+    evidence = doubting()
     times = [CLOSED_NS + number * SPACING_NS for number in range(CONFIG.settle_reads_min)]
     return [judge(evidence, at_ns, OTHERS, **each) for at_ns in times]
 
@@ -49,15 +62,42 @@ def test_all_conditions_together_prove_absence() -> None:
 
 
 def test_a1_books_begun_before_the_window_closed_do_not_count() -> None:
-    evidence = Evidence(CONFIG)
+    evidence = doubting()
     early = [judge(evidence, CLOSED_NS - 1 - n * SPACING_NS) for n in range(20)]
     late = [judge(evidence, CLOSED_NS + n * SPACING_NS) for n in range(3)]
     assert (early, late) == ([None] * 20, [None, None, S.NOT_PLACED])
 
 
 def test_a2_books_read_close_together_count_once() -> None:
-    evidence = Evidence(CONFIG)
+    evidence = doubting()
     assert {judge(evidence, CLOSED_NS + n) for n in range(100)} == {None}
+
+
+def test_a_wall_clock_that_is_set_forward_closes_no_window() -> None:
+    evidence = doubting()
+    for second in range(85):
+        at = moment(NOON_NS + second * NS_PER_S, set_forward_ns=600 * NS_PER_S)
+        assert evidence.judge_place(UNKNOWN, (), began=at, is_whole=True) is None
+
+
+def test_a_wall_clock_that_is_set_back_does_not_stop_the_reads_from_counting() -> None:
+    evidence = doubting()
+    ends = []
+    for second in range(0, 30, 2):
+        back_ns = -second * NS_PER_S // 2
+        at = moment(CLOSED_NS + second * NS_PER_S, set_forward_ns=back_ns)
+        ends.append(evidence.judge_place(UNKNOWN, (), began=at, is_whole=True))
+    assert any(end is not None and end.state is S.NOT_PLACED for end in ends)
+
+
+def test_after_a_restart_the_window_is_waited_for_once_more() -> None:
+    later_ns = CLOSED_NS + 600 * NS_PER_S
+    evidence = Evidence(CONFIG)
+    early = [judge(evidence, later_ns + n * SPACING_NS) for n in range(40)]
+    assert set(early) == {None}
+    wait_ns = int(CONFIG.settle_after_s * NS_PER_S)
+    late = [judge(evidence, later_ns + wait_ns + n * SPACING_NS) for n in range(3)]
+    assert late == [None, None, S.NOT_PLACED]
 
 
 def test_a3_a_book_that_lacks_known_orders_does_not_count() -> None:
@@ -66,7 +106,32 @@ def test_a3_a_book_that_lacks_known_orders_does_not_count() -> None:
 
 def test_a4_an_order_without_a_tag_that_looks_like_it_is_for_a_person() -> None:
     twin = broker_order(order_id="8")
-    assert judge(Evidence(CONFIG), CLOSED_NS, twin) is S.MANUAL
+    assert judge(doubting(), CLOSED_NS, twin) is S.MANUAL
+
+
+@pytest.mark.parametrize(
+    ("placed", "end"),
+    [
+        ("2026-11-21 11:57:00", None),
+        ("2026-11-21 11:59:00", S.MANUAL),
+        ("2026-11-21 12:00:01", S.MANUAL),
+        ("soon", S.MANUAL),
+    ],
+)
+def test_a4_what_was_there_long_before_the_order_was_sent_is_not_it(
+    placed: str, end: TaskState | None
+) -> None:
+    twin = broker_order(order_id="8", order_timestamp=placed)
+    assert judge(doubting(), CLOSED_NS, twin) is end
+
+
+def test_a4_an_order_that_is_known_to_be_another_of_ours_is_not_it() -> None:
+    twin = broker_order(order_id="8")
+    evidence = doubting()
+    update = evidence.judge_place(
+        UNKNOWN, [twin], began=moment(CLOSED_NS), is_whole=True, ours={"8"}
+    )
+    assert update is None
 
 
 @pytest.mark.parametrize(
@@ -82,7 +147,7 @@ def test_a4_an_order_without_a_tag_that_looks_like_it_is_for_a_person() -> None:
     ids=lambda it: next(iter(it)),
 )
 def test_a4_an_order_that_differs_is_not_taken_for_it(changed: dict[str, Any]) -> None:
-    assert judge(Evidence(CONFIG), CLOSED_NS, broker_order(order_id="8", **changed)) is None
+    assert judge(doubting(), CLOSED_NS, broker_order(order_id="8", **changed)) is None
 
 
 def test_a5_another_day_s_book_proves_nothing() -> None:
@@ -90,10 +155,10 @@ def test_a5_another_day_s_book_proves_nothing() -> None:
 
 
 def test_a_task_that_was_settled_starts_anew() -> None:
-    evidence = Evidence(CONFIG)
+    evidence = doubting()
     for n in range(3):
         judge(evidence, CLOSED_NS + n * SPACING_NS)
-    evidence.forget(UNKNOWN)
+    evidence.keep_only([])
     assert judge(evidence, CLOSED_NS + 9 * SPACING_NS) is None
 
 
@@ -105,8 +170,8 @@ def target_says(
     asked: OrderTask, row: BrokerOrder | None, *, reads: int = 3, start_ns: int = CLOSED_NS
 ) -> TaskUpdate | None:
     evidence = Evidence(CONFIG)
-    for number in range(reads):
-        update = evidence.judge_target(asked, row, began_ns=start_ns + number * SPACING_NS)
+    for at_ns in (NOON_NS, *(start_ns + number * SPACING_NS for number in range(reads))):
+        update = evidence.judge_target(asked, row, began=moment(at_ns))
         if update is not None:
             return update
     return None
@@ -165,3 +230,17 @@ def test_a_book_without_the_target_says_nothing_until_its_day_is_over() -> None:
     update = target_says(asked, None, start_ns=NOON_NS + DAY_NS)
     assert update is not None
     assert update.state is S.MANUAL
+
+
+@pytest.mark.parametrize(
+    ("is_in_book", "at_ns", "end"),
+    [(False, NOON_NS + DAY_NS, S.MANUAL), (True, NOON_NS + DAY_NS, None), (False, NOON_NS, None)],
+)
+def test_an_order_does_not_outlive_its_day_unless_the_book_still_shows_it(
+    is_in_book: bool,  # noqa: FBT001
+    at_ns: int,
+    end: TaskState | None,
+) -> None:
+    resting = task(state=S.WORKING, broker_order_id="1")
+    update = judge_live(resting, is_in_book=is_in_book, began=moment(at_ns))
+    assert (update.state if update else None) is end

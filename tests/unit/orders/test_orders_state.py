@@ -144,14 +144,46 @@ def test_whatever_rows_come_no_step_is_one_the_journal_refuses(
         assert end.state is S.FILLED
 
 
-@pytest.mark.parametrize("state", [S.NOT_PLACED, S.EXPIRED, S.MANUAL, S.CANCELLED, S.REJECTED])
+OURS = [S.READY, S.NOT_PLACED, S.EXPIRED, S.MANUAL, S.REJECTED_LOCAL, S.CANCELLED_LOCAL]
+
+
+@pytest.mark.parametrize("state", [*OURS, S.CANCELLED, S.REJECTED])
 def test_a_late_fill_wins_over_every_end(state: TaskState) -> None:
     found = after(task(state=state), [_filled("COMPLETE", 75)])
     assert (found.state, found.filled_quantity) == (S.FILLED, 75)
 
 
+@pytest.mark.parametrize("state", OURS)
+@pytest.mark.parametrize(
+    ("row", "found"),
+    [
+        (broker_order(status="PUT ORDER REQ RECEIVED"), (S.ACKED, 0)),
+        (broker_order(status="OPEN", filled_quantity=25), (S.PARTIAL, 25)),
+        (broker_order(status="CANCELLED", filled_quantity=25), (S.CANCELLED, 25)),
+        (broker_order(status="REJECTED"), (S.REJECTED, 0)),
+    ],
+    ids=lambda it: it.status if hasattr(it, "status") else None,
+)
+def test_whatever_we_say_of_an_order_the_broker_s_word_outweighs_it(
+    state: TaskState, row: BrokerOrder, found: tuple[TaskState, int]
+) -> None:
+    end = after(task(state=state), [row])
+    assert (end.state, end.filled_quantity) == found
+
+
+def test_an_order_the_answer_called_refused_and_that_was_cancelled_keeps_its_fills() -> None:
+    refused = task(state=S.REJECTED, reason_code="BROKER_REFUSED")
+    end = after(refused, [broker_order(status="CANCELLED", filled_quantity=25)])
+    assert (end.state, end.filled_quantity) == (S.CANCELLED, 25)
+
+
+def test_what_is_filled_grows_on_when_the_broker_says_more() -> None:
+    early = after(task(), [_filled("COMPLETE", 50)])
+    assert after(early, [_filled("COMPLETE", 75)]).filled_quantity == 75
+
+
 @pytest.mark.parametrize("status", ["OPEN", "TRIGGER PENDING", "UPDATE"])
-@pytest.mark.parametrize("state", [S.NOT_PLACED, S.EXPIRED, S.MANUAL])
+@pytest.mark.parametrize("state", OURS)
 def test_an_order_held_for_dead_that_rests_is_working(state: TaskState, status: str) -> None:
     assert after(task(state=state), [broker_order(status=status)]).state is S.WORKING
 
@@ -221,7 +253,7 @@ def test_what_may_have_left_is_never_made_ready_and_never_sent_again() -> None:
 
 
 def test_the_database_holds_the_same_transitions() -> None:
-    (migration,) = MIGRATIONS.glob("0001_*.sql")
-    table = migration.read_text().split("INSERT INTO order_transition", 1)[1].split(";", 1)[0]
-    pairs = set(re.findall(r"\('(\w+)', '(\w+)'\)", table))
+    written = "".join(migration.read_text() for migration in sorted(MIGRATIONS.glob("*.sql")))
+    tables = [part.split(";", 1)[0] for part in written.split("INSERT INTO order_transition")[1:]]
+    pairs = set(re.findall(r"\('(\w+)', '(\w+)'\)", "".join(tables)))
     assert pairs == {(was.value, now.value) for was in S for now in TRANSITIONS[was]}
