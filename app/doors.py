@@ -9,6 +9,7 @@ from fastapi import FastAPI, WebSocket
 
 from app.http import orders as rest
 from app.security.limits import ConnectionCaps, ConnectionRegister, RequestLimiter, RequestRate
+from app.security.tokens import TokenRefused
 from app.ws import orders as sockets
 from ticker_service.errors import OrderRefused
 from ticker_service.orders.front import Caller, FrontDesk
@@ -66,6 +67,14 @@ class Doors:
         caller = self.caller_of_token(rest.bearer_token(authorization))
         self.count(caller)
         return caller
+
+    def knows(self, authorization: str) -> bool:
+        """Return whether an ``Authorization`` header opens anything."""
+        try:
+            self.caller_of_token(rest.bearer_token(authorization))
+        except TokenRefused:
+            return False
+        return True
 
     def count(self, caller: Caller) -> None:
         """Take one request from the caller's allowance.

@@ -323,6 +323,10 @@ class Settings(BaseSettings):
         wrong = [name for name in value if not ACCOUNT_NAME.fullmatch(name)]
         if wrong:
             raise ValueError(f"names must be letters, digits, dot, dash, underscore: {wrong}")
+        users = [each.user_id for each in value.values()]
+        if len(set(users)) != len(users):
+            # The broker limits rates by user, and one order of two writers is nobody's to keep.
+            raise ValueError("a user_id belongs to one account only")
         return value
 
     @field_validator("redis_url")

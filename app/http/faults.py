@@ -40,8 +40,11 @@ def answer_of(error: Exception, request_id: str | None = None) -> tuple[int, dic
         case OrderRefused():
             status, answer = _STATUS.get(error.code, 422), _refused(error)
         case JournalUnavailable():
+            # Its commit may have been made and only the word of it lost.
             answer = ErrorAnswer(
-                code="JOURNAL_UNAVAILABLE", message="the journal does not answer; nothing was done"
+                code="JOURNAL_UNAVAILABLE",
+                message="the journal did not confirm; whether a new request was taken is not "
+                "known: send the same again with the same key",
             )
             status = 503
         case TokenRefused():

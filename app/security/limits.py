@@ -140,12 +140,15 @@ class ConnectionRegister:
         self.open_count = 0
         self.refused_count = 0
 
-    def enter(self) -> ConnectionSlot | None:
-        """Return a place for a new connection that has not said who it is, or None when full."""
-        if (
-            self.open_count >= self._caps.total_max
-            or self._open[_UNNAMED] >= self._caps.unnamed_max
-        ):
+    def enter(self, *, is_known: bool = False) -> ConnectionSlot | None:
+        """Return a place for a new connection that is still to be named, or None when full.
+
+        Args:
+            is_known: Whether it has shown who it is already: a crowd of those that have not does
+                not keep it out.
+        """
+        is_crowded = not is_known and self._open[_UNNAMED] >= self._caps.unnamed_max
+        if self.open_count >= self._caps.total_max or is_crowded:
             self.refused_count += 1
             return None
         self._open[_UNNAMED] += 1

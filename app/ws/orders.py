@@ -68,7 +68,8 @@ class _Gone(Exception):  # noqa: N818 - says what happened
 
 async def serve(websocket: WebSocket, doors: Doors) -> None:
     """Serve one socket until it closes, its token ends, or it breaks the rules."""
-    slot = doors.connections.enter()
+    is_known = doors.knows(websocket.headers.get("authorization", ""))
+    slot = doors.connections.enter(is_known=is_known)
     if slot is None:
         await websocket.close(TRY_LATER, "too many connections")
         return

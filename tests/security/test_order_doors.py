@@ -12,7 +12,7 @@ import httpx
 import orjson
 import pytest
 from running import DEADLINE_S, Beside, eventually
-from websockets.exceptions import ConnectionClosed
+from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
 from app.doors import Doors, application
@@ -23,6 +23,7 @@ from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import Pacer, PaceRules
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import Account
+from ticker_service.errors import JournalUnavailable
 from ticker_service.orders.desk import AccountDesk, DeskState
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
@@ -161,6 +162,37 @@ ids = [f"{method} {path}" for method, path, _ in ROUTES]
 
 def hours_ago(count: int) -> int:
     return CLOCK.now_ns() - count * 3_600 * 10**9
+
+
+def test_a_request_whose_commit_was_not_confirmed_is_not_called_undone(doors: House) -> None:
+    me = token("me")
+    body = {"client_order_id": "lost", "account": MINE, "order": ORDER}
+    lost: list[str] = []
+
+    async def lose(name: str) -> None:
+        if name == "admit" and not lost:
+            lost.append(name)
+            raise JournalUnavailable("the confirmation was lost")
+
+    doors.journal.after = lose
+    answer = doors.ask(me, "POST", "/v1/orders", body)
+    assert (answer.status_code, answer.json()["code"]) == (503, "JOURNAL_UNAVAILABLE")
+    assert "nothing was done" not in answer.text
+    assert "the same key" in answer.json()["message"]
+    again = doors.ask(me, "POST", "/v1/orders", body)
+    assert again.status_code == 200
+    assert len([t for t in doors.journal.tasks.values() if t.client_order_id == "lost"]) == 1
+
+
+def test_a_crowd_that_does_not_say_who_it_is_keeps_nobody_out_who_does(doors: House) -> None:
+    url = doors.url.replace("http://", "ws://") + "/v1/orders/ws"
+    with contextlib.ExitStack() as crowd:
+        for _ in range(110):
+            with contextlib.suppress(ConnectionClosed, InvalidHandshake):
+                crowd.enter_context(connect(url, proxy=None, close_timeout=0.1))
+        headers = {"Authorization": f"Bearer {token('me')}"}
+        with connect(url, additional_headers=headers, proxy=None) as mine:
+            assert '"authenticated"' in str(mine.recv(DEADLINE_S))
 
 
 BAD_TOKENS: Final = {

@@ -210,6 +210,8 @@ class KiteBroker:
         """Return an order update of the WebSocket, None if it is not one of this user's."""
         try:
             return kite_rows.order(data, user_id=self._user_id)
+        except kite_rows.RowOfAnother:
+            return None  # every account is asked about every update
         except kite_rows.RowMalformed as error:
             log.warning("order_update_dropped", user_id=self._user_id, reason=str(error))
             return None

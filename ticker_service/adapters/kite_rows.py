@@ -16,8 +16,17 @@ CHARACTERS_MAX: Final = 40
 """How much of a wrong value an error quotes."""
 
 
+QUANTITY_MAX: Final = 10**12
+PRICE_MAX: Final = Decimal(10) ** 12
+"""Beyond these a number is no order's, and more than the journal's columns take."""
+
+
 class RowMalformed(ValueError):  # noqa: N818 - says what the row is
     """A row that is not an order of this user."""
+
+
+class RowOfAnother(RowMalformed):
+    """A row that is readable and another user's."""
 
 
 def book(data: object, *, user_id: str) -> list[BrokerOrder]:
@@ -42,7 +51,7 @@ def order(row: object, *, user_id: str) -> BrokerOrder:
     # Not by ``placed_by``, which for a square-off names the broker's risk desk.
     owner = _text(row, "account_id") or _text(row, "user_id")
     if owner and user_id and owner != user_id:
-        raise RowMalformed(f"order_id={row.get('order_id')!r} is another user's")
+        raise RowOfAnother(f"order_id={row.get('order_id')!r} is another user's")
     return BrokerOrder(
         order_id=_needed(row, "order_id"),
         status=_needed(row, "status"),
@@ -97,7 +106,7 @@ def _quantity(row: Mapping[object, object], name: str) -> int:
     value = row.get(name)
     if value is None:
         return 0
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= QUANTITY_MAX:
         raise _wrong(row, name, "a whole number")
     return value
 
@@ -109,7 +118,7 @@ def _price(row: Mapping[object, object], name: str) -> Decimal:
         return Decimal(0)
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
         price = _decimal(str(value))
-        if price is not None and price.is_finite():
+        if price is not None and price.is_finite() and abs(price) <= PRICE_MAX:
             return price
     raise _wrong(row, name, "a price")
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import orjson
+import structlog
 from redis.exceptions import ResponseError
 
 from ticker_service.adapters.redis_servers import RedisServers, words
@@ -23,9 +24,12 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.order import Account, OrderEvent
 
+log = structlog.get_logger()
+
 STREAM_LENGTH_MAX: Final = 100_000
 CONNECTIONS_MAX: Final = 4
 ALREADY_THERE: Final = "equal or smaller"
+PUT_ASIDE: Final = ":of-another-journal"
 
 
 class RedisOrderEvents:
@@ -43,25 +47,62 @@ class RedisOrderEvents:
     async def publish(self, account: Account, events: Sequence[OrderEvent]) -> None:
         """Deliver events in order, each at least once.
 
+        The server takes all or nothing: were one refused, for want of memory, and the next taken,
+        the stream would refuse the first for ever after. A cluster gets one after the other.
+
         Raises:
             PublishError: Not confirmed; the same events will come again.
         """
-        exchange = await self._servers.exchange()
+        is_cluster = await self._servers.find_out()
+        for part in [[event] for event in events] if is_cluster else [events]:
+            await self._publish(account, part)
+
+    async def _publish(self, account: Account, events: Sequence[OrderEvent]) -> None:
+        exchange = await self._servers.exchange(is_whole=True)
+        stream = self._servers.name(f"{self._prefix}orderlog:{account}")
         for event in events:
             message = orjson.dumps(event_message(event))
             exchange.commands.xadd(
-                self._servers.name(f"{self._prefix}orderlog:{account}"),
+                stream,
                 {"event": message},
                 id=f"{event.account_seq}-0",
                 maxlen=STREAM_LENGTH_MAX,
                 approximate=True,
             )
             exchange.publish(f"{self._prefix}orders:{account}", message)
-        answers = await exchange.send()
-        for answer in answers:
-            is_repeat = isinstance(answer, ResponseError) and ALREADY_THERE in str(answer)
-            if isinstance(answer, Exception) and not is_repeat:
+        # Of each event there are two answers, the stream's first.
+        repeated = []
+        for number, answer in enumerate(await exchange.send()):
+            if isinstance(answer, ResponseError) and ALREADY_THERE in str(answer):
+                repeated.append(events[number // 2])
+            elif isinstance(answer, Exception):
                 raise PublishError(f"Redis did not take an order event: {answer}")
+        if repeated:
+            await self._check_stream(stream, repeated)
+
+    async def _check_stream(self, stream: str, events: Sequence[OrderEvent]) -> None:
+        """Hold what the stream says it has against what we have.
+
+        A stream of another journal, such as that of a database that was made anew, is ahead of
+        ours and would swallow our events. It is put aside; nobody's truth is in it.
+
+        Raises:
+            PublishError: It was another journal's; the same events will come again.
+        """
+        exchange = await self._servers.exchange()
+        for event in events:
+            number = f"{event.account_seq}-0"
+            exchange.commands.xrange(stream, number, number)
+        for event, entries in zip(events, await exchange.send(), strict=True):
+            if isinstance(entries, Exception):
+                raise PublishError(f"Redis does not say what the stream holds: {entries}")
+            # None is one that was trimmed away long ago.
+            if entries and _event_id(entries[0][1]) != str(event.event_id):
+                aside = await self._servers.exchange()
+                aside.commands.rename(stream, stream + PUT_ASIDE)
+                await aside.send()
+                log.error("order_log_of_another_journal", stream=stream, renamed=stream + PUT_ASIDE)
+                raise PublishError(f"{stream} held another journal's events and was put aside")
 
     async def post(self, notice: Mapping[str, object]) -> None:
         """Publish one notice for everybody on ``events``.
@@ -78,3 +119,10 @@ class RedisOrderEvents:
     async def close(self) -> None:
         """Give the connections back."""
         await self._servers.close()
+
+
+def _event_id(fields: Mapping[bytes, bytes]) -> object:
+    try:
+        return orjson.loads(fields[b"event"])["event_id"]
+    except (orjson.JSONDecodeError, KeyError, TypeError):
+        return None

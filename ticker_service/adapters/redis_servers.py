@@ -99,18 +99,27 @@ class RedisServers:
         except FAILURES as error:
             raise PublishError(f"Redis does not answer: {words(error)}") from error
 
-    async def exchange(self) -> Exchange:
+    async def exchange(self, *, is_whole: bool = False) -> Exchange:
         """Return an empty exchange.
+
+        Args:
+            is_whole: Whether a server on its own does all of it or nothing. A cluster's client has
+                no such exchange that would not start a thread for each command.
 
         Raises:
             PublishError: What the server is, is not known yet, and it does not answer.
         """
+        await self.find_out()
+        return Exchange(self, is_whole=is_whole)
+
+    async def find_out(self) -> bool:
+        """Return whether these are servers of a cluster; raises as :meth:`exchange`."""
         if not self._is_known:
             try:
                 await self._find_out()
             except FAILURES as error:
                 raise PublishError(f"Redis did not confirm: {words(error)}") from error
-        return Exchange(self)
+        return self.is_cluster
 
     def name(self, name: str) -> str:
         """Return a channel or key as these servers spell it."""
@@ -126,11 +135,11 @@ class RedisServers:
         if self._cluster is not None:
             await self._cluster.aclose()
 
-    def pipeline(self) -> Pipeline | ClusterPipeline:
+    def pipeline(self, *, is_whole: bool) -> Pipeline | ClusterPipeline:
         """Return the client's list of commands, to be sent to each server in one piece."""
         if self._cluster is not None:
             return self._cluster.pipeline()
-        return self._one.pipeline(transaction=False)
+        return self._one.pipeline(transaction=is_whole)
 
     @property
     def is_cluster(self) -> bool:
@@ -160,9 +169,9 @@ class RedisServers:
 class Exchange:
     """Commands that go out together and keep their order, each book's on its server."""
 
-    def __init__(self, servers: RedisServers) -> None:
+    def __init__(self, servers: RedisServers, *, is_whole: bool) -> None:
         self._servers = servers
-        self.commands: Any = servers.pipeline()
+        self.commands: Any = servers.pipeline(is_whole=is_whole)
         """The client's commands; names must be given as :meth:`RedisServers.name` spells them."""
 
     def publish(self, channel: str, message: bytes) -> None:

@@ -2,5 +2,6 @@
 
 ``pipeline`` calls the steps; ``admit`` checks and journals an instruction, ``execute`` sends it at
 most once, ``classify`` says what became of the send, ``settle`` finds out where that is not known,
-``reconcile`` merges the broker's book, ``report`` tells whoever listens.
+``book`` makes the passes over the broker's book and ``reconcile`` merges it, ``report`` tells
+whoever listens.
 """

@@ -15,9 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ticker_service.domain.order import TaskKind, TaskUpdate
+from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import UNSENT, TaskState
-from ticker_service.domain.session import day_start_ns, ist_date
 from ticker_service.errors import (
     BrokerUnavailable,
     JournalError,
@@ -27,16 +26,15 @@ from ticker_service.errors import (
     TaskMoved,
 )
 from ticker_service.orders import pipeline
+from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
-from ticker_service.orders.settle import Evidence, judge_live
 from ticker_service.runtime.bell import Bell
-from ticker_service.runtime.clock import Moment
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Mapping
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
@@ -86,7 +84,6 @@ class AccountDesk:
         self.news = Bell()
         self.halts = executor.halts
         self._journal = journal
-        self._gateway = gateway
         self._executor = executor
         self._sinks = sinks
         self._config = config
@@ -100,14 +97,21 @@ class AccountDesk:
             installation=config.installation,
             halts=executor.halts,
         )
-        self._evidence = Evidence(config)
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
         self._book_wanted = Bell()
         self._in_flight: dict[uuid.UUID, OrderTask] = {}
-        self._doubted_changes: dict[uuid.UUID, uuid.UUID | None] = {}
-        self._was_whole = True
+        self._book = BookKeeper(
+            journal=journal,
+            gateway=gateway,
+            reconciler=self._reconciler,
+            in_flight=self._in_flight,
+            config=config,
+            clock=surroundings.clock,
+            news=self.news,
+            work=self._work,
+        )
         self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self._slots = asyncio.Semaphore(config.sends_parallel)
@@ -207,7 +211,7 @@ class AccountDesk:
         while True:
             try:
                 await self.halts.settle(self._journal)
-                await self._read_book()
+                await self._book.read()
             except LoginRequired as error:
                 self._needs_login(str(error))
             except (JournalUnavailable, BrokerUnavailable) as error:
@@ -222,23 +226,6 @@ class AccountDesk:
     async def _end_when_lost(self) -> None:
         await self._lost.wait()
         raise WriterLost(f"account={self.account}: the session that held its lock is gone")
-
-    async def _doubt_what_nobody_sends(self) -> None:
-        """Turn every SENDING that is not being sent into UNKNOWN: who knew its outcome is gone.
-
-        That is what an earlier run left, and an intent whose commit came through after it had been
-        read back as not made.
-        """
-        for task in await self._journal.in_doubt(self.account):
-            if task.state is not TaskState.SENDING or task.task_id in self._in_flight:
-                continue
-            update = TaskUpdate(
-                state=TaskState.UNKNOWN,
-                event="found_sending",
-                reason_code="RESTARTED",
-                reason="who was sending it is gone",
-            )
-            await self._record(task, update)
 
     async def _find_work(self, tasks: asyncio.TaskGroup) -> None:
         """Start carrying every instruction that nobody carries yet, oldest first."""
@@ -264,7 +251,7 @@ class AccountDesk:
             return False
         if self._clock.now_ns() >= task.deadline_ns:
             return False  # it only has to be told so
-        return task.target_task_id in self._doubted_changes.values() or any(
+        return self._book.is_changing(task.target_task_id) or any(
             (other.kind, other.target_task_id) == (task.kind, task.target_task_id)
             for other in self._in_flight.values()
         )
@@ -295,8 +282,8 @@ class AccountDesk:
             log.warning("task_waits_for_journal", task_id=str(task.task_id), error=str(error))
         finally:
             self._in_flight.pop(task.task_id, None)
-            if task.kind is TaskKind.MODIFY and task.state is TaskState.UNKNOWN:
-                self._doubted_changes[task.task_id] = task.target_task_id
+            if task.state is TaskState.UNKNOWN:
+                self._book.doubt(task)
             self.news.ring()
             self._work.ring()
             is_idle = self._book_period_s > self._config.book_poll_live_s
@@ -321,7 +308,7 @@ class AccountDesk:
         while True:
             ring = self._book_wanted.listen()
             try:
-                self._book_period_s = await self._read_book()
+                self._book_period_s = await self._book.read()
             except LoginRequired as error:
                 self._needs_login(str(error))
             except (BrokerUnavailable, JournalUnavailable) as error:
@@ -339,72 +326,6 @@ class AccountDesk:
         if self.state in {DeskState.STARTING, DeskState.OPEN}:
             self.state = DeskState.LOGIN_REQUIRED
             log.warning("login_required", account=self.account, reason=why)
-
-    async def _read_book(self) -> float:
-        """Merge one book, settle what it proves, and return when to read the next, seconds."""
-        await self._doubt_what_nobody_sends()
-        began = Moment.of(self._clock)
-        today = ist_date(began.now_ns)
-        await self._reconciler.begin_day(today, day_start_ns(today))
-        rows = await self._gateway.orders()
-        is_whole = self._reconciler.memory.is_whole(rows, today)
-        if not is_whole and self._was_whole:
-            log.warning("book_lacks_known_orders", account=self.account, rows=len(rows))
-        self._was_whole = is_whole
-        if await self._reconciler.merge_book(rows):
-            self.news.ring()
-        is_settled = await self._settle_doubts(rows, began=began, is_whole=is_whole)
-        is_live = await self._end_days(rows, began=began)
-        if not is_settled:
-            return self._config.settle_poll_s
-        return self._config.book_poll_live_s if is_live else self._config.book_poll_idle_s
-
-    async def _settle_doubts(
-        self, rows: Sequence[BrokerOrder], *, began: Moment, is_whole: bool
-    ) -> bool:
-        """Settle what a book proves of what is in doubt; return whether nothing is left."""
-        held_before = set(self._doubted_changes)
-        unsettled = []
-        for task in await self._journal.in_doubt(self.account):
-            if task.state is not TaskState.UNKNOWN:
-                continue
-            update = await self._judge(task, rows, began=began, is_whole=is_whole)
-            if update is None:
-                unsettled.append(task)
-            else:
-                await self._record(task, update)
-        self._evidence.keep_only(unsettled)
-        changes = {t.task_id: t.target_task_id for t in unsettled if t.kind is TaskKind.MODIFY}
-        # One that came into doubt since the journal was read is not among them, and stays.
-        for settled in held_before - changes.keys():
-            del self._doubted_changes[settled]
-            self._work.ring()
-        self._doubted_changes |= changes
-        return not unsettled
-
-    async def _end_days(self, rows: Sequence[BrokerOrder], *, began: Moment) -> bool:
-        """End what rested on a day that is over; return whether anything is live."""
-        shown = {row.order_id for row in rows}
-        is_live = False
-        for task in await self._journal.live_orders(self.account):
-            update = judge_live(task, is_in_book=task.broker_order_id in shown, began=began)
-            if update is None:
-                is_live = True
-            else:
-                log.warning("order_outlived_its_day", task_id=str(task.task_id), was=task.state)
-                await self._record(task, update)
-        return is_live
-
-    async def _judge(
-        self, task: OrderTask, rows: Sequence[BrokerOrder], *, began: Moment, is_whole: bool
-    ) -> TaskUpdate | None:
-        if task.kind is TaskKind.PLACE:
-            ours = self._reconciler.memory.ours
-            return self._evidence.judge_place(task, rows, began=began, is_whole=is_whole, ours=ours)
-        target = await self._journal.task(task.target_task_id) if task.target_task_id else None
-        order_id = target.broker_order_id if target else None
-        row = next((row for row in rows if row.order_id == order_id), None)
-        return self._evidence.judge_target(task, row, began=began)
 
     async def _merge_updates(self) -> None:
         """Merge the feed's order updates as they come; one that fails is in the next book."""
@@ -427,15 +348,6 @@ class AccountDesk:
             surroundings=self._surroundings,
             reach=self._reach,
         )
-
-    async def _record(self, task: OrderTask, update: TaskUpdate) -> OrderTask | None:
-        """Record a step of our own; when the task moved meanwhile, what moved it stands."""
-        try:
-            moved = await self._journal.record(task, update, now_ns=self._clock.now_ns())
-        except TaskMoved:
-            return None
-        self.news.ring()
-        return moved
 
 
 async def _sleep_or_ring(period_s: float, ring: asyncio.Event) -> None:

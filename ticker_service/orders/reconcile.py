@@ -84,7 +84,7 @@ class Reconciler:
         halts: Halts,
     ) -> None:
         self.memory = BookMemory()
-        self._account = account
+        self.account = account
         self._journal = journal
         self._clock = clock
         self._installation = installation
@@ -98,7 +98,7 @@ class Reconciler:
             began_ns: When that day began there, ns since the Unix epoch.
         """
         if day != self.memory.day:
-            known = await self._journal.order_ids_since(self._account, began_ns)
+            known = await self._journal.order_ids_since(self.account, began_ns)
             self.memory.turn_to(day, known)
 
     async def merge_book(self, rows: Sequence[BrokerOrder]) -> int:
@@ -148,7 +148,7 @@ class Reconciler:
             self.memory.merged[row.order_id] = row
             self._notice_late(task, moved)
             return True
-        log.error("merge_gave_up", account=self._account, order_id=row.order_id)
+        log.error("merge_gave_up", account=self.account, order_id=row.order_id)
         return False
 
     def _is_news(self, row: BrokerOrder) -> bool:
@@ -159,7 +159,7 @@ class Reconciler:
 
     async def _tagged(self, row: BrokerOrder) -> OrderTask | None:
         for tag in self._our_tags(row):
-            task = await self._journal.task_by_tag(self._account, tag)
+            task = await self._journal.task_by_tag(self.account, tag)
             if task is not None and task.kind is TaskKind.PLACE:
                 return task
         return None
@@ -167,7 +167,7 @@ class Reconciler:
     async def _by_order_id(self, order_ids: Collection[str]) -> dict[str, OrderTask]:
         if not order_ids:
             return {}
-        found = await self._journal.tasks_by_order_id(self._account, order_ids)
+        found = await self._journal.tasks_by_order_id(self.account, order_ids)
         return {task.broker_order_id or "": task for task in found}
 
     def _notice_late(self, was: OrderTask, now: OrderTask) -> None:
@@ -176,7 +176,7 @@ class Reconciler:
         if is_late and now.state is not was.state:
             log.error(
                 "late_fact_wins",
-                account=self._account,
+                account=self.account,
                 task_id=str(was.task_id),
                 was=was.state,
                 now=now.state,
@@ -198,7 +198,7 @@ class Reconciler:
         if row.order_id in self.memory.alarmed:
             return False
         self.memory.alarmed.add(row.order_id)
-        log.error(event, account=self._account, order_id=row.order_id, tags=row.tags, **facts)
+        log.error(event, account=self.account, order_id=row.order_id, tags=row.tags, **facts)
         return True
 
 

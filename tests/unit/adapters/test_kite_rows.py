@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ticker_service.adapters import kite_rows
-from ticker_service.adapters.kite_rows import RowMalformed
+from ticker_service.adapters.kite_rows import RowMalformed, RowOfAnother
 
 USER = "AB1234"
 LEAST: dict[str, Any] = {"order_id": "1", "status": "OPEN"}
@@ -64,6 +64,9 @@ def test_a_price_is_the_number_the_broker_wrote(value: object, expected: str) ->
         {"quantity": True},
         {"quantity": "1"},
         {"filled_quantity": -1},
+        {"filled_quantity": 10**13},
+        {"average_price": Decimal("1E+4000")},
+        {"average_price": -(10**13)},
         {"price": "12"},
         {"price": float("nan")},
         {"price": float("inf")},
@@ -80,6 +83,16 @@ def test_a_price_is_the_number_the_broker_wrote(value: object, expected: str) ->
 def test_a_row_that_cannot_be_trusted_is_refused(fault: dict[str, object]) -> None:
     with pytest.raises(RowMalformed):
         kite_rows.order({**LEAST, **fault}, user_id=USER)
+
+
+def test_a_price_below_zero_is_one() -> None:
+    row = {**LEAST, "average_price": Decimal("-37.63")}
+    assert kite_rows.order(row, user_id=USER).average_price == Decimal("-37.63")
+
+
+def test_a_row_of_another_user_is_told_from_one_that_cannot_be_read() -> None:
+    with pytest.raises(RowOfAnother):
+        kite_rows.order({**LEAST, "account_id": "ZZ9999"}, user_id=USER)
 
 
 def test_a_row_that_the_risk_desk_placed_is_still_ours() -> None:

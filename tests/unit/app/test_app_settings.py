@@ -143,7 +143,7 @@ def test_an_account_of_the_same_app_serves_the_feed_and_needs_no_token_in_the_se
 ) -> None:
     account = {"user_id": "AB1234", "api_secret": "stand-in"}
     accounts = {
-        "OTHER": {**account, "api_key": "another"},
+        "OTHER": {**account, "user_id": "CD5678", "api_key": "another"},
         "MAIN": {**account, "api_key": GOOD["TICKER_SERVICE_KITE_API_KEY"]},
     }
     orders = {
@@ -153,6 +153,9 @@ def test_an_account_of_the_same_app_serves_the_feed_and_needs_no_token_in_the_se
     good = {name: GOOD[name] for name in GOOD if not name.endswith("ACCESS_TOKEN")} | orders
     loaded = load(good | {"TICKER_SERVICE_ACCOUNTS": json.dumps(accounts)})
     assert loaded.engine_config().feed_account == "MAIN"
+    twice = {**accounts, "AGAIN": {**accounts["MAIN"], "api_key": "a third"}}
+    text = faults(load, good | {"TICKER_SERVICE_ACCOUNTS": json.dumps(twice)})
+    assert "a user_id belongs to one account only" in text
     del accounts["MAIN"]
     text = faults(load, good | {"TICKER_SERVICE_ACCOUNTS": json.dumps(accounts)})
     assert text.startswith("TICKER_SERVICE_KITE_ACCESS_TOKEN ")

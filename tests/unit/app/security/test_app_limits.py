@@ -87,6 +87,17 @@ def test_connections_without_a_name_cannot_fill_the_house() -> None:
     assert register.open_count == 2
 
 
+def test_a_crowd_without_names_does_not_keep_out_who_has_one() -> None:
+    register = ConnectionRegister(CAPS)
+    for _ in range(2):
+        assert register.enter() is not None
+    slot = register.enter(is_known=True)
+    assert slot is not None
+    assert slot.name("a")
+    assert register.enter(is_known=True) is not None
+    assert register.enter(is_known=True) is None, "the total is a cap for everybody"
+
+
 def test_a_principal_has_its_share_of_connections_and_no_more() -> None:
     register = ConnectionRegister(CAPS)
     for _ in range(2):
