@@ -51,7 +51,8 @@ def order(row: object, *, user_id: str) -> BrokerOrder:
     # Not by ``placed_by``, which for a square-off names the broker's risk desk.
     owner = _text(row, "account_id") or _text(row, "user_id")
     if owner and user_id and owner != user_id:
-        raise RowOfAnother(f"order_id={row.get('order_id')!r} is another user's")
+        order_id = str(row.get("order_id"))[:CHARACTERS_MAX]
+        raise RowOfAnother(f"{order_id=} is another user's")
     return BrokerOrder(
         order_id=_needed(row, "order_id"),
         status=_needed(row, "status"),
