@@ -351,6 +351,9 @@ def test_every_option_of_the_simulator_has_a_flag_with_a_word_of_help() -> None:
         "enforce_rate_limits": "rate_limits",
         "orders_per_day_max": "orders_per_day",
         "freeze_quantities": "freeze",
+        "crossed_quote_ratio": "crossed_quotes",
+        "one_sided_quote_ratio": "one_sided_quotes",
+        "dead_strike_ratio": "dead_strikes",
     }
     names = [field.name for field in dataclasses.fields(SimulatorOptions)]
     assert flags == {renamed.get(name, name) for name in names}
