@@ -28,6 +28,8 @@ _Url = Annotated[str, typer.Option(envvar="TICKER_ORDERS_URL", help="The daemon'
 _Token = Annotated[
     str, typer.Option(envvar="TICKER_ORDERS_TOKEN", help="From `ticker-service token create`.")
 ]
+INTEGER_MAX: Final = 2**63 - 1
+"""The largest number that the journal and the wire hold."""
 URL: Final = "ws://127.0.0.1:8780/v1/orders/ws"
 _Id = Annotated[str, typer.Argument(help="Your own name for the order.")]
 _Price = Annotated[str | None, typer.Option(help="Rupees.")]
@@ -69,7 +71,7 @@ def place(
     account: Annotated[str, typer.Option(help="Account to trade on.")],
     symbol: Annotated[str, typer.Option(help="As EXCHANGE:TRADINGSYMBOL.")],
     side: Annotated[str, typer.Option(help="BUY or SELL.")],
-    quantity: Annotated[int, typer.Option(min=1, help="Units.")],
+    quantity: Annotated[int, typer.Option(min=1, max=INTEGER_MAX, help="Units.")],
     order_type: Annotated[str, typer.Option("--type", help="LIMIT, MARKET, SL, SL-M.")] = "LIMIT",
     product: Annotated[str, typer.Option(help="CNC, NRML, MIS, MTF.")] = "NRML",
     price: _Price = None,
@@ -101,7 +103,9 @@ def place(
 def modify(
     client_order_id: _Id,
     price: _Price = None,
-    quantity: Annotated[int | None, typer.Option(min=1, help="Units in all.")] = None,
+    quantity: Annotated[
+        int | None, typer.Option(min=1, max=INTEGER_MAX, help="Units in all.")
+    ] = None,
     trigger_price: _Price = None,
     request_id: Annotated[str, typer.Option(help="Key of this change; made up if left out.")] = "",
     url: _Url = URL,
@@ -136,7 +140,8 @@ def status(client_order_id: _Id, url: _Url = URL, token: _Token = "") -> None:
 def watch(
     account: Annotated[str, typer.Argument(help="Account to follow.")],
     after: Annotated[
-        int | None, typer.Option(min=0, help="Start after this account_seq; now if left out.")
+        int | None,
+        typer.Option(min=0, max=INTEGER_MAX, help="Start after this account_seq; now if left out."),
     ] = None,
     url: _Url = URL,
     token: _Token = "",

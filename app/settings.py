@@ -641,8 +641,8 @@ def _alone(name: str, file: Path) -> object:
     if from_environment or not file.is_file():
         return from_environment
     try:
-        return tomllib.loads(file.read_text()).get(name)
-    except (OSError, tomllib.TOMLDecodeError) as error:
+        return tomllib.loads(file.read_text(encoding="utf-8")).get(name)
+    except (OSError, ValueError) as error:  # not ours to read, no UTF-8, or no TOML
         raise ConfigurationError(f"{file}: {error}") from error
 
 

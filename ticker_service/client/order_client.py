@@ -36,7 +36,10 @@ class OrderDoorClosed(TickerServiceError):  # noqa: N818 - says what happened
 
 
 class OrderError(TickerServiceError):
-    """The daemon said no; ``answer`` has ``code``, ``field``, ``value`` and ``rule``."""
+    """The daemon said no, or could not even be asked; nothing was done.
+
+    ``answer`` has ``code`` and, from the daemon, ``field``, ``value`` and ``rule``.
+    """
 
     def __init__(self, answer: Mapping[str, Any]) -> None:
         super().__init__(str(answer.get("message") or answer.get("code")))
@@ -158,8 +161,7 @@ class OrderClient:
             proxy=None,
             open_timeout=None,
         )
-        hello: dict[str, Any] = orjson.loads(await self._socket.recv())
-        return hello
+        return _object_of(await self._socket.recv())
 
     async def _hang_up(self) -> None:
         if self._socket is not None:
@@ -170,12 +172,13 @@ class OrderClient:
             raise OrderDoorClosed("Condition failed: use the client inside its async with block")
         if self._is_over:
             raise OrderDoorClosed(self.why_closed)
+        frame = _frame_of(request)
         key = str(request["request_id"])[:KEY_CHARACTERS_MAX]
         reply = asyncio.get_running_loop().create_future()
         # The same key twice at once is answered twice, in the order of asking.
         self._replies[key].append(reply)
         try:
-            await self._socket.send(orjson.dumps(request, default=str).decode())
+            await self._socket.send(frame)
             async with asyncio.timeout(REPLY_S_MAX):
                 answer: dict[str, Any] = await reply
         except ConnectionClosed as error:
@@ -184,7 +187,7 @@ class OrderClient:
             raise OrderDoorClosed(f"no reply within {REPLY_S_MAX:.0f} s") from error
         finally:
             self._forget(key, reply)
-        if answer["op"] == "error":
+        if answer.get("op") == "error":
             raise OrderError(answer)
         return answer
 
@@ -198,8 +201,8 @@ class OrderClient:
     async def _read(self, socket: ClientConnection) -> None:
         try:
             async for raw in socket:
-                message: dict[str, Any] = orjson.loads(raw)
-                if message["op"] == "event":
+                message = _object_of(raw)
+                if message.get("op") == "event":
                     await self._events.put(message)
                     continue
                 waiting = self._replies.get(str(message.get("request_id")), ())
@@ -208,6 +211,8 @@ class OrderClient:
                     reply.set_result(message)
         except ConnectionClosed:
             pass
+        except ValueError as error:
+            self.why_closed = f"the connection is of no use: {error}"
         finally:
             self._is_over = True
             if socket.close_reason:
@@ -217,3 +222,20 @@ class OrderClient:
                     reply.set_exception(OrderDoorClosed(self.why_closed))
             if not self._events.full():
                 self._events.put_nowait(None)
+
+
+def _frame_of(request: Mapping[str, Any]) -> str:
+    """Return a request as it goes out; one that JSON cannot hold is refused here."""
+    try:
+        return orjson.dumps(request, default=str).decode()
+    except orjson.JSONEncodeError as error:
+        message = f"Condition failed: the request cannot be written as JSON: {error}"
+        raise OrderError({"code": "INVALID_REQUEST", "message": message}) from error
+
+
+def _object_of(raw: str | bytes) -> dict[str, Any]:
+    """Return what the door said; anything but an object comes from no order door."""
+    message = orjson.loads(raw)
+    if not isinstance(message, dict):
+        raise ValueError(f"a frame is no JSON object but {type(message).__name__}")  # noqa: TRY004
+    return message

@@ -266,3 +266,54 @@ async def _outcome(question: Awaitable[Any]) -> Any:
         return await question
     except OrderDoorClosed as error:
         return error
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda client: client.place("k", "MAIN", {"quantity": 10**23}),
+        lambda client: client.subscribe({"MAIN": 10**23}),
+        lambda client: client.status("a\udcff"),
+    ],
+    ids=["quantity", "after", "key"],
+)
+def test_what_json_cannot_hold_is_refused_and_the_client_goes_on(
+    ask: Callable[[OrderClient], Awaitable[object]],
+) -> None:
+    async def scene(door: Door, client: OrderClient) -> None:
+        with pytest.raises(OrderError, match="Condition failed") as refused:
+            await ask(client)
+        assert refused.value.answer["code"] == "INVALID_REQUEST"
+        assert door.frames == []
+        assert (await client.status("k"))["of"] == "k"
+
+    play(scene)
+
+
+@pytest.mark.parametrize("said", ["[1]", "7", "null", "garbage"])
+def test_a_server_that_greets_in_another_language_is_no_order_door(said: str) -> None:
+    async def greet(socket: ServerConnection) -> None:
+        await socket.send(said)
+        await socket.wait_closed()
+
+    async def stage() -> None:
+        async with asyncio.timeout(LIMIT_S), serve(greet, "127.0.0.1", 0) as server:
+            port = next(iter(server.sockets)).getsockname()[1]
+            with pytest.raises(OrderDoorClosed, match="no order door"):
+                await OrderClient(f"ws://127.0.0.1:{port}", "a-token").__aenter__()
+
+    asyncio.run(stage())
+
+
+@pytest.mark.parametrize("said", ["[1]", "garbage"])
+def test_an_answer_in_another_language_ends_the_connection(said: str) -> None:
+    async def babble(door: Door, _: dict[str, Any]) -> None:
+        assert door.socket is not None
+        await door.socket.send(said)
+
+    async def scene(door: Door, client: OrderClient) -> None:
+        door.answers = babble
+        with pytest.raises(OrderDoorClosed, match="of no use"):
+            await client.status("k")
+
+    play(scene)

@@ -1,0 +1,57 @@
+"""Options of the order and account commands that no order, journal or system can mean."""
+
+from __future__ import annotations
+
+import getpass
+import os
+from typing import TYPE_CHECKING
+
+import pytest
+from typer.testing import CliRunner
+
+from app import account_cli, settings
+from app.order_cli import order_cli
+from ticker_service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+HUGE = str(2**63)
+PLACE = ["place", "k", "--account", "MAIN", "--symbol", "NSE:INFY", "--side", "BUY"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [*PLACE, "--quantity", HUGE],
+        ["modify", "k", "--quantity", HUGE],
+        ["watch", "MAIN", "--after", HUGE],
+    ],
+    ids=["place", "modify", "watch"],
+)
+def test_a_number_that_no_journal_holds_is_refused_by_its_option(arguments: list[str]) -> None:
+    ran = CliRunner().invoke(order_cli, arguments)
+    assert ran.exit_code == 2
+    assert isinstance(ran.exception, SystemExit)
+
+
+@pytest.mark.parametrize("error", [KeyError, OSError])
+def test_who_has_no_name_resumes_an_account_by_number(
+    monkeypatch: pytest.MonkeyPatch, error: type[Exception]
+) -> None:
+    def nameless() -> str:
+        raise error("getpwuid(): uid not found")
+
+    monkeypatch.setattr(getpass, "getuser", nameless)
+    assert account_cli._whoever() == f"uid-{os.getuid()}"
+
+
+def test_a_settings_file_that_is_no_utf8_is_one_clear_fault(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("TICKER_SERVICE_TOKEN_SECRET", raising=False)
+    file = tmp_path / "latin.toml"
+    file.write_bytes(b'token_secret = "caf\xe9"\n')
+    for read in (settings.load, settings.token_secret):
+        with pytest.raises(ConfigurationError, match=r"latin\.toml.*utf-8"):
+            read(file)
