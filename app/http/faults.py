@@ -83,6 +83,16 @@ def unread(status: int, why: str) -> tuple[int, ErrorAnswer]:
             return 422, ErrorAnswer(code="INVALID_REQUEST", message=f"the body is not JSON: {why}")
 
 
+def internal(request_id: str | None = None) -> dict[str, Any]:
+    """Return the answer to a request that met a bug of ours; what it was is in the log alone."""
+    return ErrorAnswer(
+        code="INTERNAL",
+        message="a fault of ours, which is logged; look at the order's status, or repeat the "
+        "request with its key",
+        request_id=request_id,
+    ).model_dump()
+
+
 def _refused(error: OrderRefused) -> ErrorAnswer:
     return ErrorAnswer(
         code=error.code,

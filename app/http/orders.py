@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
+import structlog
 from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
 from starlette.exceptions import HTTPException
 
-from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, invalid, unread
+from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, invalid, unread
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
     KEY_PATTERN,
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 else:
     Doors = Any
 
+log = structlog.get_logger()
+
 HEADERS: Final = {
     "Cache-Control": "no-store",
     "X-Content-Type-Options": "nosniff",
@@ -39,7 +42,7 @@ HEADERS: Final = {
 BODY_BYTES_MAX: Final = 16_384
 PAGE_MAX: Final = 500
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    code: {"model": ErrorAnswer} for code in (401, 403, 404, 409, 413, 422, 429, 503)
+    code: {"model": ErrorAnswer} for code in (401, 403, 404, 409, 413, 422, 429, 500, 503)
 }
 _OrderKey = Annotated[str, Path(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _Key = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
@@ -143,7 +146,7 @@ async def cancel(
 
 
 def install_faults(app: FastAPI) -> None:
-    """Answer every expected fault in one shape, and hold bodies to a size."""
+    """Answer every fault in one shape, also those of ours, and hold bodies to a size."""
 
     async def refuse(_: Request, error: Exception) -> JSONResponse:
         status, body = answer_of(error)
@@ -177,7 +180,11 @@ def install_faults(app: FastAPI) -> None:
                 message=f"a body is at most {BODY_BYTES_MAX} bytes and states its length",
             )
             return JSONResponse(fault.model_dump(), status_code=413, headers=HEADERS)
-        response = await call_next(request)
+        try:
+            response = await call_next(request)
+        except Exception:  # the root of a request: one that meets a bug of ours is answered, too
+            log.exception("order_door_failed", door="rest", method=request.method)
+            return JSONResponse(internal(), status_code=500, headers=HEADERS)
         response.headers.update(HEADERS)
         return response
 

@@ -17,7 +17,7 @@ import structlog
 from pydantic import BaseModel, Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from app.http.faults import EXPECTED, INTEGER_MAX, answer_of
+from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
     Key,
@@ -52,6 +52,7 @@ UNAUTHENTICATED: Final = 4401
 GONE: Final = 1000
 POLICY: Final = 1008
 TOO_BIG: Final = 1009
+FAULT_OF_OURS: Final = 1011
 TRY_LATER: Final = 1013
 
 
@@ -73,10 +74,14 @@ async def serve(websocket: WebSocket, doors: Doors) -> None:
     if slot is None:
         await websocket.close(TRY_LATER, "too many connections")
         return
+    session = _Session(websocket, doors, slot)
     try:
-        await _Session(websocket, doors, slot).run()
+        await session.run()
     except (WebSocketDisconnect, _Gone):
         pass
+    except Exception:  # the root of a socket, which holds up no other
+        log.exception("order_door_failed", door="socket")
+        await session.close(_End(FAULT_OF_OURS, "INTERNAL"))
     finally:
         slot.release()
 
@@ -101,7 +106,7 @@ class _Session:
         await self._websocket.accept()
         caller = await self._authenticate()
         if isinstance(caller, _End):
-            await self._close(caller)
+            await self.close(caller)
             return
         lifetime_s = (caller.expires_at_ns - self._doors.clock.now_ns()) / NS_PER_S
         end = _End(UNAUTHENTICATED, "token expired")
@@ -117,7 +122,7 @@ class _Session:
             finally:
                 for task in following.values():
                     task.cancel()
-        await self._close(end)
+        await self.close(end)
 
     async def _authenticate(self) -> KnownCaller | _End:
         """Take the token from the header, else from the first frame within its time."""
@@ -172,6 +177,11 @@ class _Session:
                 self._faults += isinstance(error, ValidationError) or request_id is None
                 if self._faults > FAULTS_MAX:
                     return _End(POLICY, "too many unreadable frames")
+            except (_Gone, WebSocketDisconnect):
+                raise
+            except Exception:  # the root of a request: one that meets a bug of ours is answered
+                log.exception("order_door_failed", door="socket")
+                await self._send({"op": "error", **internal(request_id)})
 
     async def _answer(self, frame: dict[str, Any], caller: KnownCaller) -> None:
         op = frame.pop("op", None)
@@ -274,7 +284,8 @@ class _Session:
             # A slow one must not be taken for one whose token ended.
             raise _Gone from error
 
-    async def _close(self, end: _End) -> None:
+    async def close(self, end: _End) -> None:
+        """Close the socket, unless it went meanwhile."""
         if self._websocket.client_state is WebSocketState.CONNECTED:
             with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it went meanwhile
                 await self._websocket.close(end.code, end.reason)

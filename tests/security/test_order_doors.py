@@ -12,6 +12,7 @@ import httpx
 import orjson
 import pytest
 from running import DEADLINE_S, Beside, eventually
+from structlog.testing import capture_logs
 from websockets.exceptions import ConnectionClosed, InvalidHandshake
 from websockets.sync.client import connect
 
@@ -35,6 +36,8 @@ from ticker_service.testing import MemoryJournal, ScriptedBroker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from websockets.sync.client import ClientConnection
 
 SECRET: Final = b"stand-in-secret-of-thirty-two-bytes!"  # allow-secret
 OTHER_SECRET: Final = b"another-secret-that-is-not-the-doors"  # allow-secret
@@ -360,3 +363,68 @@ def test_what_is_asked_before_a_token_has_no_effect(doors: House) -> None:
         with pytest.raises(ConnectionClosed):
             talking.recv(DEADLINE_S)
     assert eventually(lambda: len(doors.journal.tasks) == count)
+
+
+DETAIL: Final = "detail-that-is-ours-alone"
+
+
+def broken(*_: object, **__: object) -> None:
+    raise ZeroDivisionError(DETAIL)
+
+
+def failures(logged: list[Any]) -> int:
+    return sum(line["event"] == "order_door_failed" for line in logged)
+
+
+def test_a_fault_of_ours_is_answered_logged_once_and_tells_no_detail(
+    doors: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors.journal, "task_of_order", broken)
+    with capture_logs() as logged:
+        answer = doors.ask(token("me"), "GET", "/v1/orders/k")
+    assert (answer.status_code, answer.json()["code"]) == (500, "INTERNAL")
+    assert answer.headers["Cache-Control"] == "no-store"
+    assert DETAIL not in answer.text
+    assert failures(logged) == 1
+
+
+def test_a_fault_of_ours_on_a_socket_is_answered_and_the_socket_goes_on(
+    doors: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors.journal, "task_of_order", broken)
+    with socket_of(doors) as talking, capture_logs() as logged:
+        talking.recv(DEADLINE_S)
+        refused = ask(talking, op="status", client_order_id="k", request_id="s")
+        assert (refused["op"], refused["code"], refused["request_id"]) == ("error", "INTERNAL", "s")
+        assert DETAIL not in str(refused)
+        assert failures(logged) == 1
+        assert ask(talking, op="ping")["op"] == "pong"
+
+
+def test_a_fault_of_ours_while_following_closes_that_socket_alone(
+    doors: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with socket_of(doors) as talking, socket_of(doors) as other, capture_logs() as logged:
+        talking.recv(DEADLINE_S)
+        other.recv(DEADLINE_S)
+        monkeypatch.setattr(doors.journal, "events_after", broken)
+        ask(talking, op="subscribe", after={MINE: None})
+        with pytest.raises(ConnectionClosed) as closed:
+            talking.recv(DEADLINE_S)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1011, "INTERNAL")
+        assert failures(logged) == 1
+        assert ask(other, op="ping")["op"] == "pong"
+
+
+def socket_of(doors: House) -> ClientConnection:
+    """Return a socket whose token is in its header."""
+    url = doors.url.replace("http://", "ws://") + "/v1/orders/ws"
+    headers = {"Authorization": f"Bearer {token('me')}"}
+    return connect(url, additional_headers=headers, compression=None, proxy=None)
+
+
+def ask(talking: ClientConnection, **frame: object) -> dict[str, Any]:
+    talking.send(orjson.dumps(frame).decode())
+    answer: dict[str, Any] = orjson.loads(talking.recv(DEADLINE_S))
+    return answer
