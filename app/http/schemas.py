@@ -6,6 +6,7 @@ are refused where money is meant unless they are written exactly.
 
 from __future__ import annotations
 
+import re
 from decimal import Decimal
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
@@ -27,10 +28,14 @@ if TYPE_CHECKING:
 
 KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
 KEY_CHARACTERS_MAX: Final = 64
+_DIGITS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def _exact(value: object) -> object:
     """Read a JSON number by its digits: 100.05 means 100.05 and not the double next to it."""
+    if isinstance(value, str) and not _DIGITS.fullmatch(value):
+        # Decimal also reads 1_0 and the digits of other scripts, which no broker means.
+        raise ValueError("must be plain digits, such as 118.40")
     return str(value) if isinstance(value, float) else value
 
 
