@@ -1,6 +1,18 @@
 """What a consumer of the Redis channels imports."""
 
+from ticker_service.client.book_table import BookTable
+from ticker_service.client.messages import Message, NoColumns
 from ticker_service.client.order_client import OrderClient, OrderDoorClosed, OrderError
-from ticker_service.client.tick_reader import Message, TickReader
+from ticker_service.client.rows import Rows
+from ticker_service.client.tick_reader import TickReader
 
-__all__ = ["Message", "OrderClient", "OrderDoorClosed", "OrderError", "TickReader"]
+__all__ = [
+    "BookTable",
+    "Message",
+    "NoColumns",
+    "OrderClient",
+    "OrderDoorClosed",
+    "OrderError",
+    "Rows",
+    "TickReader",
+]

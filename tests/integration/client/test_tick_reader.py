@@ -5,17 +5,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from kite_stand_in import raw_server
 from redis.asyncio import Redis
+from redis.exceptions import AuthenticationError
+from redis.exceptions import ConnectionError as RedisConnectionError
 from running import Daemon, Exchange, daemon
 
 from ticker_service.client import Message, TickReader
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
+
+    from app.embedded import EmbeddedRedis
 
 DEADLINE_S = 15.0
 BOOK = "NIFTY"
@@ -24,7 +28,11 @@ BOOK = "NIFTY"
 @pytest.fixture
 def settings(lively_exchange: Exchange, redis_url: str, prefix: str) -> dict[str, object]:
     return lively_exchange.settings(
-        redis_url=redis_url, channel_prefix=prefix, snapshot_ms=100, heartbeat_ms=500
+        redis_url=redis_url,
+        channel_prefix=prefix,
+        snapshot_ms=100,
+        heartbeat_ms=500,
+        encodings="json,arrow",
     )
 
 
@@ -67,8 +75,8 @@ class Read:
 
 
 @contextlib.asynccontextmanager
-async def reading(url: str, prefix: str) -> AsyncIterator[Read]:
-    async with TickReader(url, [BOOK], channel_prefix=prefix) as reader:
+async def reading(url: str, prefix: str, **options: Any) -> AsyncIterator[Read]:
+    async with TickReader(url, [BOOK], channel_prefix=prefix, **options) as reader:
         yield Read(reader)
 
 
@@ -90,6 +98,31 @@ def test_it_starts_from_a_snapshot_and_goes_on_without_a_gap(
             read.assert_complete()
             assert {message.body["epoch"] for message in read.messages} == {published.epoch}
 
+    asyncio.run(scene())
+
+
+def test_readers_of_either_encoding_hold_the_same_table_at_the_same_number(
+    published: Daemon, redis_url: str, prefix: str
+) -> None:
+    async def scene() -> None:
+        async with (
+            reading(redis_url, prefix) as text,
+            reading(redis_url, prefix, encoding="arrow") as arrow,
+        ):
+            await text.until(batches(20))
+            await arrow.until(batches(1))
+            tables = [read.reader.table(BOOK) for read in (text, arrow)]
+            while tables[0].seq != tables[1].seq:
+                behind = text if tables[0].seq < tables[1].seq else arrow
+                await behind.until(lambda _: True)
+            for read in (text, arrow):
+                read.assert_complete()
+            assert len(tables[0]) > 5
+            shared = ["instrument_token", "ltp", "bid", "ask", "volume", "received_at_us"]
+            rows = [table.to_pandas()[shared] for table in tables]
+            assert rows[0].equals(rows[1])
+
+    del published
     asyncio.run(scene())
 
 
@@ -183,6 +216,54 @@ class Gate:
                 writer.write(data)
                 await writer.drain()
         writer.transport.abort()
+
+
+def test_a_password_that_is_taken_back_ends_the_reading_with_a_word(
+    own_redis: EmbeddedRedis,
+) -> None:
+    async def scene() -> None:
+        async with reading(own_redis.url, "x:") as read, Redis.from_url(own_redis.url) as admin:
+            await admin.config_set("requirepass", "another")
+            await admin.client_kill_filter(_type="pubsub")
+            with pytest.raises(AuthenticationError):
+                await read.until(lambda _: True)
+
+    asyncio.run(scene())
+
+
+def test_a_server_that_is_not_there_is_an_error_at_once() -> None:
+    async def scene() -> None:
+        with pytest.raises(RedisConnectionError):
+            async with asyncio.timeout(DEADLINE_S), reading("redis://127.0.0.1:1/0", "x:"):
+                pass
+
+    asyncio.run(scene())
+
+
+def test_an_error_of_the_caller_comes_out_of_the_block_as_it_is(redis_url: str) -> None:
+    async def scene() -> None:
+        with pytest.raises(KeyError, match="the caller's own"):
+            async with reading(redis_url, "x:"):
+                raise KeyError("the caller's own")
+
+    asyncio.run(scene())
+
+
+def test_a_caller_may_stop_waiting_and_wait_again(
+    published: Daemon, redis_url: str, prefix: str
+) -> None:
+    async def scene() -> None:
+        async with TickReader(redis_url, [BOOK], channel_prefix=prefix) as reader:
+            read = Read(reader)
+            while len(read.messages) < 20:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(0.003):
+                        read.messages.append(await anext(reader))
+            read.assert_complete()
+            assert reader.missed == 0
+
+    del published
+    asyncio.run(scene())
 
 
 def test_messages_lost_on_the_way_are_told_and_made_good_by_a_snapshot(

@@ -4,33 +4,35 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 
 from ticker_service.client import Message, TickReader
 from ticker_service.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
 
 BOOK = "NIFTY"
 EPOCH = 1_000
 Seen = list[tuple[str, int]]
 
 
-class StandInRedis:
-    """The one call the reader makes of its client, and a count of it."""
+class StandInSource:
+    """Keys, a count of how often they were asked for, and messages that come and then end."""
 
     def __init__(self) -> None:
         self.values: dict[str, bytes] = {}
         self.asked = 0
         self.error: Exception | None = None
-        self.channels: list[StandInChannel] = []
+        self.arriving: list[bytes] = []
+
+    async def open(self) -> None:
+        return
+
+    async def close(self) -> None:
+        return
 
     async def get(self, key: str) -> bytes | None:
         self.asked += 1
@@ -38,29 +40,8 @@ class StandInRedis:
             raise self.error
         return self.values.get(key)
 
-    def pubsub(self, **_: object) -> StandInChannel:
-        return self.channels.pop(0)
-
-
-class StandInChannel:
-    """A subscription that has received these messages and then ends, or breaks at an error."""
-
-    def __init__(self, bodies: Sequence[dict[str, Any] | Exception]) -> None:
-        self._bodies = bodies
-        self.is_closed = False
-
-    async def subscribe(self, *_: str) -> None:
-        if not self._bodies:
-            raise RedisConnectionError("refused")
-
-    async def aclose(self) -> None:
-        self.is_closed = True
-
-    async def listen(self) -> AsyncIterator[dict[str, Any]]:
-        for body in self._bodies:
-            if isinstance(body, Exception):
-                raise body
-            yield {"data": json.dumps(body).encode()}
+    async def receive(self) -> bytes | None:
+        return self.arriving.pop(0) if self.arriving else None
 
 
 class Reading:
@@ -68,9 +49,8 @@ class Reading:
 
     def __init__(self) -> None:
         self.reader = TickReader("redis://127.0.0.1:1", [BOOK, "BANKNIFTY"])
-        self.redis = StandInRedis()
+        self.redis = self.reader._source = StandInSource()
         self.now_s = 1_000.0
-        self.reader._redis = self.redis  # type: ignore[assignment]
         self.reader._monotonic_s = lambda: self.now_s
 
     def snapshot(self, seq: int, *, epoch: int = EPOCH, book: str = BOOK) -> None:
@@ -84,14 +64,28 @@ class Reading:
     ) -> Seen:
         """Let a message come, and return what the caller gets to see of it."""
         self.now_s += later_s
-        body = {"v": 1, "kind": kind, "book": book, "epoch": epoch, "seq": seq}
-        messages = asyncio.run(self.reader._accept(Message(kind, book, body)))
-        return [(message.kind, message.body["seq"]) for message in messages]
+        self.redis.arriving.append(raw(kind, seq, epoch=epoch, book=book))
+        return [(message.kind, message.body["seq"]) for message in self.read()]
+
+    def read(self) -> list[Message]:
+        """Read what has come."""
+
+        async def everything() -> list[Message]:
+            return [message async for message in self.reader]
+
+        return asyncio.run(everything())
 
     def join(self, seq: int = 10) -> None:
         """Be in the middle of a book, at ``seq``."""
         self.snapshot(seq)
         assert self.receive("batch", seq) == [("snapshot", seq)]
+
+
+def raw(kind: str, seq: int, *, epoch: int = EPOCH, book: str = BOOK, v: int = 1) -> bytes:
+    body: dict[str, Any] = {"v": v, "kind": kind, "book": book, "epoch": epoch, "seq": seq}
+    if kind == "batch":
+        body["columns"] = {"instrument_token": [2], "ltp": [float(seq)]}
+    return json.dumps(body).encode()
 
 
 @pytest.fixture
@@ -193,8 +187,8 @@ def test_missed_numbers_are_counted(reading: Reading) -> None:
 
 def test_a_missed_message_says_which_numbers(reading: Reading) -> None:
     reading.join(10)
-    body = {"epoch": EPOCH, "seq": 14}
-    missed = asyncio.run(reading.reader._accept(Message("batch", BOOK, body)))[0]
+    reading.redis.arriving = [raw("batch", 14)]
+    (missed,) = reading.read()
     assert missed.body == {"expected_seq": 11, "seq": 14, "epoch": EPOCH}
 
 
@@ -257,8 +251,8 @@ def test_a_lower_epoch_is_followed_once_the_higher_one_is_silent(reading: Readin
 def test_a_step_back_of_the_epoch_says_so(reading: Reading) -> None:
     reading.join(10)
     reading.now_s += 3.0
-    body = {"epoch": EPOCH - 1, "seq": 6}
-    missed = asyncio.run(reading.reader._accept(Message("batch", BOOK, body)))[0]
+    reading.redis.arriving = [raw("batch", 6, epoch=EPOCH - 1)]
+    missed = reading.read()[0]
     reason = "epoch_stepped_back"
     assert missed.body == {"expected_seq": 6, "seq": 6, "epoch": EPOCH - 1, "reason": reason}
 
@@ -313,63 +307,68 @@ def test_what_waits_for_a_snapshot_that_stands_still_does_not_grow(reading: Read
     assert len(waiting) <= 1_001
 
 
-def test_messages_of_a_version_we_do_not_know_are_passed_over(reading: Reading) -> None:
+@pytest.mark.parametrize(
+    "strange",
+    [
+        raw("batch", 10, v=2),
+        b"",
+        b"not json",
+        b"[1, 2]",
+        b'"text"',
+        b"{}",
+        b'{"v": 1, "kind": "batch", "book": "NIFTY"}',
+        b'{"v": 1, "kind": "batch", "book": "NIFTY", "epoch": "x", "seq": 10}',
+    ],
+)
+def test_what_is_none_of_this_contract_is_passed_over_and_counted(
+    reading: Reading, strange: bytes
+) -> None:
     reading.snapshot(9)
-    known = {"v": 1, "kind": "batch", "book": BOOK, "epoch": EPOCH, "seq": 10}
-    reading.reader._pubsub = StandInChannel([known | {"v": 2}, known])  # type: ignore[assignment]
-
-    async def kinds() -> list[str]:
-        return [message.kind async for message in reading.reader]
-
-    assert asyncio.run(kinds()) == ["snapshot", "batch"]
+    reading.redis.arriving = [strange, raw("batch", 10)]
+    assert [message.kind for message in reading.read()] == ["snapshot", "batch"]
+    assert reading.reader.unreadable == 1
 
 
-def batch(seq: int) -> dict[str, Any]:
-    return {"v": 1, "kind": "batch", "book": BOOK, "epoch": EPOCH, "seq": seq}
+def test_a_reader_that_is_cancelled_while_it_recovers_goes_on_without_a_loss(
+    reading: Reading,
+) -> None:
+    reading.join(10)
 
+    async def never(_: str) -> bytes | None:
+        await asyncio.Event().wait()
+        raise AssertionError
 
-@pytest.fixture
-def _no_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def at_once(_: float) -> None:
-        return
-
-    monkeypatch.setattr("ticker_service.client.tick_reader.asyncio.sleep", at_once)
-
-
-def read_all(reading: Reading, *channels: Sequence[dict[str, Any] | Exception]) -> Seen:
-    """Read the first channel, then those that the reader subscribes to afterwards."""
-    first, *rest = (StandInChannel(bodies) for bodies in channels)
-    reading.reader._pubsub = first  # type: ignore[assignment]
-    reading.redis.channels = rest
-
-    async def everything() -> Seen:
+    async def scene() -> Seen:
+        patient, reading.redis.get = reading.redis.get, never  # type: ignore[method-assign]
+        reading.redis.arriving = [raw("batch", 13)]
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0):
+                await anext(reading.reader)
+        reading.redis.get = patient  # type: ignore[method-assign]
+        reading.snapshot(13)
+        reading.now_s += 1.0
+        reading.redis.arriving = [raw("batch", 14), raw("batch", 15)]
         return [(message.kind, message.body["seq"]) async for message in reading.reader]
 
-    return asyncio.run(everything())
+    news = [("missed", 13), ("snapshot", 13), ("batch", 14), ("batch", 15)]
+    assert asyncio.run(scene()) == news
 
 
-@pytest.mark.usefixtures("_no_waiting")
-@pytest.mark.parametrize(
-    "error", [RedisConnectionError("closed"), ConnectionResetError(), TimeoutError()]
-)
-def test_a_connection_that_breaks_is_made_anew(reading: Reading, error: Exception) -> None:
+def test_reading_may_stop_and_go_on_between_any_two_messages(reading: Reading) -> None:
+    reading.snapshot(8)
+    reading.redis.arriving = [raw("batch", 10), raw("batch", 11)]
+    assert reading.read() == []
     reading.snapshot(10)
-    seen = read_all(reading, [batch(10), error], [], [], [batch(11)])
-    assert seen == [("snapshot", 10), ("batch", 11)]
+    reading.now_s += 1.0
+    reading.redis.arriving = [raw("batch", 12)]
 
+    async def one() -> tuple[str, int]:
+        async for message in reading.reader:
+            return message.kind, message.body["seq"]
+        raise AssertionError
 
-@pytest.mark.usefixtures("_no_waiting")
-def test_what_a_broken_connection_lost_is_told(reading: Reading) -> None:
-    reading.snapshot(10)
-    seen = read_all(reading, [batch(10), RedisConnectionError("closed")], [batch(13)])
-    assert seen == [("snapshot", 10), ("missed", 13)]
-    assert reading.reader.missed == 2
-
-
-@pytest.mark.usefixtures("_no_waiting")
-def test_a_refused_password_ends_the_reading(reading: Reading) -> None:
-    with pytest.raises(AuthenticationError):
-        read_all(reading, [AuthenticationError("no")])
+    seen = [asyncio.run(one()) for _ in range(3)]
+    assert seen == [("snapshot", 10), ("batch", 11), ("batch", 12)]
 
 
 def test_a_snapshot_that_cannot_be_read_is_asked_for_again(reading: Reading) -> None:
@@ -396,6 +395,41 @@ def test_an_address_that_is_none_is_refused_without_repeating_it(url: str) -> No
     assert len(str(refused.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("books", [[], [BOOK, BOOK]])
+def test_books_are_named_once_each(books: list[str]) -> None:
+    with pytest.raises(ConfigurationError, match="each once"):
+        TickReader("redis://127.0.0.1:1", books)
+
+
+def test_the_table_is_that_of_the_message_shown_last(reading: Reading) -> None:
+    reading.join(10)
+    table = reading.reader.table(BOOK)
+    assert (table.seq, table.is_current, len(table)) == (10, True, 1)
+    assert reading.receive("batch", 11) == [("batch", 11)]
+    assert (table.seq, len(table)) == (11, 2)
+    assert table.row(2) == {"instrument_token": 2, "ltp": 11.0}
+
+
+def test_a_table_says_when_something_is_missing_until_the_snapshot_that_makes_it_good(
+    reading: Reading,
+) -> None:
+    reading.join(10)
+    reading.receive("batch", 13)
+    assert not reading.reader.table(BOOK).is_current
+    reading.snapshot(14)
+    reading.receive("batch", 14)
+    table = reading.reader.table(BOOK)
+    assert (table.is_current, table.seq) == (True, 14)
+    assert table.to_numpy()["instrument_token"].tolist() == [1]
+
+
+def test_a_table_of_a_book_that_is_not_read_is_an_error_that_names_those_that_are(
+    reading: Reading,
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"SENSEX.*NIFTY.*BANKNIFTY"):
+        reading.reader.table("SENSEX")
+
+
 def test_columns_are_read_as_rows() -> None:
     body = {"columns": {"instrument_token": [1, 2], "ltp": [5.0, None]}}
     rows = Message("batch", BOOK, body).rows()
@@ -405,7 +439,8 @@ def test_columns_are_read_as_rows() -> None:
 def test_instruments_are_found_by_token(reading: Reading) -> None:
     columns = {"instrument_token": [1, 2], "tradingsymbol": ["A", "B"]}
     key = f"ticker:v1:instruments:{BOOK}"
-    reading.redis.values[key] = json.dumps({"columns": columns}).encode()
+    body = {"v": 1, "kind": "instruments", "book": BOOK, "epoch": EPOCH, "seq": 0}
+    reading.redis.values[key] = json.dumps(body | {"columns": columns}).encode()
     found = asyncio.run(reading.reader.instruments(BOOK))
     assert {token: row["tradingsymbol"] for token, row in found.items()} == {1: "A", 2: "B"}
 
