@@ -72,6 +72,18 @@ class BookTable(Rows):
         elif message.kind == "heartbeat":
             self.feed = message.body.get("feed")
 
+    def prune(self, snapshot: Message) -> None:
+        """Drop the instruments that a snapshot no longer holds: they are not subscribed any more.
+
+        A row that came after the snapshot was made stays; the next one will tell.
+        """
+        tokens = self._columns[TOKEN]
+        is_held = np.isin(tokens, snapshot.to_numpy()[TOKEN])
+        received_us = self._columns.get("received_at_us", np.zeros(len(tokens), np.int64))
+        kept = is_held | (received_us >= snapshot.body["published_at_us"])
+        if not kept.all():
+            self._columns = {name: column[kept] for name, column in self._columns.items()}
+
     def _replace(self, columns: Arrays) -> None:
         order = np.argsort(columns[TOKEN], kind="stable")
         # A copy: what came may lie in the message's memory, which cannot be written to.

@@ -32,6 +32,8 @@ UNNUMBERED_KINDS: Final = frozenset({"heartbeat"})
 SNAPSHOT_RETRY_S: Final = 0.1
 WAITING_MAX: Final = 1_000
 """How many messages of a book may wait for its snapshot, which is renewed twice a second."""
+PRUNE_S: Final = 10.0
+"""How often a table is rid of what is no longer subscribed; no message says that."""
 EPOCH_SILENT_S: Final = 3.0
 """A lower epoch is followed once the higher one has said nothing for so long."""
 
@@ -65,6 +67,7 @@ class _Position:
     waiting: list[Message] | None
     heard_at_s: float
     asked_at_s: float = 0.0
+    pruned_at_s: float = 0.0
 
 
 class TickReader:
@@ -195,6 +198,8 @@ class TickReader:
             return
         position.seq = seq
         if position.waiting is None:
+            if message.kind == "heartbeat":
+                await self._prune(position, message.book)
             self._ready.append(message)
             return
         position.waiting.append(message)
@@ -247,9 +252,20 @@ class TickReader:
             return
         self._begun.add(book)
         position.waiting = None
+        position.pruned_at_s = now_s
         position.seq = max(position.seq, seq)
         self._ready.append(snapshot)
         self._ready.extend(message for message in waiting if message.body["seq"] > seq)
+
+    async def _prune(self, position: _Position, book: str) -> None:
+        """Drop from a book's table, now and then, what its snapshot no longer holds."""
+        now_s = self._monotonic_s()
+        if book not in self._tables or now_s - position.pruned_at_s < PRUNE_S:
+            return
+        position.pruned_at_s = now_s
+        snapshot = await self._snapshot(book)
+        if snapshot is not None and snapshot.body["epoch"] == position.epoch:
+            self._tables[book].prune(snapshot)
 
     async def _snapshot(self, book: str) -> Message | None:
         """Return a book's snapshot, or None while there is none or it cannot be read."""

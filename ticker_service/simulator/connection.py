@@ -17,6 +17,8 @@ from websockets.exceptions import ConnectionClosed
 from websockets.frames import CloseCode
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.simulator.packets import PACKETS_PER_FRAME_MAX
+from ticker_service.simulator.sent import SentPackets
 from ticker_service.simulator.subscription import BadRequestError, Subscription
 
 if TYPE_CHECKING:
@@ -41,6 +43,7 @@ class Connection:
         self.number = number
         self.session = session
         self.subscription = Subscription(market.catalogue.row_by_token)
+        self.sent = SentPackets(market.catalogue.instrument_token)
         self._socket = socket
         self._market = market
         self._texts: deque[str] = deque()
@@ -58,6 +61,10 @@ class Connection:
         """Take over the market's changes; the writer sends those that are subscribed."""
         if self.subscription.note(changes):
             self._wake.set()
+
+    def sent_by_token(self) -> dict[str, str]:
+        """Return what was sent last of what is subscribed: base64 by ``instrument_token``."""
+        return self.sent.by_token(self._market.packets, self.subscription.is_subscribed())
 
     def send_text(self, kind: str, data: object) -> None:
         """Queue a text frame such as ``order`` or ``message``."""
@@ -131,7 +138,10 @@ class Connection:
             await self._send(self._texts.popleft())
             sent = True
         rows, mode = self.subscription.take_news()
-        for frame in self._market.packets.frames(rows, mode):
+        packets = self._market.packets
+        for number, frame in enumerate(packets.frames(rows, mode)):
+            part = slice(number * PACKETS_PER_FRAME_MAX, (number + 1) * PACKETS_PER_FRAME_MAX)
+            self.sent.note(rows[part], mode[part], packets)
             await self._send(frame)
             sent = True
         return sent

@@ -81,6 +81,27 @@ class PacketTables:
             part = slice(start, start + PACKETS_PER_FRAME_MAX)
             yield self._frame(rows[part], mode[part])
 
+    def latest(self, rows: NDArray[np.intp]) -> NDArray[np.uint8]:
+        """Return the latest full packets, shape ``(n, 184)``, those of indices padded.
+
+        Those of the lesser modes are their first :meth:`lengths` bytes.
+        """
+        packets = np.zeros((len(rows), FULL_PACKET.itemsize), np.uint8)
+        is_index = rows < self._index_count
+        of_index = self._index[Mode.FULL][rows[is_index], LENGTH_BYTES:]
+        packets[is_index, : of_index.shape[1]] = of_index
+        packets[~is_index] = self._tradable[Mode.FULL][rows[~is_index], LENGTH_BYTES:]
+        return packets
+
+    def lengths(self, rows: NDArray[np.intp], mode: NDArray[np.uint8]) -> NDArray[np.intp]:
+        """Return the length in bytes of each row's packet in its mode, shape ``(n,)``."""
+        lengths = np.zeros(len(rows), np.intp)
+        is_index = rows < self._index_count
+        for each in Mode:
+            for tables, members in ((self._index, is_index), (self._tradable, ~is_index)):
+                lengths[members & (mode == each)] = tables[each].shape[1] - LENGTH_BYTES
+        return lengths
+
     def _frame(self, rows: NDArray[np.intp], mode: NDArray[np.uint8]) -> bytes:
         is_index = rows < self._index_count
         pieces = [len(rows).to_bytes(LENGTH_BYTES, "big")]

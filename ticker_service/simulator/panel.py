@@ -88,6 +88,7 @@ class PanelRoutes:
             Route("/sim/faults", self._inject_fault, methods=["POST"]),
             Route("/sim/faults", self._clear_faults, methods=["DELETE"]),
             Route("/sim/ledger", self._entries, methods=["GET"]),
+            Route("/sim/sent", self._sent, methods=["GET"]),
             Route("/sim/message", self._message, methods=["POST"]),
         ]
 
@@ -161,6 +162,23 @@ class PanelRoutes:
         after = _whole(request, "after", "the number of an entry") or 0
         entries = self._ledger.after(after)
         return success({"last": self._ledger.last_number, "entries": entries})
+
+    async def _sent(self, request: Request) -> Response:
+        _check_loopback(request)
+        connection = _whole(request, "connection", "a number from GET /sim/faults")
+        return success(
+            {
+                "connections": [
+                    {
+                        "connection": each.number,
+                        "user_id": each.session.user.user_id,
+                        "packets": each.sent_by_token(),
+                    }
+                    for each in self._feed.connections()
+                    if connection in {None, each.number}
+                ]
+            }
+        )
 
     async def _message(self, request: Request) -> Response:
         _check_loopback(request)

@@ -49,6 +49,11 @@ class Subscription:
         """Return the number of subscribed tokens."""
         return self._count + len(self._unlisted)
 
+    def is_subscribed(self) -> NDArray[np.bool_]:
+        """Return the mask of the rows that are subscribed."""
+        mask: NDArray[np.bool_] = self._mode != NOT_SUBSCRIBED
+        return mask
+
     def apply(self, frame: str | bytes) -> None:
         """Do what a client's frame asks.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -102,6 +103,47 @@ def test_a_killed_socket_ends_without_a_close_frame_and_others_live(
         assert (await stage.profile("AB1234")).status_code == 200
 
     _play(log_in, feed_url, scene)
+
+
+def test_what_was_sent_last_is_on_record_byte_for_byte(
+    log_in: Callable[..., str], feed_url: Callable[[Simulator, str], str]
+) -> None:
+    async def scene(stage: Stage) -> None:
+        ws = stage.sockets["AB1234"]
+        for frame in (
+            {"a": "mode", "v": ["ltp", [RELIANCE]]},
+            {"a": "mode", "v": ["full", [NIFTY]]},
+        ):
+            await ws.send(json.dumps(frame))
+        received: dict[str, bytes] = {}
+        while not (
+            set(received) == {str(NIFTY), str(RELIANCE)} and len(received[str(RELIANCE)]) == 8
+        ):
+            received |= _packets(await ws.recv())
+        await stage.fault(fault="mute_sockets")
+        while len(frame := await ws.recv()) != 1:
+            received |= _packets(frame)
+        answer = await stage.http.get("/sim/sent")
+        of_user = {each["user_id"]: each for each in answer.json()["data"]["connections"]}
+        packets = of_user["AB1234"]["packets"]
+        assert {token: base64.b64decode(packet) for token, packet in packets.items()} == received
+        number = of_user["CD5678"]["connection"]
+        one = (await stage.http.get("/sim/sent", params={"connection": number})).json()["data"]
+        assert [each["connection"] for each in one["connections"]] == [number]
+
+    _play(log_in, feed_url, scene)
+
+
+def _packets(frame: str | bytes) -> dict[str, bytes]:
+    """Return the packets of a binary frame by token."""
+    assert isinstance(frame, bytes)
+    packets, at = {}, 2
+    while at < len(frame):
+        length = int.from_bytes(frame[at : at + 2], "big")
+        packet = frame[at + 2 : at + 2 + length]
+        packets[str(int.from_bytes(packet[:4], "big"))] = packet
+        at += 2 + length
+    return packets
 
 
 def test_one_socket_is_chosen_by_its_number(

@@ -53,6 +53,14 @@ def test_a_loss_makes_it_doubtful_until_the_next_snapshot() -> None:
     assert table.is_current
 
 
+def test_what_a_later_snapshot_no_longer_holds_is_dropped_unless_it_is_newer() -> None:
+    table = BookTable("NIFTY")
+    rows = [row(token) | {"received_at_us": token * 100} for token in (1, 2, 9)]
+    table.take(message("snapshot", rows))
+    table.prune(message("snapshot", rows[:1], published_at_us=500))
+    assert table.to_numpy()["instrument_token"].tolist() == [1, 9]
+
+
 def test_a_heartbeat_tells_the_state_of_the_feed() -> None:
     table = BookTable("NIFTY")
     table.take(Message("heartbeat", "NIFTY", {"epoch": 1, "seq": 0, "feed": "down"}))

@@ -55,6 +55,7 @@ class Reading:
 
     def snapshot(self, seq: int, *, epoch: int = EPOCH, book: str = BOOK) -> None:
         body = {"v": 1, "kind": "snapshot", "book": book, "epoch": epoch, "seq": seq}
+        body["published_at_us"] = 1
         columns = {"instrument_token": [1], "ltp": [float(seq)]}
         key = f"ticker:v1:snapshot:{book}"
         self.redis.values[key] = json.dumps(body | {"columns": columns}).encode()
@@ -420,6 +421,18 @@ def test_a_table_says_when_something_is_missing_until_the_snapshot_that_makes_it
     reading.receive("batch", 14)
     table = reading.reader.table(BOOK)
     assert (table.is_current, table.seq) == (True, 14)
+    assert table.to_numpy()["instrument_token"].tolist() == [1]
+
+
+def test_a_table_is_rid_now_and_then_of_what_is_no_longer_subscribed(reading: Reading) -> None:
+    reading.join(10)
+    reading.receive("batch", 11)
+    table = reading.reader.table(BOOK)
+    assert table.to_numpy()["instrument_token"].tolist() == [1, 2]
+    reading.snapshot(11)  # holds the first instrument alone
+    reading.receive("heartbeat", 11)
+    assert len(table) == 2
+    reading.receive("heartbeat", 11, later_s=10.0)
     assert table.to_numpy()["instrument_token"].tolist() == [1]
 
 
