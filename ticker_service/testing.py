@@ -226,37 +226,69 @@ class MemoryParts:
             raise RecordingError(f"{name}: told to be broken")
 
 
+@dataclass(slots=True, kw_only=True)
+class JournalRecords:
+    """What the journals of several processes share, as one database does."""
+
+    tasks: dict[uuid.UUID, OrderTask]
+    events: dict[Account, list[OrderEvent]]
+    tags: dict[tuple[Account, str], uuid.UUID]
+    attempts: list[OrderTask]
+    epochs: dict[Account, int]
+    holders: dict[Account, MemoryJournal]
+    delivered: dict[tuple[Account, str], int]
+    halts: dict[tuple[Account, HaltCode], Halt]
+
+
 class MemoryJournal:
     """An ``OrderJournal`` in memory, as strict as the database about what may follow what.
 
     ``is_down`` makes every call unavailable. ``before`` and ``after`` are awaited around each call
     with its name, so that a test can freeze it there or fail it: what ``after`` raises is a commit
-    whose confirmation was lost.
+    whose confirmation was lost. A journal made ``beside`` another is another process's: it has the
+    same records and account locks of its own.
     """
 
-    def __init__(self) -> None:
-        self.tasks: dict[uuid.UUID, OrderTask] = {}
-        self.events: dict[Account, list[OrderEvent]] = defaultdict(list)
-        self.tags: dict[tuple[Account, str], uuid.UUID] = {}
+    def __init__(
+        self,
+        *,
+        beside: MemoryJournal | None = None,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
+        kept: JournalRecords = beside.shared if beside is not None else _no_records()
+        self.tasks = kept.tasks
+        self.events = kept.events
+        self.tags = kept.tags
+        self.attempts = kept.attempts
+        """Each task as its intent was committed."""
         self.is_down = False
         self.is_closed = False
         self.taken_elsewhere: set[Account] = set()
         self.before: Callable[[str], Awaitable[None]] = _at_once
         self.after: Callable[[str], Awaitable[None]] = _at_once
-        self._epochs: dict[Account, int] = {}
+        self.shared: Final[JournalRecords] = kept
+        self._new_id = new_id
         self._held: dict[Account, int] = {}
-        self._delivered: dict[tuple[Account, str], int] = {}
-        self._halts: dict[tuple[Account, HaltCode], Halt] = {}
+        self._had: dict[Account, int] = {}
+        """The newest epoch of each account, also after its lock was lost, until it is released."""
         self._lost: asyncio.Queue[Account] = asyncio.Queue()
 
     # --- what a test does to it ---------------------------------------------------------------
 
-    def lose_writer(self, account: Account, *, superseded: bool = False) -> None:
-        """Act as if the session that holds an account's lock had died; another may have it."""
-        self._held.pop(account, None)
+    def lose_writer(
+        self, account: Account, *, superseded: bool = False, is_noticed: bool = True
+    ) -> None:
+        """Act as if the session that holds an account's lock had died; another may have it.
+
+        A loss that is not noticed leaves the process believing that it still holds the account,
+        until this is called again.
+        """
+        self._unlock(account)
         if superseded:
-            self._epochs[account] += 1
-        self._lost.put_nowait(account)
+            self.shared.epochs[account] += 1
+        if is_noticed:
+            self._held.pop(account, None)
+            self._lost.put_nowait(account)
 
     def states(self, task_id: uuid.UUID) -> list[TaskState]:
         """Return the states a task has been in, in order."""
@@ -268,15 +300,19 @@ class MemoryJournal:
     async def acquire(self, account: Account) -> int:
         """Become the account's one writer, or raise ``AccountTaken``."""
         await self._begin("acquire")
-        if account in self.taken_elsewhere:
-            raise AccountTaken(f"account={account}: told to be taken")
-        self._epochs[account] = self._held[account] = self._epochs.get(account, 0) + 1
+        holder = self.shared.holders.setdefault(account, self)
+        if account in self.taken_elsewhere or holder is not self:
+            raise AccountTaken(f"account={account}: another process has it, or was told to")
+        epoch = self.shared.epochs.get(account, 0) + 1
+        self.shared.epochs[account] = self._held[account] = self._had[account] = epoch
         await self.after("acquire")
-        return self._held[account]
+        return epoch
 
     async def release(self, account: Account) -> None:
         """Stop being the account's writer."""
+        self._unlock(account)
         self._held.pop(account, None)
+        self._had.pop(account, None)
 
     def is_writer(self, account: Account) -> bool:
         """Return whether the account is held."""
@@ -311,9 +347,11 @@ class MemoryJournal:
         self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
     ) -> OrderTask:
         """Move READY to SENDING under the newest epoch and a tag that was never used."""
+        if not self.is_writer(task.account):
+            raise TaskMoved(f"account={task.account}: its lock is not ours")
         await self._begin("claim")
         present = self._unmoved(task)
-        is_newest = writer_epoch == self._epochs.get(task.account) == self._held.get(task.account)
+        is_newest = writer_epoch == self.shared.epochs.get(task.account)
         if not is_newest or present.state is not TaskState.READY:
             raise TaskMoved(
                 f"task_id={task.task_id} writer_epoch={writer_epoch}: not to be claimed"
@@ -332,6 +370,7 @@ class MemoryJournal:
             send_not_after_ns=send_not_after_ns,
             updated_at_ns=now_ns,
         )
+        self.attempts.append(moved)
         self._append(moved, "intent_recorded", {"tag": tag, "attempt": moved.attempt})
         await self.after("claim")
         return moved
@@ -430,23 +469,23 @@ class MemoryJournal:
     async def delivered_seq(self, account: Account, sink: str) -> int:
         """Return up to which number a sink has had an account's events."""
         await self._begin("delivered_seq")
-        return self._delivered.get((account, sink), 0)
+        return self.shared.delivered.get((account, sink), 0)
 
     async def set_delivered(self, account: Account, sink: str, account_seq: int) -> None:
         """Remember up to which number a sink has had an account's events; it never falls."""
         await self._begin("set_delivered")
-        known = self._delivered.get((account, sink), 0)
-        self._delivered[account, sink] = max(known, account_seq)
+        known = self.shared.delivered.get((account, sink), 0)
+        self.shared.delivered[account, sink] = max(known, account_seq)
 
     async def halt(self, halt: Halt) -> None:
         """Keep that an account was halted."""
         await self._begin("halt")
-        self._halts[halt.account, halt.code] = halt
+        self.shared.halts[halt.account, halt.code] = halt
 
     async def halts(self, account: Account) -> list[Halt]:
         """Return the newest halt of each code an account ever had."""
         await self._begin("halts")
-        return [halt for (whose, _), halt in sorted(self._halts.items()) if whose == account]
+        return [halt for (whose, _), halt in sorted(self.shared.halts.items()) if whose == account]
 
     async def lift_halts(
         self,
@@ -458,11 +497,13 @@ class MemoryJournal:
         """Lift what halts an account, and return what did."""
         standing = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
         for halt in standing:
-            self._halts[account, halt.code] = dataclasses.replace(halt, lifted_at_ns=now_ns)
+            self.shared.halts[account, halt.code] = dataclasses.replace(halt, lifted_at_ns=now_ns)
         return standing
 
     async def close(self) -> None:
-        """Remember that it was closed."""
+        """Give the account locks back."""
+        for account in self.shared.epochs:
+            await self.release(account)
         self.is_closed = True
 
     async def _begin(self, name: str) -> None:
@@ -481,9 +522,9 @@ class MemoryJournal:
         """Hold steps out of SENDING to the newest writer, and back to READY to the sender."""
         if present.state is not TaskState.SENDING:
             return
-        ours = self._held.get(present.account, present.writer_epoch)
+        ours = self._had.get(present.account, present.writer_epoch)
         is_sender = present.writer_epoch == ours or update.state is not TaskState.READY
-        if ours != self._epochs.get(present.account) or not is_sender:
+        if ours != self.shared.epochs.get(present.account) or not is_sender:
             raise TaskMoved(f"account={present.account}: the writer_epoch={ours} is superseded")
 
     def _append(self, task: OrderTask, event: str, data: Mapping[str, object]) -> None:
@@ -491,7 +532,7 @@ class MemoryJournal:
         self.tasks[task.task_id] = task
         log.append(
             OrderEvent(
-                event_id=uuid.uuid4(),
+                event_id=self._new_id(),
                 account=task.account,
                 account_seq=len(log) + 1,
                 task_id=task.task_id,
@@ -505,6 +546,10 @@ class MemoryJournal:
                 data={"state": task.state, "request_id": task.request_id, **data},
             )
         )
+
+    def _unlock(self, account: Account) -> None:
+        if self.shared.holders.get(account) is self:
+            del self.shared.holders[account]
 
     def _of(self, account: Account, states: Collection[TaskState]) -> list[OrderTask]:
         found = [t for t in self.tasks.values() if t.account == account and t.state in states]
@@ -541,6 +586,19 @@ _SET_BY_STEP: Final = (
     "reason_code",
     "reason",
 )
+
+
+def _no_records() -> JournalRecords:
+    return JournalRecords(
+        tasks={},
+        events=defaultdict(list),
+        tags={},
+        attempts=[],
+        epochs={},
+        holders={},
+        delivered={},
+        halts={},
+    )
 
 
 async def _at_once(_: str) -> None:

@@ -5,20 +5,21 @@ from __future__ import annotations
 import asyncio
 import subprocess
 import sys
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import psycopg
 import pytest
-from journal_values import ACCOUNT, NOON_NS, OPTIONS, claim, journal_at, ready, sending, step
+from journal_values import ACCOUNT, OPTIONS, claim, journal_at, ready
+from journals_beside_contract import JournalsBesideContract
 
 from ticker_service.adapters.postgres_writer import lock_key
 from ticker_service.domain.order import Account
-from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import AccountTaken, TaskMoved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import AsyncIterator, Callable, Coroutine
     from typing import Any
 
     from ticker_service.adapters.postgres_journal import PostgresJournal
@@ -53,46 +54,28 @@ def cut_lock_session(url: str) -> None:
     assert ended == [(True,)]
 
 
-def test_two_journals_cannot_both_have_an_account(database_url: str) -> None:
-    async def scenario(one: PostgresJournal, other: PostgresJournal) -> None:
-        await one.acquire(ACCOUNT)
-        with pytest.raises(AccountTaken):
-            await other.acquire(ACCOUNT)
-        assert one.is_writer(ACCOUNT)
-        assert not other.is_writer(ACCOUNT)
-        await other.acquire(OTHER)
-        assert other.is_writer(OTHER)
+class _TwoJournals:
+    def __init__(self, url: str, one: PostgresJournal, other: PostgresJournal) -> None:
+        self.one = one
+        self.other = other
+        self._url = url
 
-    two_journals(database_url, scenario)
+    def cut(self) -> None:
+        cut_lock_session(self._url)
 
-
-def test_an_account_given_back_is_free_with_a_later_epoch(database_url: str) -> None:
-    async def scenario(one: PostgresJournal, other: PostgresJournal) -> None:
-        # Twice: the lock counts, and one release has to give it back.
-        await one.acquire(ACCOUNT)
-        first = await one.acquire(ACCOUNT)
-        await one.release(ACCOUNT)
-        assert not one.is_writer(ACCOUNT)
-        assert await other.acquire(ACCOUNT) > first
-
-    two_journals(database_url, scenario)
+    async def notice(self) -> None:
+        assert await self.one.heartbeat() == {ACCOUNT}
 
 
-def test_a_journal_that_is_closed_has_no_account(database_url: str) -> None:
-    async def scenario(one: PostgresJournal, other: PostgresJournal) -> None:
-        await one.acquire(ACCOUNT)
-        await one.close()
-        assert not one.is_writer(ACCOUNT)
-        async with asyncio.timeout(10):
-            while True:
-                # The server notices the closed socket on its own time.
-                try:
-                    await other.acquire(ACCOUNT)
-                except AccountTaken:
-                    continue
-                break
+class TestPostgresJournalsBeside(JournalsBesideContract):
+    @pytest.fixture(autouse=True)
+    def _database(self, database_url: str) -> None:
+        self.url = database_url
 
-    two_journals(database_url, scenario)
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_TwoJournals]:
+        async with journal_at(self.url) as one, journal_at(self.url) as other:
+            yield _TwoJournals(self.url, one, other)
 
 
 def test_the_death_of_another_process_frees_its_account(database_url: str) -> None:
@@ -167,50 +150,6 @@ def test_a_loss_that_an_acquire_ran_into_is_still_told(database_url: str) -> Non
         await one.acquire(OTHER)
         assert await one.heartbeat() == {ACCOUNT}
         assert one.is_writer(OTHER)
-
-    two_journals(database_url, scenario)
-
-
-def test_a_superseded_writer_neither_claims_nor_says_how_a_send_ended(database_url: str) -> None:
-    async def scenario(old: PostgresJournal, new: PostgresJournal) -> None:
-        epoch = await old.acquire(ACCOUNT)
-        sent, unsent = await sending(old, epoch), await ready(old)
-        cut_lock_session(database_url)
-        # The old one has not noticed yet: only the database can stop it.
-        newer = await new.acquire(ACCOUNT)
-        assert old.is_writer(ACCOUNT)
-        with pytest.raises(TaskMoved):
-            await claim(old, unsent, epoch)
-        for state in (TaskState.ACKED, TaskState.READY, TaskState.UNKNOWN):
-            with pytest.raises(TaskMoved):
-                await old.record(sent, step(state, outcome="ANY"), now_ns=NOON_NS)
-        assert (await claim(new, unsent, newer)).writer_epoch == newer
-
-    two_journals(database_url, scenario)
-
-
-def test_what_another_writer_sent_is_looked_for_and_never_sent_again(database_url: str) -> None:
-    async def scenario(old: PostgresJournal, new: PostgresJournal) -> None:
-        sent = await sending(old, await old.acquire(ACCOUNT))
-        cut_lock_session(database_url)
-        await new.acquire(ACCOUNT)
-        with pytest.raises(TaskMoved):
-            await new.record(sent, step(TaskState.READY, outcome="NOT_SENT"), now_ns=NOON_NS)
-        doubtful = await new.record(sent, step(TaskState.UNKNOWN), now_ns=NOON_NS)
-        assert doubtful.state is TaskState.UNKNOWN
-
-    two_journals(database_url, scenario)
-
-
-def test_an_answer_is_still_recorded_when_the_lock_was_lost_and_nobody_took_it(
-    database_url: str,
-) -> None:
-    async def scenario(one: PostgresJournal, _other: PostgresJournal) -> None:
-        sent = await sending(one, await one.acquire(ACCOUNT))
-        cut_lock_session(database_url)
-        assert await one.heartbeat() == {ACCOUNT}
-        acked = step(TaskState.ACKED, outcome="ACKED", broker_order_id="1")
-        assert (await one.record(sent, acked, now_ns=NOON_NS)).state is TaskState.ACKED
 
     two_journals(database_url, scenario)
 

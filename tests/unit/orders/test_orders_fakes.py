@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from journal_values import ACCOUNT, NOON_NS, new_task, sending, step
+from journals_beside_contract import JournalsBesideContract
 from order_journal_contract import OrderJournalContract
 from port_contracts import BrokerGatewayContract
 
@@ -24,6 +25,24 @@ class TestMemoryJournal(OrderJournalContract):
     @asynccontextmanager
     async def open(self) -> AsyncIterator[MemoryJournal]:
         yield MemoryJournal()
+
+
+class _TwoJournals:
+    def __init__(self) -> None:
+        self.one = MemoryJournal()
+        self.other = MemoryJournal(beside=self.one)
+
+    def cut(self) -> None:
+        self.one.lose_writer(ACCOUNT, is_noticed=False)
+
+    async def notice(self) -> None:
+        self.one.lose_writer(ACCOUNT)
+
+
+class TestMemoryJournalsBeside(JournalsBesideContract):
+    @asynccontextmanager
+    async def open(self) -> AsyncIterator[_TwoJournals]:
+        yield _TwoJournals()
 
 
 class _Broker:
