@@ -13,7 +13,6 @@ import structlog
 
 from ticker_service.domain.order import TaskKind, TaskUpdate
 from ticker_service.domain.order_state import TaskState
-from ticker_service.domain.session import day_start_ns, ist_date
 from ticker_service.errors import TaskMoved
 from ticker_service.orders.settle import Evidence, judge_live
 from ticker_service.runtime.clock import Moment
@@ -91,10 +90,9 @@ class BookKeeper:
         """
         await self._doubt_what_nobody_sends()
         began = Moment.of(self._clock)
-        today = ist_date(began.now_ns)
-        await self._reconciler.begin_day(today, day_start_ns(today))
+        must_hold = await self._reconciler.begin_pass(began.now_ns)
         rows = await self._gateway.orders()
-        is_whole = self._reconciler.memory.is_whole(rows, today)
+        is_whole = must_hold <= {row.order_id for row in rows}
         if not is_whole and self._was_whole:
             log.warning("book_lacks_known_orders", account=self._account, rows=len(rows))
         self._was_whole = is_whole

@@ -189,7 +189,7 @@ class AccountDesk:
         """Take the account, settle what an earlier run left, then work until cancelled."""
         self._executor.writer_epoch = await self._journal.acquire(self.account)
         self._lost.clear()
-        self._reconciler.memory.merged.clear()
+        self._reconciler.memory.doubt_the_journal()
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._end_when_lost())
@@ -282,6 +282,7 @@ class AccountDesk:
             log.warning("task_waits_for_journal", task_id=str(task.task_id), error=str(error))
         finally:
             self._in_flight.pop(task.task_id, None)
+            self._reconciler.memory.keep_sent(task)
             if task.state is TaskState.UNKNOWN:
                 self._book.doubt(task)
             self.news.ring()

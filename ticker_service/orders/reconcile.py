@@ -16,13 +16,13 @@ import structlog
 from ticker_service.domain import order_state
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
-from ticker_service.domain.session import ist_date, read_kite_time
+from ticker_service.domain.session import day_start_ns, ist_date, read_kite_time
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import TaskMoved
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterable, Sequence
 
     from ticker_service.accounts.halts import Halts
     from ticker_service.domain.order import Account, BrokerOrder, OrderTask
@@ -40,30 +40,41 @@ class BookMemory:
     """What is known of the day's book, to tell a whole one from a truncated one (A3)."""
 
     day: dt.date | None = None
+    is_journal_read: bool = False
+    """Whether what the journal knows of the day is among what is known here."""
     known_order_ids: set[str] = field(default_factory=set)
+    """The day's orders that a book, an update, the broker's answer or the journal told of."""
     ours: set[str] = field(default_factory=set)
     """The broker's ids of the day's rows that belong to a task of ours."""
     alarmed: set[str] = field(default_factory=set)
     merged: dict[str, BrokerOrder] = field(default_factory=dict)
     """Rows that the journal has, by order id: a book that repeats one brings no news."""
 
-    def is_whole(self, rows: Sequence[BrokerOrder], day: dt.date) -> bool:
-        """Return whether a book holds every order of its day that is known."""
-        return day != self.day or self.known_order_ids <= {row.order_id for row in rows}
-
-    def turn_to(self, day: dt.date, known: Collection[str] = ()) -> None:
+    def turn_to(self, day: dt.date) -> None:
         """Forget the orders of other days; those leave the book at any time."""
         if day != self.day:
             self.day = day
-            self.known_order_ids = set(known)
+            self.is_journal_read = False
+            self.known_order_ids.clear()
             self.ours.clear()
             self.alarmed.clear()
             self.merged.clear()
 
-    def keep(self, rows: Sequence[BrokerOrder]) -> None:
-        """Remember the orders of the day that a book holds."""
+    def doubt_the_journal(self) -> None:
+        """Read the journal again: another process may have written it meanwhile."""
+        self.is_journal_read = False
+        self.merged.clear()
+
+    def keep(self, rows: Iterable[BrokerOrder]) -> None:
+        """Remember the orders of the day that a book or an update tells of."""
         if self.day is not None:
             self.known_order_ids.update(row.order_id for row in rows if _is_of(row, self.day))
+
+    def keep_sent(self, task: OrderTask) -> None:
+        """Remember an order that the broker's answer named, before any book shows it."""
+        is_of_day = ist_date(task.intent_at_ns or task.created_at_ns) == self.day
+        if task.kind is TaskKind.PLACE and task.broker_order_id is not None and is_of_day:
+            self.known_order_ids.add(task.broker_order_id)
 
 
 def _is_of(row: BrokerOrder, day: dt.date) -> bool:
@@ -90,27 +101,33 @@ class Reconciler:
         self._installation = installation
         self._halts = halts
 
-    async def begin_day(self, day: dt.date, began_ns: int) -> None:
-        """Learn which orders the book of a day must hold, unless it is the day already.
+    async def begin_pass(self, began_ns: int) -> frozenset[str]:
+        """Return the ids of the orders that a book read from now on must hold to be whole.
+
+        What becomes known while it is read may be younger than the book, and is asked of the next.
 
         Args:
-            day: In India.
-            began_ns: When that day began there, ns since the Unix epoch.
+            began_ns: When its reading begins, ns since the Unix epoch.
         """
-        if day != self.memory.day:
-            known = await self._journal.order_ids_since(self.account, began_ns)
-            self.memory.turn_to(day, known)
+        day = ist_date(began_ns)
+        self.memory.turn_to(day)
+        if not self.memory.is_journal_read:
+            known = await self._journal.order_ids_since(self.account, day_start_ns(day))
+            if self.memory.day == day:
+                # Added to what updates and answers told meanwhile, never in its place.
+                self.memory.known_order_ids |= known
+                self.memory.is_journal_read = True
+        return frozenset(self.memory.known_order_ids)
 
     async def merge_book(self, rows: Sequence[BrokerOrder]) -> int:
         """Merge a whole book; return how many tasks changed."""
-        self.memory.turn_to(ist_date(self._clock.now_ns()))
+        self._keep(rows)
         untagged = [row.order_id for row in rows if not self._our_tags(row) and self._is_news(row)]
         by_order_id = await self._by_order_id(untagged)
         changed = 0
         for row in rows:
             if self._is_news(row):
                 changed += await self._merge(row, by_order_id.get(row.order_id))
-        self.memory.keep(rows)
         return changed
 
     async def merge_row(self, row: BrokerOrder) -> bool:
@@ -119,6 +136,7 @@ class Reconciler:
         Raises:
             JournalUnavailable: The journal does not answer; the row will come again.
         """
+        self._keep([row])
         if not self._is_news(row):
             return False
         untagged = [] if self._our_tags(row) else [row.order_id]
@@ -150,6 +168,11 @@ class Reconciler:
             return True
         log.error("merge_gave_up", account=self.account, order_id=row.order_id)
         return False
+
+    def _keep(self, rows: Sequence[BrokerOrder]) -> None:
+        # Before the journal is asked: what was seen is known, whether it can be merged now or not.
+        self.memory.turn_to(ist_date(self._clock.now_ns()))
+        self.memory.keep(rows)
 
     def _is_news(self, row: BrokerOrder) -> bool:
         return self.memory.merged.get(row.order_id) != row

@@ -25,16 +25,18 @@ from ticker_service.errors import (
 )
 from ticker_service.orders.desk import DeskState, WriterLost
 from ticker_service.ports import Reply, Withheld
-from ticker_service.testing import Answer, refusal
+from ticker_service.testing import Answer, ScriptedBroker, refusal
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
 
-    from ticker_service.domain.order import Account, OrderTask
+    from ticker_service.domain.order import Account, BrokerOrder, OrderTask
     from ticker_service.testing import Sent
 
 S = TaskState
 SILENCE = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+FIRST_ORDER_ID = "000000000000001"
+"""As the scripted broker numbers them."""
 UNSENT = Reply(withheld=Withheld.NOTHING_LEFT, failure="refused to connect")
 
 
@@ -412,6 +414,118 @@ def test_a_truncated_book_proves_nothing() -> None:
             await scene.reaches(unknown, S.NOT_PLACED)
 
     virtual_time.run(play())
+
+
+@pytest.mark.parametrize("known_by", ["answer", "update"])
+def test_a_book_without_an_order_that_no_book_has_shown_yet_proves_nothing(known_by: str) -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.hidden.add(FIRST_ORDER_ID)
+            lost = [Answer(reply=Reply(http_status=502))] if known_by == "update" else []
+            scene.broker.answers.extend(lost)
+            other = await scene.place()
+            await scene.reaches(other, S.ACKED, S.UNKNOWN)
+            if known_by == "update":
+                (row,) = scene.broker.book.values()
+                scene.desk.take_update(row)
+                await scene.reaches(other, S.WORKING)
+            await _stays_unknown_until_the_book_is_whole(scene)
+
+    virtual_time.run(play())
+
+
+def test_a_book_without_an_order_that_an_earlier_run_sent_proves_nothing() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        scene.broker.hidden.add(FIRST_ORDER_ID)
+        async with scene.opened():
+            await scene.reaches(await scene.place(), S.ACKED)
+        scene.renew()
+        async with scene.opened():
+            await _stays_unknown_until_the_book_is_whole(scene)
+
+    virtual_time.run(play())
+
+
+def test_a_book_without_an_order_that_another_process_sent_meanwhile_proves_nothing() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.until(lambda: scene.broker.reads)
+        scene.broker.hidden.add(FIRST_ORDER_ID)
+        sent = await left_sending(scene, arrives=True)
+        named = TaskUpdate(state=S.ACKED, event="send_acked", broker_order_id=FIRST_ORDER_ID)
+        await scene.journal.acquire(ACCOUNT)
+        await scene.journal.record(scene.now(sent), named, now_ns=NOON_NS)
+        await scene.journal.release(ACCOUNT)
+        async with scene.opened():
+            await _stays_unknown_until_the_book_is_whole(scene)
+
+    virtual_time.run(play())
+
+
+def test_an_update_that_comes_while_the_journal_is_read_is_known_of_the_day() -> None:
+    scene = Scene()
+    row = broker_order(order_id=FIRST_ORDER_ID, quantity=150)
+    scene.journal.before = _once("order_ids_since", lambda: scene.desk.take_update(row))
+
+    async def play() -> None:
+        async with scene.opened():
+            await _stays_unknown_until_the_book_is_whole(scene, shows=row)
+
+    virtual_time.run(play())
+
+
+def test_orders_sent_while_books_are_read_do_not_hold_a_proof_up() -> None:
+    scene = Scene()
+    scene.broker = BookReadSlowly(scene.clock)
+    scene.renew()
+
+    async def play() -> None:
+        async with scene.opened():
+            unknown = await doubtful(scene)
+            scene.broker.on_read = scene.place
+            await scene.reaches(unknown, S.NOT_PLACED)
+
+    virtual_time.run(play())
+
+
+class BookReadSlowly(ScriptedBroker):
+    """A broker whose book is older than its answer: ``on_read`` is awaited in between."""
+
+    async def on_read(self) -> object:
+        return None
+
+    async def orders(self) -> Sequence[BrokerOrder]:
+        rows = await super().orders()
+        await self.on_read()
+        await asyncio.sleep(0.5)
+        return rows
+
+
+async def _stays_unknown_until_the_book_is_whole(
+    scene: Scene, *, shows: BrokerOrder | None = None
+) -> None:
+    unknown = await doubtful(scene)
+    await asyncio.sleep(300.0)
+    assert scene.now(unknown).state is S.UNKNOWN
+    scene.broker.hidden.clear()
+    if shows is not None:
+        scene.broker.book[shows.order_id] = shows
+    await scene.reaches(unknown, S.NOT_PLACED)
+
+
+def _once(name: str, what: Callable[[], object]) -> Callable[[str], Awaitable[None]]:
+    async def before(call: str) -> None:
+        if call == name:
+            what()
+            await asyncio.sleep(0.1)
+
+    return before
 
 
 def test_the_next_day_s_book_needs_no_order_of_the_day_before() -> None:
