@@ -7,9 +7,9 @@ unsigned.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import IntEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
@@ -195,15 +195,22 @@ class Ticks:
             counts=np.full((COUNT_ROWS, rows), NOT_CARRIED, np.int64),
         )
 
+    def by_rows(self) -> Self:
+        """Return the same in a memory where the values of a row lie side by side.
+
+        For a table that rows are put into; ``take`` makes columns of it again.
+        """
+        return replace(
+            self, prices=np.asfortranarray(self.prices), counts=np.asfortranarray(self.counts)
+        )
+
     def take(self, rows: NDArray[np.intp] | NDArray[np.bool_]) -> Self:
         """Return the chosen rows as new columns, in the order of ``rows``.
 
         The columns are contiguous, depth levels too: what is encoded later must be.
         """
         places = np.flatnonzero(rows) if rows.dtype == np.bool_ else rows
-        return type(self)(
-            **{name: np.take(getattr(self, name), places, axis=-1) for name in _BLOCKS}
-        )
+        return type(self)(**{name: _taken(getattr(self, name), places) for name in _BLOCKS})
 
     def part(self, rows: slice) -> Self:
         """Return consecutive rows as views; each column, and each level of depth, is contiguous."""
@@ -216,6 +223,13 @@ class Ticks:
         """
         for name in _BLOCKS:
             getattr(self, name)[..., rows] = getattr(ticks, name)
+
+
+def _taken(block: NDArray[Any], places: NDArray[Any]) -> NDArray[Any]:
+    if block.flags.c_contiguous:
+        return np.take(block, places, axis=-1)
+    # Of a table by rows: ``np.take`` would copy all of it first.
+    return np.ascontiguousarray(block.T[places].T)
 
 
 _BLOCKS: Final = tuple(field.name for field in fields(Ticks))

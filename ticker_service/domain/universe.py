@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ticker_service.domain import token_index
 from ticker_service.domain.book import (
     SHARE_DERIVATIVE_EXCHANGES,
     UNDERLYING_OF_INDEX,
@@ -18,6 +19,7 @@ from ticker_service.domain.book import (
 )
 from ticker_service.domain.expiry_clock import ExpiryInstants, expiry_instants
 from ticker_service.domain.instrument import InstrumentType
+from ticker_service.domain.token_index import TokenIndex
 from ticker_service.errors import CatalogError
 
 if TYPE_CHECKING:
@@ -28,7 +30,8 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.instrument import InstrumentTable
 
-ABSENT: Final = -1
+
+ABSENT: Final = token_index.ABSENT
 """Row or expiry number that stands for "there is none"."""
 
 
@@ -101,6 +104,7 @@ class Universe:
     other_leg: NDArray[np.intp]
     expiries: tuple[Expiry, ...]
     spot_row: tuple[int, ...]
+    index: TokenIndex
 
     def __len__(self) -> int:
         """Return the number of instruments."""
@@ -123,11 +127,18 @@ class Universe:
 
     def rows_of(self, instrument_token: NDArray[np.uint32]) -> NDArray[np.intp]:
         """Return the row of each token, ``ABSENT`` where it is not in the universe."""
-        if not len(self):
-            return np.full(len(instrument_token), ABSENT, np.intp)
-        found = np.searchsorted(self.instrument_token, instrument_token)
-        found = np.minimum(found, len(self) - 1)
-        return np.where(self.instrument_token[found] == instrument_token, found, ABSENT)
+        return self.index.rows_of(instrument_token)
+
+    def order_by_book(self, instrument_token: NDArray[np.uint32]) -> NDArray[np.intp] | None:
+        """Return the order in which the tokens of each book are together; None if they are.
+
+        Within a book they keep their order. What is not in the universe may end up anywhere.
+        """
+        book = self.book[self.rows_of(instrument_token)]
+        if (book[1:] >= book[:-1]).all():
+            return None
+        # Sixteen bits are sorted by counting.
+        return np.argsort(book.astype(np.uint16), kind="stable")
 
 
 def select(
@@ -266,6 +277,7 @@ def _build(
         other_leg=other_leg,
         expiries=tuple(expiries),
         spot_row=tuple(_spot_row(table, book, number) for number in range(len(books))),
+        index=TokenIndex(table.instrument_token),
     )
 
 

@@ -37,12 +37,14 @@ from ticker_service.domain.tick import (
 from ticker_service.market import packets
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from ticker_service.market.packets import Packets
     from ticker_service.ports import Frame
+
+    Arrange = Callable[[NDArray[np.uint32]], NDArray[np.intp] | None]
 
 MALFORMED_FRAME: Final = "malformed_frame"
 UNKNOWN_LENGTH: Final = "unknown_length"
@@ -113,7 +115,7 @@ if ~NOT_CARRIED:  # pragma: no cover - the constant was edited
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decoded:
-    """Ticks in order of arrival, and what could not become one, by reason.
+    """Ticks in the order that was asked for, and what could not become one, by reason.
 
     ``examples`` has the first bytes of one frame or packet for each reason.
     """
@@ -124,11 +126,13 @@ class Decoded:
     examples: Mapping[str, bytes]
 
 
-def frames(waiting: Sequence[Frame]) -> Decoded:
+def frames(waiting: Sequence[Frame], *, arrange: Arrange | None = None) -> Decoded:
     """Decode all frames that wait together.
 
     Args:
         waiting: Binary messages in order of arrival; heartbeats among them are passed over.
+        arrange: Says from the tokens in which other order the rows are wanted. The packets are
+            gathered from all over the buffer in any case, so that here an order costs nothing.
 
     Returns:
         One row per readable packet, in order, and the count of the others by reason.
@@ -146,6 +150,9 @@ def frames(waiting: Sequence[Frame]) -> Decoded:
         rejected[UNKNOWN_LENGTH] = len(found) - int(np.count_nonzero(is_known))
         examples[UNKNOWN_LENGTH] = found.head(int(np.argmin(is_known)), EXAMPLE_BYTES_MAX)
         known, mode = found.take(is_known), mode[is_known]
+    order = arrange(known.tokens()) if arrange else None
+    if order is not None:
+        known, mode = known.take(order), mode[order]
     return Decoded(
         ticks=_ticks(known, mode), packets=len(found), rejected=rejected, examples=examples
     )

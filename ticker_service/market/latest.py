@@ -33,7 +33,8 @@ class LatestTable:
     """One row per universe row; a row is whole, as the last packet left it."""
 
     def __init__(self, universe: Universe) -> None:
-        self.ticks = Ticks.empty(len(universe))
+        # A tick is written to one row of all columns, so those of a row lie side by side.
+        self.ticks = Ticks.empty(len(universe)).by_rows()
         self.ticks.instrument_token[:] = universe.instrument_token
         self._universe = universe
         self._by_book = np.argsort(universe.book, kind="stable")

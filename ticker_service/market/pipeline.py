@@ -96,7 +96,7 @@ class TickPath:
             frames: Binary messages in order of arrival, heartbeats among them.
             wanted: Mask of the universe rows that are subscribed; ticks of others are rejected.
         """
-        decoded = decode.frames(frames)
+        decoded = decode.frames(frames, arrange=self.universe.order_by_book)
         decoded_ns = self._clock.now_ns()
         accepted = validate.plausible(
             decoded.ticks,
@@ -115,7 +115,7 @@ class TickPath:
             progress=accepted.progress,
             marks=accepted.marks,
         )
-        self.last_tick_ns = int(accepted.ticks.received_at_ns[-1])
+        self.last_tick_ns = int(accepted.ticks.received_at_ns.max())
         arrived = batch.by_book(
             accepted.rows,
             accepted.ticks,

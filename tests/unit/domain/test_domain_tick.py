@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,25 @@ def test_of_two_ticks_for_one_row_the_later_stays_in_every_column() -> None:
     ticks = Ticks.empty(2)
     ticks.put(np.array([1, 1, 1]), numbered(3))
     assert all((getattr(ticks, name)[..., 1] == 2).all() for name in TICK_COLUMNS)
+
+
+def test_a_table_by_rows_reads_takes_and_puts_like_any_other() -> None:
+    table, plain = Ticks.empty(6).by_rows(), Ticks.empty(6)
+    places = np.array([4, 0, 4])
+    for one in (table, plain):
+        one.put(places, numbered(3))
+    for name in TICK_COLUMNS:
+        np.testing.assert_array_equal(getattr(table, name), getattr(plain, name))
+        taken = getattr(table.take(np.array([4, 1])), name)
+        np.testing.assert_array_equal(taken, getattr(plain.take(np.array([4, 1])), name))
+        assert all(level.flags.c_contiguous for level in np.atleast_2d(taken))
+    assert table.counts[:, 0].flags.c_contiguous
+
+
+def test_taking_from_a_table_by_rows_does_not_copy_the_table() -> None:
+    table = Ticks.empty(100_000).by_rows()
+    tracemalloc.start()
+    table.take(np.array([5, 7]))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 1 << 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 import tracemalloc
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -24,6 +24,9 @@ from ticker_service.domain.segment import Segment
 from ticker_service.domain.tick import NOT_CARRIED, TICK_COLUMNS, Mode, Ticks
 from ticker_service.market import decode
 from ticker_service.ports import Frame
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 NIFTY = 1_001 << 8 | Segment.INDICES
 SBIN = 3_045 << 8 | Segment.NSE
@@ -349,6 +352,24 @@ def test_frames_joined_give_the_rows_of_frames_one_by_one(received: list[bytes])
         start += len(part)
     assert start == len(joined)
     assert_same(joined, rebuilt)
+
+
+def test_rows_come_in_the_order_that_is_asked_for() -> None:
+    packets = [FULL, ltp_packet(SBIN, 200), b"?" * 7, index_full_packet(NIFTY, 300, (1,) * 4, 5)]
+    seen = []
+
+    def backwards(tokens: NDArray[np.uint32]) -> NDArray[np.intp]:
+        seen.extend(tokens.tolist())
+        return np.arange(len(tokens))[::-1]
+
+    one, other = frame_of(*packets, at_ns=1), frame_of(ltp_packet(NIFTY, 400), at_ns=2)
+    ticks = decode.frames([one, other], arrange=backwards).ticks
+    assert seen == [SBIN, SBIN, NIFTY, NIFTY]
+    assert ticks.ltp.tolist() == [4.0, 3.0, 2.0, 812.35]
+    assert ticks.mode.tolist() == [Mode.LTP, Mode.FULL, Mode.LTP, Mode.FULL]
+    assert ticks.received_at_ns.tolist() == [2, 1, 1, 1]
+    as_they_are = decode.frames([one, other], arrange=lambda _: None).ticks
+    assert_same(as_they_are, decode.frames([one, other]).ticks)
 
 
 price = st.integers(-(2**31), 2**31 - 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from recorded_stage import CONFIG, PREFIX, SPOT_RAW, RecordedStage, record, replay, tapes
@@ -119,10 +119,10 @@ def test_a_step_that_killed_the_path_is_on_the_tape_and_kills_its_replay(
     deadly = index_full_packet(NIFTY_TOKEN, 666, (0, 0, 0, 0), 0)
     decode = pipeline.decode.frames
 
-    def refuse(frames: Sequence[Frame]) -> object:
+    def refuse(frames: Sequence[Frame], **order: Any) -> object:
         if any(frame.payload.endswith(deadly) for frame in frames):
             raise InvariantViolatedError("Invariant: a bug of ours")
-        return decode(frames)
+        return decode(frames, **order)
 
     monkeypatch.setattr(pipeline.decode, "frames", refuse)
     kept = []
