@@ -27,6 +27,8 @@ from small_exchange import (
 from ticker_service.domain.universe import ABSENT
 from ticker_service.errors import CatalogError
 
+SHARES = ("NSE:ACME", "BSE:BOLT")
+STRANGER = 7
 OTHER_DAY = dt.date(2026, 12, 29)
 
 
@@ -130,6 +132,22 @@ def test_a_token_is_found_exactly_when_it_is_there(tokens: list[int]) -> None:
     known = chosen.instrument_token.tolist()
     expected = [known.index(t) if t in known else ABSENT for t in wire.tolist()]
     assert chosen.rows_of(wire).tolist() == expected
+
+
+@given(st.lists(st.integers(0, 3), max_size=30))
+def test_ticks_are_ordered_by_book_and_within_it_by_arrival(places: list[int]) -> None:
+    chosen = choose(
+        [*nifty(), share(7_001, "ACME"), share(7_002, "BOLT", "BSE")], "NIFTY", instruments=SHARES
+    )
+    known = [NIFTY_TOKEN, *(chosen.instrument_token[chosen.book != 0].tolist())]
+    known = [*known, STRANGER]
+    wire = np.array([known[place % len(known)] for place in places], np.uint32)
+    order = chosen.order_by_book(wire)
+    order = np.arange(len(wire)) if order is None else order
+    assert sorted(order.tolist()) == list(range(len(wire)))
+    book = chosen.book[chosen.rows_of(wire[order])]
+    assert (np.diff(book) >= 0).all()
+    assert all((np.diff(order[book == number]) > 0).all() for number in np.unique(book))
 
 
 def test_each_option_names_the_other_leg_of_its_strike_and_expiry() -> None:
