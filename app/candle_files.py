@@ -136,7 +136,7 @@ class CandleFile:
 
     def _number(self, cell: object, column: str, row: int) -> float:
         try:
-            return float(_plain(cell))  # type: ignore[arg-type]  # what else it is raises TypeError
+            return number_of(cell)
         except (TypeError, ValueError) as error:
             raise self._fault(column, row, cell, "is not a number") from error
 
@@ -191,6 +191,16 @@ def write(columns: Mapping[str, Sequence[object] | NDArray[Any]], path: Path | N
     except OSError as error:
         message = f"cannot be written: {error.strerror or error}"
         raise CandleError(message, table=str(path)) from error
+
+
+def number_of(cell: object) -> float:
+    """Return a cell's number, NaN for an empty one.
+
+    Raises:
+        ValueError: It is text but no number, or holds what only Python takes for a part of one.
+        TypeError: It is something else.
+    """
+    return float(_plain(cell))  # type: ignore[arg-type]  # what else it is raises TypeError
 
 
 def instant_of(cell: object) -> int:
@@ -340,9 +350,10 @@ def _plain(cell: object) -> object:
     """Return a cell that Python may read as a number, NaN for an empty one.
 
     Raises:
-        ValueError: It holds an underscore, which Python skips: ``9_4.45`` is no price of 94.45.
+        ValueError: It holds an underscore, which Python skips (``9_4.45`` is no price of 94.45), or
+            the digits of another script.
     """
-    if isinstance(cell, str) and "_" in cell:
+    if isinstance(cell, str) and ("_" in cell or not cell.isascii()):
         raise ValueError("is not a number")
     return math.nan if _is_empty(cell) else cell
 

@@ -26,6 +26,16 @@ _FILE: Final = "A file of candles"
 _OPTION: Final = "One option"
 
 
+def plain_number(text: str | float) -> float:
+    """Return a number as it was typed; Python alone would read ``2_5`` as 25."""
+    from app import candle_files  # noqa: PLC0415 - other verbs start faster
+
+    try:
+        return candle_files.number_of(text)
+    except ValueError:
+        raise typer.BadParameter(f"{text} is not a number") from None
+
+
 def greeks(
     candles: Annotated[
         Path | None, typer.Argument(help="Option candles, .csv or .parquet (docs/history.md).")
@@ -60,17 +70,26 @@ def greeks(
         ),
     ] = False,
     price: Annotated[
-        float | None, typer.Option(help="The option's price, rupees.", rich_help_panel=_OPTION)
+        float | None,
+        typer.Option(
+            parser=plain_number, help="The option's price, rupees.", rich_help_panel=_OPTION
+        ),
     ] = None,
     forward: Annotated[
-        float | None, typer.Option(help="Forward of its expiry, rupees.", rich_help_panel=_OPTION)
+        float | None,
+        typer.Option(
+            parser=plain_number, help="Forward of its expiry, rupees.", rich_help_panel=_OPTION
+        ),
     ] = None,
     spot: Annotated[
         float | None,
-        typer.Option(help="Or the spot; the rate carries it.", rich_help_panel=_OPTION),
+        typer.Option(
+            parser=plain_number, help="Or the spot; the rate carries it.", rich_help_panel=_OPTION
+        ),
     ] = None,
     strike: Annotated[
-        float | None, typer.Option(help="Strike, rupees.", rich_help_panel=_OPTION)
+        float | None,
+        typer.Option(parser=plain_number, help="Strike, rupees.", rich_help_panel=_OPTION),
     ] = None,
     expiry: Annotated[
         str | None, typer.Option(help="Date, YYYY-MM-DD.", rich_help_panel=_OPTION)
@@ -86,12 +105,17 @@ def greeks(
         bool, typer.Option("--json", help="One line of JSON.", rich_help_panel=_OPTION)
     ] = False,
     rate: Annotated[
-        float, typer.Option(help="Discount rate per year as a fraction, and a spot's carry.")
+        float,
+        typer.Option(
+            parser=plain_number, help="Discount rate per year as a fraction, and a spot's carry."
+        ),
     ] = 0.0,
     segment: Annotated[
         str, typer.Option(help="Kite's, which says when an expiry ends.")
     ] = "NFO-OPT",
-    price_step: Annotated[float, typer.Option(help="Least move of a price, rupees.")] = 0.05,
+    price_step: Annotated[
+        float, typer.Option(parser=plain_number, help="Least move of a price, rupees.")
+    ] = 0.05,
 ) -> None:
     """Give option candles, or one option, implied volatility and Greeks.
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 DATA = Path(__file__).resolve().parents[2] / "data" / "history"
 WORDS = {"price_source", "forward_source", "iv_leg", "iv_status"}
 HEADER = "timestamp,expiry,strike,instrument_type,close"
+OTHER_SCRIPT = "\N{DEVANAGARI DIGIT TWO}\N{DEVANAGARI DIGIT FIVE}"
 GOOD = "2026-11-20T10:00:00,2026-11-24,25000,CE,120"
 ONE = ("--strike", "25900", "--expiry", "2026-11-24", "--price", "94.45", "--call")
 
@@ -439,3 +440,24 @@ def test_wrong_arguments_are_one_line_and_status_2(
     assert answer.exit_code == 2
     assert len(answer.stderr.splitlines()) == 1
     assert complaint in answer.stderr
+
+
+@pytest.mark.parametrize("option", ["--price", "--forward", "--spot", "--strike", "--rate"])
+@pytest.mark.parametrize("typed", ["25_900", OTHER_SCRIPT, "many", "0x10"])
+def test_a_number_that_only_python_would_read_is_refused(option: str, typed: str) -> None:
+    answer = greeks(*ONE, option, typed)
+
+    assert answer.exit_code == 2
+    assert "is not a number" in answer.stderr
+    assert option in answer.stderr
+
+
+def test_digits_of_another_script_in_a_file_are_no_number(tmp_path: Path) -> None:
+    candles = tmp_path / "one.csv"
+    candles.write_text(f"{HEADER}\n{GOOD.replace('25000', OTHER_SCRIPT)}\n")
+    assert OTHER_SCRIPT in candles.read_text()
+
+    answer = greeks(candles)
+
+    assert answer.exit_code == 1
+    assert "is not a number" in answer.stderr
