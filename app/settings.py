@@ -38,6 +38,7 @@ from pydantic_settings import (
 from ticker_service import assembly
 from ticker_service.config import (
     AccountConfig,
+    BarsConfig,
     Encoding,
     EngineConfig,
     FlushConfig,
@@ -52,6 +53,7 @@ from ticker_service.config import (
     ValidationConfig,
 )
 from ticker_service.domain import trading_hours
+from ticker_service.domain.bar import BAR_SECONDS
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 
@@ -207,6 +209,10 @@ class Settings(BaseSettings):
         le=86_400_000,
         description="Refuse a tick that the exchange stamped so long before it came",
     )
+    bars: _Names = Field((), description="Bars to make of ticks, such as 1s,1m; none without it")
+    bars_grace_ms: int = Field(
+        2_000, ge=0, le=30_000, description="A bar is final so long after its end"
+    )
     market_hours: Literal["exchange", "always"] = Field(
         "exchange", description="always: for a simulated exchange, which never closes"
     )
@@ -270,6 +276,7 @@ class Settings(BaseSettings):
         "underlyings",
         "instruments",
         "encodings",
+        "bars",
         "market_holidays",
         "market_sessions",
         mode="before",
@@ -279,6 +286,14 @@ class Settings(BaseSettings):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(",") if part.strip())
         return value
+
+    @field_validator("bars")
+    @classmethod
+    def _check_bars(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        unknown = [name for name in value if name not in BAR_SECONDS]
+        if unknown:
+            raise ValueError(f"{unknown} must be among {', '.join(BAR_SECONDS)}")
+        return tuple(dict.fromkeys(value))
 
     @field_validator("market_holidays", "market_sessions")
     @classmethod
@@ -489,6 +504,7 @@ class Settings(BaseSettings):
                 conflate_after_ms=self.conflate_after_ms,
             ),
             validation=ValidationConfig(tick_age_ms_max=self.tick_age_ms_max),
+            bars=BarsConfig(intervals=self.bars, grace_ms=self.bars_grace_ms),
             hours=HoursConfig(
                 is_always_open=self.market_hours == "always",
                 holidays=self.market_holidays,

@@ -33,6 +33,14 @@ def schemas_of(channel: str) -> list[str]:
     return [name for name in names if name in document()["components"]["schemas"]]
 
 
+def schema_of(channel: str, kind: str) -> str:
+    """Return the name of the schema of a channel's messages of one kind."""
+    (name,) = (
+        name for name in schemas_of(channel) if schema(name)["properties"]["kind"]["const"] == kind
+    )
+    return name
+
+
 @functools.cache
 def validator(name: str) -> Draft202012Validator:
     return Draft202012Validator(

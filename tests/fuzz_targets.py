@@ -16,7 +16,13 @@ import orjson
 
 from ticker_service.adapters.kite_feed import read_text
 from ticker_service.adapters.kite_instruments import parse_dump
-from ticker_service.config import EngineConfig, KiteConfig, PublishConfig, SubscriptionConfig
+from ticker_service.config import (
+    BarsConfig,
+    EngineConfig,
+    KiteConfig,
+    PublishConfig,
+    SubscriptionConfig,
+)
 from ticker_service.domain import universe
 from ticker_service.domain.session import ist_date
 from ticker_service.domain.tick import PACKET_LAYOUTS, Mode
@@ -67,6 +73,7 @@ def carry_any(data: bytes) -> None:
     wanted = np.ones(len(path.universe), np.bool_)
     _run(path.flush(received, wanted))
     _run(path.snapshot())
+    _run(path.bars())
     for _, message in publisher.messages:
         _check_message(orjson.loads(message))
     for value in publisher.values.values():
@@ -153,7 +160,7 @@ def check(holds: bool, promise: str) -> None:  # noqa: FBT001 - reads like an as
 
 
 def _check_message(body: dict[str, Any]) -> None:
-    if body["kind"] not in {"batch", "snapshot"}:
+    if body["kind"] not in {"batch", "snapshot", "bars", "bar"}:
         return
     columns = body["columns"]
     check({len(column) for column in columns.values()} == {body["n"]}, "columns differ in length")
@@ -224,6 +231,7 @@ def _scene() -> tuple[TickPath, MemoryPublisher, ManualClock]:
         redis_url="",
         subscription=SubscriptionConfig(underlyings=("NIFTY",)),
         publish=PublishConfig(depth=True),
+        bars=BarsConfig(intervals=("1s", "1m"), grace_ms=0),
     )
     surroundings = Surroundings(
         clock=clock,

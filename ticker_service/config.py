@@ -95,6 +95,17 @@ class HoursConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BarsConfig:
+    """Which bars are made from ticks, by the names of ``domain.bar``; none unless asked for.
+
+    A bar is final ``grace_ms`` after its end: so late may a tick of it still come.
+    """
+
+    intervals: tuple[str, ...] = ()
+    grace_ms: int = 2_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class PublishConfig:
     """How the books' channels behave; ``smile_ms`` 0 means that there are no smiles."""
 
@@ -224,6 +235,7 @@ class EngineConfig:
     flush: FlushConfig = field(default_factory=FlushConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     hours: HoursConfig = field(default_factory=HoursConfig)
+    bars: BarsConfig = field(default_factory=BarsConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     pricing: PricingConfig = field(default_factory=PricingConfig)
 

@@ -42,6 +42,7 @@ SCALE_ADVICE: Final = (
     "the scale of its prices is not known, so its ticks are refused, not published"
 )
 REBALANCE_MS: Final = 1_000
+BARS_MS: Final = 100
 INSTRUMENTS_MS: Final = 30_000
 """A Redis that lost its data gets the instruments back within this."""
 FRAME_AGE_MS_READY_MAX: Final = 5_000
@@ -209,6 +210,8 @@ class Engine:
             self._path.snapshot: publish.snapshot_ms,
             self._heartbeat: publish.heartbeat_ms,
         }
+        if self._config.bars.intervals:
+            pulses[self._path.bars] = BARS_MS
         smiling = self._path.smiles.books
         if publish.smile_ms and smiling:
             # A fit takes milliseconds: one book at a time, so that no tick waits for all of them.

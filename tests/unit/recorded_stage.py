@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
 import random
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -14,6 +15,7 @@ from virtual_time import LoopClock
 from wire_packets import frame_of, full_packet, index_full_packet
 
 from ticker_service.config import (
+    BarsConfig,
     EngineConfig,
     KiteConfig,
     PublishConfig,
@@ -47,6 +49,7 @@ CONFIG: Final = EngineConfig(
     redis_url="redis://:the-password@redis.example",  # allow-secret
     subscription=SubscriptionConfig(underlyings=("NIFTY",), strikes_each_side=2),
     publish=PublishConfig(smile_ms=1_000),
+    bars=BarsConfig(intervals=("1s",)),
 )
 
 
@@ -192,3 +195,9 @@ def replay(
         return publisher, await played.run()
 
     return virtual_time.run(play())
+
+
+def gaps_told(published: JournallingPublisher) -> list[dict[str, Any]]:
+    """Return the gaps on the books' channels; those of bars have the same ones of their own."""
+    messages = (json.loads(raw) for name, raw in published.messages if ":ticks:" in name)
+    return [message for message in messages if message["kind"] == "gap"]

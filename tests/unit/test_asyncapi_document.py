@@ -34,7 +34,7 @@ def test_it_is_an_asyncapi_document_of_version_3() -> None:
     whole = document()
     assert whole["asyncapi"].startswith("3.")
     assert {"title", "version"} <= whole["info"].keys()
-    assert whole["channels"].keys() >= {"ticks", "arrow", "tick", "orders", "events"}
+    assert whole["channels"].keys() >= {"ticks", "arrow", "tick", "bars", "orders", "events"}
     for channel in whole["channels"].values():
         assert channel["address"].startswith("ticker:v1:")
         named = {part.split("}")[0] for part in channel["address"].split("{")[1:]}

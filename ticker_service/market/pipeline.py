@@ -16,6 +16,8 @@ import structlog
 from ticker_service.constants import NS_PER_MS, NS_PER_S, NS_PER_US
 from ticker_service.errors import PublishError
 from ticker_service.market import batch, decode, publish, validate
+from ticker_service.market.bar_wire import BarAnnouncer
+from ticker_service.market.bars import Bars
 from ticker_service.market.latency import LatencyLedger
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
@@ -85,8 +87,17 @@ class TickPath:
         self._publisher = publisher
         self._clock = clock
         self._pause = pause
+        self._bars = Bars(universe, config.bars, self.streams, now_ns=clock.now_ns())
+        self._bar_announcer = BarAnnouncer(
+            universe,
+            config.bars.intervals,
+            channel_prefix=config.publish.channel_prefix,
+            epoch=self.announcer.epoch,
+        )
         self._sent = SentRows(len(universe))
         self._metrics = _Metrics(surroundings.telemetry)
+        for table in self._bars.tables:
+            self._metrics.late.labels(table.interval).set_function(table.late_ticks.sum)
         self._ledger = LatencyLedger(surroundings.telemetry)
 
     async def flush(self, frames: Sequence[Frame], wanted: NDArray[np.bool_]) -> None:
@@ -116,6 +127,8 @@ class TickPath:
             marks=accepted.marks,
         )
         self.last_tick_ns = int(accepted.ticks.received_at_ns.max())
+        # Before anything is merged: a backlog must cost no bar a trade.
+        self._bars.take(accepted.rows, accepted.ticks, accepted.marks)
         arrived = batch.by_book(
             accepted.rows,
             accepted.ticks,
@@ -127,6 +140,7 @@ class TickPath:
         self.pricer.update(arrived, now_ns=now_ns)
         priced = self.pricer.columns(arrived.terms, now_ns=now_ns)
         self._sent.keep(arrived.terms.rows, priced)
+        self._bars.take_volatility(arrived.terms.rows, arrived.ticks, priced.implied_volatility)
         if not arrived.is_newest.all():
             # What is priced is the newest tick of an instrument; an earlier one in the same batch
             # has a last trade and a quote of its own, and nothing of the other's price.
@@ -173,13 +187,22 @@ class TickPath:
     async def heartbeat(self, feed_of_book: Mapping[int, str], open_books: Collection[int]) -> None:
         """Send every book's heartbeat, with the state of its feed and of its market."""
         now_ns = self._clock.now_ns()
-        of_books = (
-            self.announcer.heartbeat(
-                book, feed_of_book[book], is_market_open=book in open_books, now_ns=now_ns
-            )
-            for book in range(len(self.universe.books))
-        )
+        of_books = []
+        for book in range(len(self.universe.books)):
+            feed, is_open = feed_of_book[book], book in open_books
+            of_books += [
+                self.announcer.heartbeat(book, feed, is_market_open=is_open, now_ns=now_ns),
+                self._bar_announcer.heartbeat(book, feed, self._bars, now_ns=now_ns),
+            ]
         await self._send(Outgoing.join(of_books))
+
+    async def bars(self) -> None:
+        """Send the bars that have ended."""
+        now_ns = self._clock.now_ns()
+        finished = self._bars.close(now_ns)
+        if finished:
+            self._metrics.bars.inc(sum(len(one.rows) for one in finished))
+            await self._send(self._bar_announcer.bars(finished, now_ns=now_ns))
 
     async def snapshot(self) -> None:
         """Set every book's snapshot key, true for the book's present ``seq``."""
@@ -207,6 +230,7 @@ class TickPath:
         """Drop what is known of instruments that are no longer subscribed."""
         self.latest.forget(rows)
         self.streams.forget(rows)
+        self._bars.forget(rows)
         self.pricer.forget(rows)
         self._sent.forget(rows)
 
@@ -225,6 +249,7 @@ class TickPath:
     def doubt(self, rows: NDArray[np.intp]) -> None:
         """Call what is known of some instruments stale, because their feed is lost."""
         self.pricer.doubt(rows)
+        self._bars.lose(rows)
 
     async def announce_status(self, books: Sequence[int], state: str, reason: str) -> None:
         """Tell the subscribers of some books what their feed is doing."""
@@ -237,20 +262,20 @@ class TickPath:
     ) -> None:
         """Tell subscribers that ticks of these universe rows may be missing in an interval."""
         now_ns = self._clock.now_ns()
+        self._bars.gap(rows, from_ns=from_ns, to_ns=to_ns)
         book_of_row = self.universe.book[rows]
         of_books = []
         for book in np.unique(book_of_row).tolist():
-            tokens = self.universe.instrument_token[rows[book_of_row == book]].tolist()
-            of_books.append(
-                self.announcer.gap(
-                    book,
-                    from_ns=from_ns,
-                    to_ns=to_ns,
-                    reason=reason,
-                    instruments=tokens,
-                    now_ns=now_ns,
-                )
-            )
+            facts = {
+                "from_us": from_ns // NS_PER_US,
+                "to_us": to_ns // NS_PER_US,
+                "reason": reason,
+                "instruments": self.universe.instrument_token[rows[book_of_row == book]].tolist(),
+            }
+            of_books += [
+                self.announcer.gap(book, facts, now_ns=now_ns),
+                self._bar_announcer.gap(book, facts, now_ns=now_ns),
+            ]
             self._metrics.gaps.labels(reason).inc()
         await self._send(Outgoing.join(of_books))
 
@@ -323,6 +348,10 @@ class _Metrics:
             "ticks_conflated_total", "Rows merged into a newer one of the same instrument"
         )
         self.batches = telemetry.counter("batches_published_total", "Batches published")
+        self.bars = telemetry.counter("bars_published_total", "Rows of bars published")
+        self.late = telemetry.gauge(
+            "bars_late_ticks", "Ticks since the start that came after their bar", ["interval"]
+        )
         self.gaps = telemetry.counter("gaps_announced_total", "Gap records published", ["reason"])
         self.failures = telemetry.counter("publish_failures_total", "Sends Redis did not confirm")
         self.latency = telemetry.latency_ms(

@@ -21,7 +21,7 @@ from ticker_service.market.instrument_channels import InstrumentChannels
 from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
@@ -99,23 +99,8 @@ class Announcer:
             return outgoing
         return Outgoing.join([outgoing, self._instruments.outgoing(header, values)])
 
-    def gap(
-        self,
-        book: int,
-        *,
-        from_ns: int,
-        to_ns: int,
-        reason: str,
-        instruments: Sequence[int],
-        now_ns: int,
-    ) -> Outgoing:
-        """Return the messages that say ticks of these instruments may be missing."""
-        facts = {
-            "from_us": from_ns // NS_PER_US,
-            "to_us": to_ns // NS_PER_US,
-            "reason": reason,
-            "instruments": list(instruments),
-        }
+    def gap(self, book: int, facts: Mapping[str, object], *, now_ns: int) -> Outgoing:
+        """Return the messages that say ticks of some instruments may be missing."""
         return self._messages(book, self._numbered(book, "gap", now_ns, facts))
 
     def status(self, book: int, state: str, reason: str, *, now_ns: int) -> Outgoing:

@@ -110,6 +110,11 @@ class RecordedPath(TickPath):
         with self._step("heartbeat", feed_of_book=states, books=list(open_books)):
             await super().heartbeat(feed_of_book, open_books)
 
+    async def bars(self) -> None:
+        """Send the bars that have ended."""
+        with self._step("bars"):
+            await super().bars()
+
     async def snapshot(self) -> None:
         """Set every book's snapshot key."""
         with self._step("snapshot"):

@@ -121,6 +121,7 @@ _CALLS: Final[dict[str, Callable[[TickPath, Arguments], Awaitable[None]]]] = {
     "reprice": lambda path, _: path.reprice(),
     "smile": lambda path, known: path.smile(known.option_books(path)),
     "heartbeat": lambda path, known: path.heartbeat(known.feed_of_book(), known.books()),
+    "bars": lambda path, _: path.bars(),
     "snapshot": lambda path, _: path.snapshot(),
     "instruments": lambda path, _: path.instruments(),
     "forget": _forget,

@@ -18,6 +18,7 @@ from ticker_service.pricing import PricingKernel
 from ticker_service.simulator import catalogue as catalogue_of
 from ticker_service.simulator import underlyings as underlyings_of
 from ticker_service.simulator.board import Board
+from ticker_service.simulator.candles import CandleHistory
 from ticker_service.simulator.listing import UNDERLYINGS
 from ticker_service.simulator.odd_quotes import OddQuotes
 from ticker_service.simulator.packets import UNCHANGED, PacketTables
@@ -79,6 +80,7 @@ class Market:
         board: Their present state.
         packets: The same, encoded.
         underlyings: Spots, forwards and smiles in force.
+        candles: What was traded, minute by minute.
     """
 
     def __init__(self, options: SimulatorOptions, *, now_ns: int) -> None:
@@ -105,7 +107,10 @@ class Market:
         )
         self._kernel = PricingKernel(len(self.catalogue))
         self._odd = OddQuotes(options, self.catalogue, odd_rng)
+        self.candles = CandleHistory(len(self.catalogue))
         self._open(opening_rng, now_ns)
+        # The opening is what was before the first tick; candles begin with the first step.
+        self.candles.clear()
         weight = _weights(self.catalogue, self.underlyings.forward_inr)
         weight[self._odd.is_dead] = 0.0
         self._pick_probability = weight * (options.rate_per_s / options.steps_per_s / weight.sum())
@@ -180,7 +185,10 @@ class Market:
         board.exchange_s[rows] = at_ns // NS_PER_S
         split = int(np.searchsorted(rows, self.catalogue.index_count))
         index_rows, tradable_rows = rows[:split], rows[split:]
-        self._print(index_rows, self._opening_raw(index_rows, at_ns))
+        value_raw = self._opening_raw(index_rows, at_ns)
+        self._print(index_rows, value_raw)
+        nothing = np.zeros_like(value_raw)
+        self.candles.record(index_rows, value_raw, nothing, nothing, at_ns=at_ns)
         self._quote(tradable_rows, at_ns, rng)
         self._odd.spoil(board, tradable_rows)
         self._trade(tradable_rows, at_ns, rng)
@@ -247,6 +255,7 @@ class Market:
         board.oi[rows] = np.where(has_oi, oi, 0)
         board.oi_day_high[rows] = np.maximum(board.oi_day_high[rows], board.oi[rows])
         board.oi_day_low[rows] = np.minimum(board.oi_day_low[rows], board.oi[rows])
+        self.candles.record(rows, price, quantity, board.oi[rows], at_ns=at_ns)
 
     def _moneyness(self, rows: NDArray[np.intp]) -> NDArray[np.float64]:
         return _moneyness(self.catalogue, self.underlyings.forward_inr, rows)

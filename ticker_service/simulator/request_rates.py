@@ -19,10 +19,11 @@ class Bucket(StrEnum):
     """Routes that are counted together."""
 
     QUOTE = "quote"
+    HISTORICAL = "historical"
     OTHER = "other"
 
 
-REQUESTS_PER_S_MAX: Final = {Bucket.QUOTE: 1, Bucket.OTHER: 10}
+REQUESTS_PER_S_MAX: Final = {Bucket.QUOTE: 1, Bucket.HISTORICAL: 3, Bucket.OTHER: 10}
 
 
 class RequestRates:

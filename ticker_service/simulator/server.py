@@ -12,6 +12,7 @@ from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.simulator.exchange import Exchange
 from ticker_service.simulator.feed import Feed
+from ticker_service.simulator.historical import HistoricalRoutes
 from ticker_service.simulator.ledger import Ledger
 from ticker_service.simulator.login import LOGIN_PATH, LoginRoutes
 from ticker_service.simulator.market import Market
@@ -159,6 +160,7 @@ class Simulator:
         )
         return [
             *login.routes(),
+            *HistoricalRoutes(self.market, self._sessions, rates).routes(),
             *MarketDataRoutes(self.market, self._sessions, rates).routes(),
             *orders.routes(),
             *PortfolioRoutes(self.market, self.exchange, desk).routes(),

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import redis
-from asyncapi_document import document, faults, schema, schemas_of, unseen
+from asyncapi_document import document, faults, schema, schema_of, schemas_of, unseen
 from running import Exchange, daemon, eventually, is_kind, subscriber
 
 if TYPE_CHECKING:
@@ -31,13 +31,13 @@ def name_of(address: str, prefix: str, **parts: str) -> str:
 
 
 def assert_as_written(channel: str, messages: Iterable[dict[str, Any]]) -> set[str]:
-    """Check every message against its schema; return the kinds that came."""
-    kinds = set()
+    """Check every message against its schema; return the schemas of what came."""
+    seen = set()
     for message in messages:
-        kinds.add(message["kind"])
-        assert message["kind"] in schemas_of(channel), message["kind"]
-        assert faults(message["kind"], message) == []
-    return kinds
+        name = schema_of(channel, message["kind"])
+        seen.add(name)
+        assert faults(name, message) == []
+    return seen
 
 
 def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_made_up(
@@ -51,6 +51,7 @@ def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_ma
         depth=True,
         own_volatility=True,
         smile_ms=500,
+        bars="1s",
         snapshot_ms=100,
         heartbeat_ms=200,
     )
@@ -59,6 +60,7 @@ def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_ma
         subscriber(redis_url, name_of("ticks", prefix, book="NIFTY")) as book,
         subscriber(redis_url, name_of("arrow", prefix, book="NIFTY"), read=read_arrow) as arrow,
         subscriber(redis_url, name_of("tick", prefix, **index)) as one,
+        subscriber(redis_url, name_of("bars", prefix, book="NIFTY", interval="1s")) as bars,
         redis.Redis.from_url(redis_url) as client,
         daemon(settings) as running,
     ):
@@ -69,9 +71,12 @@ def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_ma
         book.until(is_kind("smile"))
         last = book.until(is_kind("heartbeat"))
         arrow.until(is_kind("heartbeat", published_at_us=last["published_at_us"]))
+        bars.until(is_kind("gap"))
+        bars.until(is_kind("bars"))
+        bars.until(is_kind("heartbeat"))
         keys = {}
-        for key in ("snapshot", "arrow_snapshot", "instruments"):
-            name = name_of(key, prefix, book="NIFTY")
+        for key in ("snapshot", "arrow_snapshot", "instruments", "bar"):
+            name = name_of(key, prefix, book="NIFTY", interval="1s")
             raw: Any = eventually(lambda name=name: client.get(name))
             keys[key] = read_arrow(raw) if key == "arrow_snapshot" else json.loads(raw)
 
@@ -80,6 +85,8 @@ def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_ma
     assert_as_written("tick", one.seen)
     assert_as_written("snapshot", [keys["snapshot"]])
     assert_as_written("instruments", [keys["instruments"]])
+    assert_as_written("bar", [keys["bar"]])
+    assert assert_as_written("bars", bars.seen) == set(schemas_of("bars"))
     types = {name: cell["x-arrow-type"] for name, cell in schema("row")["properties"].items()}
     for message in [*arrow.seen, keys["arrow_snapshot"]]:
         if "types" in message:
@@ -93,7 +100,11 @@ def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_ma
     assert {message["kind"] for message in arrow.seen} == kinds
     by_kind = {kind: [m for m in book.seen if m["kind"] == kind] for kind in kinds}
     by_kind |= {"tick": one.seen, "snapshot": [keys["snapshot"]]}
-    by_kind |= {"instruments": [keys["instruments"]]}
+    by_kind |= {"instruments": [keys["instruments"]], "bar": [keys["bar"]]}
+    by_kind |= {
+        name: [m for m in bars.seen if schema_of("bars", m["kind"]) == name]
+        for name in schemas_of("bars")
+    }
     assert {kind: unseen(kind, messages) for kind, messages in by_kind.items()} == {
         kind: set() for kind in by_kind
     }

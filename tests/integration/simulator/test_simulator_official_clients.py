@@ -101,6 +101,38 @@ def test_quotes_are_found_by_token_too(still: RunningSimulator, log_in: Callable
     assert client.ltp("256265")["256265"] == client.ltp("NSE:NIFTY 50")["NSE:NIFTY 50"]
 
 
+def test_candles_are_what_was_traded_as_the_official_client_reads_them(
+    lively: RunningSimulator, log_in: Callable[..., str]
+) -> None:
+    client = _logged_in(lively, log_in)
+    rows = _one_of_each(client)
+    token = rows["NSE:RELIANCE"]["instrument_token"]
+    now = dt.datetime.now(tz=session.IST)  # noqa: TID251 - the simulator lives in real time
+    window = now - dt.timedelta(hours=1), now + dt.timedelta(hours=1)
+    before = client.quote(["NSE:RELIANCE"])["NSE:RELIANCE"]["volume"]
+
+    def traded() -> bool:
+        return bool(client.historical_data(token, *window, "minute", oi=True))
+
+    while not traded():
+        pass
+    candle = client.historical_data(token, *window, "minute", oi=True)[-1]
+    assert candle["date"].utcoffset() == dt.timedelta(hours=5, minutes=30)
+    assert candle["date"].second == 0
+    assert candle["low"] <= min(candle["open"], candle["close"]) <= candle["high"]
+    assert 0 < candle["volume"] < before
+    assert candle["oi"] == 0
+    whole = client.historical_data(token, *window, "60minute")
+    assert sum(each["volume"] for each in whole) >= candle["volume"]
+    assert "oi" not in whole[0]
+    with pytest.raises(kite_errors.InputException, match="invalid interval"):
+        client.historical_data(token, *window, "2minute")
+    with pytest.raises(kite_errors.InputException, match="invalid token"):
+        client.historical_data(1, *window, "minute")
+    with pytest.raises(kite_errors.InputException, match="exceeds max limit"):
+        client.historical_data(token, now - dt.timedelta(days=61), now, "minute")
+
+
 @pytest.mark.parametrize(
     ("call", "error", "code"),
     [

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from recorded_stage import RecordedStage, record, replay, tapes
+from recorded_stage import RecordedStage, gaps_told, record, replay, tapes
 
 from ticker_service.config import RecordConfig
 from ticker_service.market import tape
@@ -74,7 +74,7 @@ def test_the_file_after_a_stop_says_what_is_missing_and_the_replay_announces_it(
     assert loss.arguments["reason"] == "disk"
     assert first.tape.last_ns < int(str(loss.arguments["from_ns"]))
     published, summary = replay(stage.folder.contents)
-    gaps = [m for m in (json.loads(raw) for _, raw in published.messages) if m["kind"] == "gap"]
+    gaps = gaps_told(published)
     assert [gap["reason"] for gap in gaps] == ["not_recorded"]
     assert summary.losses == 1
 

@@ -105,10 +105,10 @@ def test_both_channels_say_the_same_under_the_same_number(wire: TwoChannels) -> 
 
 
 def test_kinds_without_columns_are_the_same_on_both_channels(wire: TwoChannels) -> None:
-    gap = {"from_ns": 1_999, "to_ns": 5_000, "reason": "silent", "instruments": [1, 2]}
+    gap = {"from_us": 1, "to_us": 5, "reason": "silent", "instruments": [1, 2]}
     for sent in (
         wire.announcer.status(0, "feed_up", "subscribed", now_ns=NOW_NS),
-        wire.announcer.gap(0, now_ns=NOW_NS, **gap),
+        wire.announcer.gap(0, gap, now_ns=NOW_NS),
         wire.announcer.heartbeat(0, "up", is_market_open=True, now_ns=NOW_NS),
     ):
         text, stream = both(sent)

@@ -129,8 +129,8 @@ class Wire:
         return read(self.announcer.status(book, "feed_up", "subscribed", now_ns=NOW_NS))
 
     def gap(self, book: int) -> dict[str, Any]:
-        facts = {"from_ns": 1_999, "to_ns": 5_000, "reason": "silent", "instruments": [1, 2]}
-        return read(self.announcer.gap(book, now_ns=NOW_NS, **facts))
+        facts = {"from_us": 1, "to_us": 5, "reason": "silent", "instruments": [1, 2]}
+        return read(self.announcer.gap(book, facts, now_ns=NOW_NS))
 
     def heartbeat(self, book: int) -> dict[str, Any]:
         return read(self.announcer.heartbeat(book, "up", is_market_open=True, now_ns=NOW_NS))

@@ -56,7 +56,7 @@ def test_the_replay_of_a_run_is_what_the_run_published_byte_by_byte() -> None:
     stage = record(an_eventful_day)
     published, _ = replay(stage.folder.contents)
     kinds = {json.loads(raw)["kind"] for _, raw in published.messages}
-    assert kinds == {"batch", "heartbeat", "gap", "smile", "status"}
+    assert kinds == {"bars", "batch", "heartbeat", "gap", "smile", "status"}
     assert published.everything() == stage.publisher.everything()
 
 
@@ -221,7 +221,8 @@ def test_a_later_file_alone_knows_what_was_subscribed() -> None:
 def test_a_replay_goes_to_the_same_channels_under_the_prefix_it_is_given(prefix: str) -> None:
     stage = record(an_eventful_day)
     published, summary = replay(stage.folder.contents, channel_prefix=prefix)
-    assert {name for name, _ in published.messages} == {f"{prefix}ticks:NIFTY"}
+    names = {f"{prefix}ticks:NIFTY", f"{prefix}bars:NIFTY:1s"}
+    assert {name for name, _ in published.messages} == names
     assert [raw for _, raw in published.messages] == [
         raw for _, raw in stage.publisher.everything()[0]
     ]

@@ -14,6 +14,7 @@ from recorded_stage import (
     SPOT_RAW,
     JournallingPublisher,
     RecordedStage,
+    gaps_told,
     record,
     replay,
     tapes,
@@ -181,7 +182,7 @@ def test_a_part_of_a_run_that_is_missing_between_two_others_is_a_gap() -> None:
     content = writer.opening(json.dumps(header).encode(), at_ns=0) + b"".join(writer.blocks(steps))
     published, summary = replay({first: stage.folder.contents[first], second: content})
     assert summary.losses == 1
-    gaps = [json.loads(raw) for _, raw in published.messages if b'"not_recorded"' in raw]
+    gaps = gaps_told(published)
     assert [gap["reason"] for gap in gaps] == ["not_recorded"]
 
 
@@ -243,7 +244,7 @@ def test_damage_in_the_middle_is_a_gap_and_the_rest_is_replayed(stage: RecordedS
     published, summary = replay({name: broken})
     assert summary.losses == 1
     assert summary.damaged_bytes == middle.end - middle.offset
-    gaps = [json.loads(raw) for _, raw in published.messages if b'"not_recorded"' in raw]
+    gaps = gaps_told(published)
     assert [(gap["from_us"], gap["to_us"]) for gap in gaps] == [
         (middle.first_ns // 1_000, middle.last_ns // 1_000)
     ]
