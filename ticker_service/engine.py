@@ -28,11 +28,18 @@ from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+    from prometheus_client import Counter
 
     from ticker_service.config import EngineConfig
     from ticker_service.domain.universe import Universe
     from ticker_service.market.record import Recorder
-    from ticker_service.ports import FeedEvent, FeedSource, OrderUpdates, TickPublisher
+    from ticker_service.ports import (
+        FeedEvent,
+        FeedSink,
+        FeedSource,
+        OrderUpdates,
+        TickPublisher,
+    )
     from ticker_service.runtime.surroundings import Surroundings
 
 log = structlog.get_logger()
@@ -87,7 +94,6 @@ class Engine:
         self._config = config
         self._feed = feed
         self._publisher = publisher
-        self._orders = orders
         self._clock = clock
         self._chance = surroundings.chance
         self._inbox = Inbox(config.flush, clock)
@@ -105,6 +111,9 @@ class Engine:
         waiting.set_function(lambda: self._inbox.waiting_bytes)
         self._dropped = telemetry.counter("inbox_frames_dropped_total", "Frames lost to overflow")
         self._texts = telemetry.counter("feed_texts_total", "Text messages received", ["kind"])
+        self._sink: FeedSink = self._inbox
+        if orders is not None:
+            self._sink = _OrdersFirst(self._inbox, orders, self._texts)
 
     @property
     def epoch(self) -> int:
@@ -126,7 +135,7 @@ class Engine:
             async with asyncio.TaskGroup() as tasks:
                 if self._recorder is not None:
                     tasks.create_task(self._recorder.run(), name="recorder")
-                feed = tasks.create_task(self._feed.run(self._inbox), name="feed")
+                feed = tasks.create_task(self._feed.run(self._sink), name="feed")
                 path = tasks.create_task(self._run_path(), name="path")
                 await stop.wait()
                 log.info("engine_stopping")
@@ -287,8 +296,6 @@ class Engine:
     async def _handle(self, event: FeedEvent) -> None:
         match event:
             case FeedUp():
-                if self._orders is not None:
-                    self._orders.feed_came_back()
                 await self._watch.came_up(event)
             case FeedDown():
                 await self._watch.went_down(event)
@@ -296,11 +303,36 @@ class Engine:
                 self._texts.labels(event.kind).inc()
                 if event.kind != "order":
                     await self._watch.broker_says(event)
-                elif self._orders is not None:
-                    self._orders.take_update(event.data)
 
     async def _pause(self, attempt: int) -> None:
         await asyncio.sleep(PUBLISH_RETRY.delay_s(attempt, self._chance))
+
+
+class _OrdersFirst:
+    """Where the feed puts what it receives when somebody trades. Port ``FeedSink``.
+
+    What it says of orders goes to the order half at once: it waits neither for a batch nor for a
+    Redis that does not answer, and no overflow of ticks drops it.
+    """
+
+    def __init__(self, inbox: Inbox, orders: OrderUpdates, texts: Counter) -> None:
+        self._inbox = inbox
+        self._orders = orders
+        self._texts = texts
+
+    def put_frame(self, frame: Frame) -> None:
+        """Take a binary message."""
+        self._inbox.put_frame(frame)
+
+    def put_event(self, event: FeedEvent) -> None:
+        """Take a change of state or a text message."""
+        if isinstance(event, FeedText) and event.kind == "order":
+            self._texts.labels(event.kind).inc()
+            self._orders.take_update(event.data)
+            return
+        if isinstance(event, FeedUp):
+            self._orders.feed_came_back()
+        self._inbox.put_event(event)
 
 
 def _age_ms(now_ns: int, then_ns: int) -> float | None:

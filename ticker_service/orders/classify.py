@@ -100,9 +100,9 @@ _TIMED_OUT: Final = re.compile(r"timed? ?out|order ?book|before placing again", 
 _IP: Final = re.compile(r"\bIP(?:s|v4|v6)?\b")
 """Whole word and upper case: Kite's text for a wrong address is not documented (kite.md §3.2)."""
 
-_AUTH: Final = frozenset(
-    {"TokenException", "PermissionException", "PermissionError", "TwoFAException"}
-)
+_AUTH: Final = frozenset({"TokenException", "TwoFAException"})
+"""A permission that lacks is this order's own refusal and permanent (kite.md §5.1); waiting for a
+login would hold every other order of the account back."""
 _VAGUE: Final = frozenset({"NetworkException", "DataException", "GeneralException"})
 
 TABLE: Final = (

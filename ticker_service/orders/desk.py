@@ -131,9 +131,10 @@ class AccountDesk:
             # What the key named before stands, whatever the account is like now: to be told no
             # would be to be told that nothing was sent (I2).
             known = await self._journal.known(new)
-            if known is None:
+            if known is not None:
+                return known, False
+            if not await self._withdraws(new):
                 raise refusal
-            return known, False
         admitted = await self._journal.admit(new)
         self._reach("C1")
         self._work.ring()
@@ -150,6 +151,13 @@ class AccountDesk:
         if len(self._in_flight) >= self._config.waiting_max:
             return OrderRefused("TOO_MANY_WAITING", f"{len(self._in_flight)} orders are waiting")
         return None if kind is TaskKind.CANCEL else self.halts.refusal()
+
+    async def _withdraws(self, new: NewTask) -> bool:
+        """Return whether this is the cancel of an order that waits here for a login."""
+        if new.kind is not TaskKind.CANCEL or self.state is not DeskState.LOGIN_REQUIRED:
+            return False
+        target = await self._journal.task(new.target_task_id) if new.target_task_id else None
+        return target is not None and target.state in UNSENT
 
     def take_update(self, row: BrokerOrder) -> None:
         """Take an order update of the feed; when too many wait, the next book tells the same."""
@@ -264,6 +272,7 @@ class AccountDesk:
         try:
             while task.state in UNSENT:
                 # Who waits to try again, or for another order, leaves its place to the others.
+                tried = task.attempt
                 async with slots:
                     try:
                         task = await pipeline.carry(
@@ -275,6 +284,9 @@ class AccountDesk:
                         )
                     except TaskMoved:
                         task = await self._journal.task(task.task_id) or task
+                if self._executor.is_auth_refused and task.attempt > tried:
+                    # The book says whether it is the token, and so the account, or the order.
+                    self._book_wanted.ring()
                 if task.state in UNSENT:
                     await asyncio.sleep(self._executor.retry_delay_s(task.attempt))
         except JournalUnavailable as error:
@@ -308,6 +320,7 @@ class AccountDesk:
         """Read the broker's book: often while something is live or unknown, now and then if not."""
         while True:
             ring = self._book_wanted.listen()
+            refusals = self._executor.refusals
             try:
                 self._book_period_s = await self._book.read()
             except LoginRequired as error:
@@ -315,7 +328,10 @@ class AccountDesk:
             except (BrokerUnavailable, JournalUnavailable) as error:
                 log.warning("book_not_read", account=self.account, error=str(error))
             else:
-                self._opens()
+                # A token that was refused or ended meanwhile is not proven by this book.
+                if refusals == self._executor.refusals:
+                    self._executor.token_is_good()
+                    self._opens()
             await _sleep_or_ring(self._book_period_s, ring)
 
     def _opens(self) -> None:

@@ -75,7 +75,9 @@ class Executor:
         self.writer_epoch = 0
         """Set once the account's lock is held; every intent carries it."""
         self.is_auth_refused = False
-        """The broker refused the access token; nothing is sent until a new one is there."""
+        """The broker refused the access token; nothing is sent until it takes one again."""
+        self.refusals = 0
+        """How often the access token was refused or ended."""
         self._journal = journal
         self._gateway = gateway
         self._breaker = breaker
@@ -87,9 +89,14 @@ class Executor:
         self._gives_up_ns: int | None = None
         self._logins = 0
 
+    def token_is_good(self) -> None:
+        """Send again: the broker has just taken the token that a send was refused with."""
+        self.is_auth_refused = False
+
     def token_has_ended(self) -> None:
         """Send nothing more until there is a new access token."""
         self.is_auth_refused = True
+        self.refusals += 1
 
     def is_late(self, task: OrderTask, until_ns: int) -> bool:
         """Return whether a task's time is over by either clock; wall time may be set back."""
@@ -133,7 +140,7 @@ class Executor:
         if self.is_late(task, until_ns):
             return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "its time was over")
         if task.attempt >= self._config.attempts_max:
-            reason = f"nothing left in {task.attempt} attempts"
+            reason = f"nothing left in {task.attempt} attempts; the last: {task.reason}"
             return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "NOT_SENT", reason)
         lane: Lane = "cancel" if task.kind is TaskKind.CANCEL else "place"
         until_ns = min(until_ns, self._monotonic_of(task.deadline_ns))
@@ -216,7 +223,7 @@ class Executor:
 
     def _notice(self, verdict: Verdict, task: OrderTask, *, logins: int) -> None:
         if verdict.outcome is Outcome.REJECTED_AUTH and logins == self._logins:
-            self.is_auth_refused = True
+            self.token_has_ended()
         if verdict.outcome is Outcome.THROTTLED:
             self._pacer.cool_down()
         if verdict.code in classify.HALTING_CODES:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from ticker_service.domain.universe import Universe
-    from ticker_service.ports import FeedEvent, Outgoing
+    from ticker_service.ports import FeedEvent, OrderUpdates, Outgoing
 
 CHOSEN = nifty_universe()
 SPOT_RAW = 2_401_000
@@ -69,6 +69,7 @@ class Stage:
         flush: FlushConfig | None = None,
         start_ns: int = NOW_NS,
         chosen: Universe = CHOSEN,
+        orders: OrderUpdates | None = None,
     ) -> None:
         self.clock = LoopClock(start_ns)
         self.feed = ScriptedFeed()
@@ -90,6 +91,7 @@ class Stage:
                 chance=random.Random(7),  # noqa: S311 - jitter, not a secret
                 telemetry=self.telemetry,
             ),
+            orders=orders,
         )
 
     async def pass_s(self, seconds: float) -> None:
@@ -162,11 +164,12 @@ def play(
     flush: FlushConfig | None = None,
     start_ns: int = NOW_NS,
     chosen: Universe = CHOSEN,
+    orders: OrderUpdates | None = None,
 ) -> Stage:
     """Run the engine through a script, then stop it."""
 
     async def scene() -> Stage:
-        stage = Stage(flush, start_ns, chosen)
+        stage = Stage(flush, start_ns, chosen, orders)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(stage.engine.run(stage.stop))
             await script(stage)
@@ -370,6 +373,62 @@ def test_texts_of_the_broker_are_counted_and_published_nowhere() -> None:
         assert stage.numbered() == []
 
     play(script)
+
+
+class Told:
+    """Who trades: keeps what it is told, in order."""
+
+    def __init__(self) -> None:
+        self.what: list[object] = []
+
+    def take_update(self, data: object) -> None:
+        self.what.append(data)
+
+    def feed_came_back(self) -> None:
+        self.what.append("back")
+
+
+def order_text(number: int) -> FeedText:
+    return FeedText(connection=0, at_ns=1, kind="order", data=number)
+
+
+def test_an_overflow_of_ticks_while_redis_hangs_drops_and_delays_no_order_update() -> None:
+    told = Told()
+
+    async def script(stage: Stage) -> None:
+        await stage.spot()
+        stage.publisher.is_down = True
+        await stage.spot()
+        for number in range(400):
+            await stage.spot()
+            await stage.feed.receive(order_text(number))
+            assert told.what[-1] == number
+        assert stage.metric("inbox_frames_dropped_total") == 0  # counted when the path goes on
+        assert told.what == list(range(400))
+        assert stage.metric("feed_texts_total", kind="order") == 400
+        stage.publisher.is_down = False
+        await stage.pass_s(2.0)
+        assert stage.metric("inbox_frames_dropped_total") > 0
+
+    play(script, flush=FlushConfig(bytes_max=1_024, backlog_bytes_max=20_000), orders=told)
+
+
+def test_who_trades_is_told_at_once_that_the_feed_came_back_while_redis_hangs() -> None:
+    told = Told()
+
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        stage.publisher.is_down = True
+        await stage.spot()
+        await stage.go_down()
+        await stage.come_up()
+        assert told.what == ["back", "back"]
+        stage.publisher.is_down = False
+        await stage.pass_s(2.0)
+        states = [body["state"] for body in stage.bodies("status")]
+        assert states.count("feed_up") == 2
+
+    play(script, orders=told)
 
 
 def test_a_message_that_was_not_confirmed_is_sent_again_with_the_same_bytes() -> None:

@@ -142,7 +142,7 @@ ROWS = [
         HaltCode.BROKER_ORDER_LIMIT,
     ),
     ("403_token", error(403, "TokenException"), Outcome.REJECTED_AUTH, "AUTH_REFUSED"),
-    ("403_permission", error(403, "PermissionException"), Outcome.REJECTED_AUTH, "AUTH_REFUSED"),
+    ("403_permission", error(403, "PermissionException"), Outcome.REJECTED, "BROKER_REFUSED"),
     ("403_2fa", error(403, "TwoFAException"), Outcome.REJECTED_AUTH, "AUTH_REFUSED"),
     ("403_user", error(403, "UserException"), Outcome.REJECTED, "BROKER_REFUSED"),
     (

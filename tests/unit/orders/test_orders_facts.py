@@ -13,6 +13,7 @@ from structlog.testing import capture_logs
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import TaskUpdate
 from ticker_service.domain.order_state import TaskState
+from ticker_service.orders.desk import DeskState
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
 
@@ -64,9 +65,11 @@ def test_an_order_that_was_withdrawn_unsent_and_is_in_the_book_is_told_of() -> N
     async def play() -> None:
         async with scene.opened():
             scene.broker.answers.append(Answer(reply=refusal(403, "TokenException")))
+            scene.broker.is_down = True
             placed = await scene.place()
             await scene.until(lambda: scene.executor.is_auth_refused and scene.broker.book)
             await scene.reaches(await scene.cancel(placed), S.CANCELLED_LOCAL)
+            scene.broker.is_down = False
             await scene.reaches(placed, S.WORKING)
             assert len(scene.broker.sent) == 1
 
@@ -305,6 +308,75 @@ def test_a_cancel_of_an_order_nobody_knows_of_does_not_say_that_it_is_not_there(
             ended = await scene.reaches(await scene.cancel(unknown), S.REJECTED_LOCAL)
             assert ended.reason_code == "ORDER_UNKNOWN"
             assert "not at the broker" not in (ended.reason or "")
+
+    virtual_time.run(play())
+
+
+def test_a_refusal_of_one_order_s_permission_holds_no_other_order_back() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            no_permission = refusal(403, "PermissionException", "Segment is not enabled")
+            scene.broker.answers.append(Answer(reply=no_permission, takes_effect=False))
+            ended = await scene.reaches(await scene.place(), S.REJECTED)
+            assert ended.reason == "Segment is not enabled"
+            await scene.reaches(await scene.place(), S.ACKED)
+
+    virtual_time.run(play())
+
+
+def test_an_account_is_not_parked_when_the_broker_takes_its_token_after_all() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            glitch = refusal(403, "TokenException")
+            scene.broker.answers.append(Answer(reply=glitch, takes_effect=False))
+            placed = await scene.place()
+            done = await scene.reaches(placed, S.ACKED, S.EXPIRED)
+            assert (done.attempt, scene.executor.is_auth_refused) == (2, False)
+
+    virtual_time.run(play())
+
+
+def test_a_book_that_was_asked_for_before_the_token_ended_does_not_open_the_account() -> None:
+    scene = Scene()
+    go_on = asyncio.Event()
+
+    async def play() -> None:
+        async with scene.opened():
+            orders = scene.broker.orders
+
+            async def slowly() -> object:
+                rows = await orders()
+                await go_on.wait()
+                return rows
+
+            scene.broker.orders = slowly  # type: ignore[method-assign, assignment]
+            reads = scene.broker.reads
+            scene.desk.want_book()
+            await scene.until(lambda: scene.broker.reads > reads)
+            scene.broker.is_token_refused = True
+            scene.desk.token_has_ended()
+            go_on.set()
+            await asyncio.sleep(1.0)
+            assert scene.desk.state is DeskState.LOGIN_REQUIRED
+            assert scene.executor.is_auth_refused
+
+    virtual_time.run(play())
+
+
+def test_tries_that_are_used_up_say_why() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            glitch = refusal(403, "TokenException", "Invalid token")
+            scene.broker.answers.extend([Answer(reply=glitch, takes_effect=False)] * 9)
+            ended = await scene.reaches(await scene.place(), S.REJECTED_LOCAL)
+            assert "Invalid token" in (ended.reason or "")
+            assert len(scene.broker.sent) == scene.config.attempts_max
 
     virtual_time.run(play())
 
