@@ -36,6 +36,10 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now_s
 
+    def stall(self, seconds: float) -> None:
+        """Let time pass in which nobody gets to run, as while a call blocks the loop."""
+        self._jumping.now_s += seconds
+
 
 class LoopClock:
     """A ``Clock`` that reads the running loop's virtual time."""
@@ -48,6 +52,10 @@ class LoopClock:
 
     def monotonic_ns(self) -> int:
         return round(asyncio.get_running_loop().time() * NS_PER_S)
+
+    def set_by(self, seconds: float) -> None:
+        """Set the wall clock forward or back."""
+        self._start_ns += round(seconds * NS_PER_S)
 
 
 def run(main: Coroutine[object, object, T]) -> T:

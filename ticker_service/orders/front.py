@@ -18,7 +18,7 @@ from ticker_service.orders import admit
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import OrderChange, OrderEvent, OrderRequest, OrderTask
@@ -56,11 +56,14 @@ class FrontDesk:
         journal: OrderJournal,
         config: OrdersConfig,
         clock: Clock,
+        *,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self.desks = desks
         self._journal = journal
         self._config = config
         self._clock = clock
+        self._new_id = new_id
 
     async def place(
         self,
@@ -179,7 +182,7 @@ class FrontDesk:
         now_ns = self._clock.now_ns()
         says = {"kind": kind, "account": account, "client_order_id": client_order_id, "body": body}
         return NewTask(
-            task_id=uuid.uuid4(),
+            task_id=self._new_id(),
             kind=kind,
             account=account,
             principal=caller.principal,

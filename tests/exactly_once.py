@@ -1,0 +1,423 @@
+"""The verdict on exactly-once effect: callers' history x journal x what really reached the broker.
+
+Pure, and the same for every way of playing: the simulation at virtual time, the crash campaign and
+the chaos loop bring their records into the shapes below. Each check returns one sentence per
+violation, with the number of the invariant it breaks (docs/invariants.md). The broker's record is
+the truth: the journal may neither know less nor claim more.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from ticker_service.domain.order_state import IN_DOUBT, TRANSITIONS, UNSENT
+from ticker_service.domain.order_state import TaskState as S
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+PAISA: Final = Decimal("0.01")
+NEVER_AT_BROKER: Final = frozenset(
+    {S.NOT_PLACED, S.EXPIRED, S.CANCELLED_LOCAL, S.REJECTED_LOCAL, S.REJECTED, S.MANUAL}
+)
+"""How an order may end that the broker never had."""
+UNRESOLVED: Final = UNSENT | IN_DOUBT
+REPEATABLE: Final = frozenset({"NOT_SENT", "THROTTLED", "REJECTED_AUTH"})
+"""Outcomes after which an instruction may be sent once more: nothing happened at the broker."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Told:
+    """What a caller was told about one request; neither task nor code when no answer came."""
+
+    principal: str
+    request_id: str
+    body: str
+    task_id: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task:
+    """One instruction as the journal has it in the end."""
+
+    task_id: str
+    kind: str
+    principal: str
+    request_id: str
+    body: str
+    state: S
+    version: int
+    broker_order_id: str | None
+    filled_quantity: int
+    average_price: Decimal | None
+    target_task_id: str = ""
+
+    @property
+    def name(self) -> str:
+        return f"{self.kind} {self.request_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """One committed intent; times are ns, on the same clock as the broker's."""
+
+    task_id: str
+    attempt: int
+    tag: str
+    writer_epoch: int
+    intent_at_ns: int
+    send_not_after_ns: int
+    account_seq: int = 0
+    body: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Event:
+    """One fact of the journal, in the order of its ``account_seq``."""
+
+    account_seq: int
+    task_id: str
+    version: int
+    state: S
+    event: str
+    filled_quantity: int | None = None
+    outcome: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Post:
+    """One request to change something, as it reached the broker.
+
+    ``target`` is the order id of a change or cancel, ``order_id`` the order that a placement made.
+    ``left_at_ns`` is when the daemon let go of it, 0 if that is not known.
+    """
+
+    kind: str
+    at_ns: int
+    took_effect: bool
+    tag: str = ""
+    target: str = ""
+    order_id: str = ""
+    body: str = ""
+    left_at_ns: int = 0
+
+
+@dataclass(slots=True, kw_only=True)
+class AtBroker:
+    """One order as the broker has it in the end."""
+
+    order_id: str
+    tag: str
+    status: str = ""
+    filled_quantity: int = 0
+    value_inr: Decimal = Decimal(0)
+
+    @property
+    def state(self) -> S:
+        """The journal's word for it."""
+        ended = {"COMPLETE": S.FILLED, "CANCELLED": S.CANCELLED, "REJECTED": S.REJECTED}
+        if self.status in ended:
+            return ended[self.status]
+        if self.filled_quantity:
+            return S.PARTIAL
+        return S.WORKING if self.status in {"OPEN", "TRIGGER PENDING"} else S.ACKED
+
+    @property
+    def average_price(self) -> Decimal | None:
+        return self.value_inr / self.filled_quantity if self.filled_quantity else None
+
+
+@dataclass(kw_only=True)
+class Records:
+    """Everything that was written down about one play.
+
+    ``delivered`` is what each sink of events got, by its name. ``doubts_allowed`` says that the
+    book was made to lack tags: then an order may be left to a person.
+    """
+
+    told: list[Told] = field(default_factory=list)
+    tasks: list[Task] = field(default_factory=list)
+    attempts: list[Attempt] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    posts: list[Post] = field(default_factory=list)
+    orders: dict[str, AtBroker] = field(default_factory=dict)
+    delivered: dict[str, list[tuple[int, str, int]]] = field(default_factory=dict)
+    doubts_allowed: bool = False
+
+    def __post_init__(self) -> None:
+        self.by_id = {task.task_id: task for task in self.tasks}
+        self.attempts_of: dict[str, list[Attempt]] = defaultdict(list)
+        for attempt in sorted(self.attempts, key=lambda each: each.attempt):
+            self.attempts_of[attempt.task_id].append(attempt)
+        self.events_of: dict[str, list[Event]] = defaultdict(list)
+        for event in self.events:
+            self.events_of[event.task_id].append(event)
+        self.placed: dict[str, list[AtBroker]] = defaultdict(list)
+        for order in self.orders.values():
+            self.placed[order.tag].append(order)
+
+    def orders_of(self, task: Task) -> list[AtBroker]:
+        """Return the broker's orders that any attempt of a placement made."""
+        return [
+            order
+            for attempt in self.attempts_of[task.task_id]
+            for order in self.placed[attempt.tag]
+        ]
+
+    def kinds(self, kind: str) -> list[Task]:
+        return [task for task in self.tasks if task.kind == kind]
+
+
+def violations(records: Records) -> list[str]:
+    """Return every promise that was not kept, once all is quiet."""
+    return [sentence for check in CHECKS for sentence in check(records)]
+
+
+def doubled(records: Records) -> list[str]:
+    """I1: at most one order per attempt, and at most one per task."""
+    found = [
+        f"I1: tag {tag} became the orders {[order.order_id for order in orders]}"
+        for tag, orders in records.placed.items()
+        if len(orders) > 1
+    ]
+    for task in records.kinds("PLACE"):
+        orders = [order.order_id for order in records.orders_of(task)]
+        if len(orders) > 1:
+            found.append(f"I1: {task.name} became the orders {orders}")
+    return found
+
+
+def keys_name_one_task(records: Records) -> list[str]:
+    """I2: same key and body, same task; same key and other body, a conflict without effect."""
+    found = []
+    journalled: dict[tuple[str, str], list[Task]] = defaultdict(list)
+    for task in records.tasks:
+        journalled[task.principal, task.request_id].append(task)
+    for key, tasks in journalled.items():
+        if len(tasks) > 1:
+            found.append(f"I2: key {key} names {len(tasks)} tasks")
+    for told in records.told:
+        tasks = journalled[told.principal, told.request_id]
+        if (
+            told.task_id
+            and tasks
+            and (tasks[0].task_id, tasks[0].body) != (told.task_id, told.body)
+        ):
+            found.append(
+                f"I2: {told.request_id} asks {told.body} and was told {told.task_id}, the journal "
+                f"has {tasks[0].task_id} with {tasks[0].body}"
+            )
+        if told.code == "IDEMPOTENCY_CONFLICT" and tasks and tasks[0].body == told.body:
+            found.append(f"I2: {told.request_id} was told of a conflict with its own body")
+    return found
+
+
+def acknowledged_is_durable(records: Records) -> list[str]:
+    """I3: what was acknowledged is in the journal."""
+    return [
+        f"I3: {told.request_id} was acknowledged as {told.task_id}, which is not in the journal"
+        for told in records.told
+        if told.task_id and told.task_id not in records.by_id
+    ]
+
+
+def unsettled(records: Records) -> list[str]:
+    """I3, I5: everything has ended or rests, and journal and broker agree on each order."""
+    found = []
+    for task in records.tasks:
+        if task.state in UNRESOLVED:
+            found.append(f"I3: {task.name} is left {task.state}")
+        elif task.kind == "PLACE":
+            found += _disagreement(task, records)
+    return found
+
+
+def _disagreement(task: Task, records: Records) -> list[str]:
+    orders = records.orders_of(task)
+    if not orders:
+        if task.state in NEVER_AT_BROKER and task.broker_order_id is None:
+            return []
+        return [f"I5: {task.name} is {task.state}, and the broker has no order of its tags"]
+    order = orders[0]
+    is_average_right = (order.average_price is None) == (task.average_price is None) and (
+        order.average_price is None
+        or task.average_price is None
+        or abs(order.average_price - task.average_price) < PAISA
+    )
+    journal = (task.broker_order_id, task.state, task.filled_quantity)
+    broker = (order.order_id, order.state, order.filled_quantity)
+    if journal == broker and is_average_right:
+        return []
+    prices = f"at {task.average_price} and {order.average_price}"
+    return [f"I5: {task.name}: journal {journal}, broker {broker}, {prices}"]
+
+
+def left_to_a_person(records: Records) -> list[str]:
+    """I3: an end as MANUAL needs a book that could not be read for what it was."""
+    if records.doubts_allowed:
+        return []
+    return [f"I3: {task.name} is MANUAL" for task in records.tasks if task.state is S.MANUAL]
+
+
+def intent_comes_first(records: Records) -> list[str]:
+    """I4: one POST per tag, each after its intent was committed, and what it says is its body."""
+    by_tag = {attempt.tag: attempt for attempt in records.attempts}
+    counts = Counter(post.tag for post in records.posts if post.kind == "PLACE")
+    found = [f"I4: tag {tag} was posted {n} times" for tag, n in counts.items() if n > 1]
+    for post in records.posts:
+        if post.kind != "PLACE":
+            continue
+        attempt = by_tag.get(post.tag)
+        if attempt is None:
+            found.append(f"I4: tag {post.tag} was posted without an intent")
+        elif post.at_ns < attempt.intent_at_ns:
+            found.append(f"I4: tag {post.tag} was posted before its intent")
+        elif attempt.body and post.body and attempt.body != post.body:
+            found.append(f"I4: tag {post.tag} was posted as {post.body} for {attempt.body}")
+    return found
+
+
+def never_sent_again_in_doubt(records: Records) -> list[str]:
+    """I1, I4: a further attempt needs an outcome that proves the one before had no effect."""
+    found = []
+    for task in records.tasks:
+        outcomes = [event.outcome for event in records.events_of[task.task_id] if event.outcome]
+        for number, attempt in enumerate(records.attempts_of[task.task_id][:-1]):
+            outcome = outcomes[number] if number < len(outcomes) else "no outcome"
+            if outcome not in REPEATABLE:
+                found.append(f"I1: {task.name} was sent again after {outcome}")
+            if records.placed[attempt.tag]:
+                found.append(f"I1: {task.name} was sent again, and the first try is an order")
+    return found
+
+
+def refused_means_no_order(records: Records) -> list[str]:
+    """I1: who is told that an order was not placed may place another, so it must be true."""
+    found = []
+    for task in records.kinds("PLACE"):
+        orders = records.orders_of(task)
+        for event in records.events_of[task.task_id]:
+            is_denied = event.state in {S.NOT_PLACED, S.EXPIRED, S.CANCELLED_LOCAL}
+            if orders and (is_denied or event.outcome == "REJECTED"):
+                found.append(
+                    f"I1: {task.name} was called {event.state}, and is order {orders[0].order_id}"
+                )
+    return found
+
+
+def requests_tell_the_truth(records: Records) -> list[str]:
+    """I5: a change or cancel that is called without effect had none; one called done was done."""
+    found = []
+    effects: dict[tuple[str, str], int] = Counter()
+    asked: dict[tuple[str, str], int] = Counter()
+    for post in records.posts:
+        asked[post.kind, post.target] += 1
+        effects[post.kind, post.target] += post.took_effect
+    sent: dict[tuple[str, str], int] = Counter()
+    groups: dict[tuple[str, str], list[Task]] = defaultdict(list)
+    for task in records.tasks:
+        target = records.by_id.get(task.target_task_id)
+        if target is not None and target.broker_order_id is not None:
+            key = (task.kind, target.broker_order_id)
+            groups[key].append(task)
+            sent[key] += len(records.attempts_of[task.task_id])
+    for key, tasks in groups.items():
+        kind, order_id = key
+        if asked[key] > sent[key]:
+            found.append(f"I4: {order_id} got {asked[key]} {kind} requests of {sent[key]} intents")
+        done = sum(task.state is S.ACKED for task in tasks)
+        if kind == "CANCEL" and done and not effects[key]:
+            order = records.orders[order_id]
+            if order.state is not S.CANCELLED:
+                found.append(f"I5: a cancel of {order_id} is called done, and none had an effect")
+        denied = [task.name for task in tasks if task.state is S.NOT_PLACED]
+        if denied and effects[key] > len(tasks) - len(denied):
+            found.append(f"I5: {denied} are called without effect, and {effects[key]} had one")
+    return found
+
+
+def one_writer_at_a_time(records: Records) -> list[str]:
+    """I6: intents are committed under epochs that only rise, and sent within their window."""
+    found = []
+    newest = 0
+    for attempt in sorted(records.attempts, key=lambda each: each.account_seq):
+        if attempt.writer_epoch < newest:
+            found.append(f"I6: tag {attempt.tag} was intended under {attempt.writer_epoch}")
+        newest = max(newest, attempt.writer_epoch)
+    by_tag = {attempt.tag: attempt for attempt in records.attempts}
+    for post in records.posts:
+        attempt = by_tag.get(post.tag)
+        if attempt is not None and post.left_at_ns > attempt.send_not_after_ns:
+            found.append(f"I6: tag {post.tag} left after its window had closed")
+    return found
+
+
+def facts_only_grow(records: Records) -> list[str]:
+    """I5, I7: legal steps, no version skipped, fills never fall, an end gives way to facts only."""
+    found = []
+    for task in records.tasks:
+        before: Event | None = None
+        filled = 0
+        for event in records.events_of[task.task_id]:
+            version = before.version if before else 0
+            if event.version != version + 1:
+                found.append(f"I7: {task.name} goes from version {version} to {event.version}")
+            if before is not None and event.state not in TRANSITIONS[before.state]:
+                found.append(f"I7: {task.name} goes from {before.state} to {event.state}")
+            if event.filled_quantity is not None and event.filled_quantity < filled:
+                found.append(f"I5: {task.name} fell from {filled} to {event.filled_quantity}")
+            filled = max(filled, event.filled_quantity or 0)
+            if before is not None and before.state is S.FILLED:
+                found.append(f"I7: {task.name} was FILLED and became {event.state}")
+            before = event
+        if before is None or (before.version, before.state) != (task.version, task.state):
+            found.append(f"I5: {task.name} is {task.state} at {task.version}, its events differ")
+    return found
+
+
+def events_reach_their_sinks(records: Records) -> list[str]:
+    """I9: numbered without a gap, each delivered at least once, in order but for repeats."""
+    numbers = [event.account_seq for event in records.events]
+    found = []
+    if numbers != list(range(1, len(numbers) + 1)):
+        found.append(f"I9: account_seq is {numbers}")
+    expected = [(event.account_seq, event.task_id, event.version) for event in records.events]
+    for sink, got in records.delivered.items():
+        seen: list[tuple[int, str, int]] = []
+        for each in got:
+            if each[0] > len(seen) + 1:
+                found.append(f"I9: {sink} got {each[0]} after {len(seen)}")
+            if each[0] == len(seen) + 1:
+                seen.append(each)
+        if seen != expected:
+            found.append(f"I9: {sink} got {len(seen)} events of {len(expected)}, or others")
+    return found
+
+
+CHECKS: Final[tuple[Callable[[Records], list[str]], ...]] = (
+    doubled,
+    keys_name_one_task,
+    acknowledged_is_durable,
+    unsettled,
+    left_to_a_person,
+    intent_comes_first,
+    never_sent_again_in_doubt,
+    refused_means_no_order,
+    requests_tell_the_truth,
+    one_writer_at_a_time,
+    facts_only_grow,
+    events_reach_their_sinks,
+)
+
+
+def reached_broker(records: Records) -> int:
+    """Return how many orders the broker has."""
+    return sum(bool(records.orders_of(task)) for task in records.kinds("PLACE"))
+
+
+def states(tasks: Iterable[Task]) -> Counter[str]:
+    return Counter(task.state.value for task in tasks)

@@ -1,0 +1,1 @@
+"""Puts the ``sim_*`` modules on the import path."""

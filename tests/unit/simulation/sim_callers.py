@@ -1,0 +1,163 @@
+"""Callers: they place, change and cancel, repeat themselves until they are answered, and note it."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+from exactly_once import Told
+from sim_world import NoAnswer
+
+from ticker_service.domain.order import (
+    OrderChange,
+    OrderRequest,
+    OrderType,
+    Product,
+    Side,
+    to_fields,
+)
+from ticker_service.errors import JournalUnavailable, OrderRefused
+from ticker_service.orders.front import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from sim_play import Daemon, Play
+
+    from ticker_service.orders.front import Answer, FrontDesk
+
+TRIES_MAX: Final = 40
+AGAIN: Final = frozenset({"ACCOUNT_NOT_OPEN", "ACCOUNT_HALTED", "TOO_MANY_WAITING"})
+
+
+def body_text(form: Mapping[str, str]) -> str:
+    """Return what a request asks for in the words in which all records are compared."""
+    return " ".join(f"{name}={value}" for name, value in sorted(form.items()))
+
+
+@dataclass(slots=True, kw_only=True)
+class Person:
+    """One caller, with keys of their own."""
+
+    play: Play
+    name: str
+    told: list[Told] = field(default_factory=list)
+
+    async def trade(self, orders: int) -> None:
+        """Place some orders at any time, and what else comes to mind about each."""
+        async with asyncio.TaskGroup() as wishes:
+            for number in range(orders):
+                wishes.create_task(self._follow(f"{self.name}-{number}"))
+
+    async def _follow(self, key: str) -> None:
+        world = self.play.world
+        await asyncio.sleep(world.random_s(0.0, self.play.busy_s))
+        order = self._order()
+        async with asyncio.TaskGroup() as at_once:
+            at_once.create_task(self._place(key, order))
+            if world.happens(0.3):
+                world.met["key_repeated"] += 1
+                at_once.create_task(self._place(key, order, after_s=world.random_s(0.0, 8.0)))
+            if world.happens(0.15):
+                world.met["key_in_conflict"] += 1
+                other = self._order()
+                at_once.create_task(self._place(key, other, after_s=world.random_s(0.0, 2.0)))
+            for number in range(world.chance.choice((0, 0, 1, 1, 2))):
+                at_once.create_task(self._modify(key, number))
+            if world.happens(0.45):
+                at_once.create_task(self._cancel(key))
+
+    def _order(self) -> OrderRequest:
+        chance = self.play.world.chance
+        return OrderRequest(
+            exchange="NSE",
+            tradingsymbol="INFY",
+            transaction_type=chance.choice((Side.BUY, Side.SELL)),
+            order_type=OrderType.LIMIT,
+            product=Product.MIS,
+            quantity=chance.randint(1, 100),
+            price=Decimal(chance.randint(1_900, 2_100)) / 20,
+        )
+
+    async def _place(self, key: str, order: OrderRequest, *, after_s: float = 0.0) -> None:
+        account = self.play.account
+        await asyncio.sleep(after_s)
+        await self._insist(
+            key,
+            body_text(to_fields(order)),
+            lambda front: front.place(
+                self._who, account=account, client_order_id=key, request_id=key, order=order
+            ),
+        )
+
+    async def _modify(self, key: str, number: int) -> None:
+        chance = self.play.world.chance
+        await asyncio.sleep(chance.uniform(0.0, 6.0))
+        change = OrderChange(price=Decimal(chance.randint(1_900, 2_100)) / 20)
+        await self._insist(
+            f"{key}-modify-{number}",
+            body_text(to_fields(change)),
+            lambda front: front.modify(
+                self._who,
+                client_order_id=key,
+                request_id=f"{key}-modify-{number}",
+                change=change,
+            ),
+        )
+
+    async def _cancel(self, key: str) -> None:
+        await asyncio.sleep(self.play.world.random_s(0.0, 6.0))
+        await self._insist(
+            f"{key}-cancel",
+            body_text({}),
+            lambda front: front.cancel(self._who, client_order_id=key, request_id=f"{key}-cancel"),
+        )
+
+    @property
+    def _who(self) -> Caller:
+        return Caller(principal=self.name, accounts="all")
+
+    async def _insist(
+        self, request_id: str, body: str, ask: Callable[[FrontDesk], Awaitable[Answer]]
+    ) -> None:
+        """Send a request until it is answered, or until this caller has had enough of it."""
+        world = self.play.world
+        for _ in range(TRIES_MAX):
+            daemon = self.play.some_daemon()
+            if daemon is not None and not await self._is_to_try_again(
+                daemon, request_id, body, ask
+            ):
+                return
+            if world.happens(0.03):
+                world.met["caller_gave_up"] += 1
+                return
+            await asyncio.sleep(world.random_s(0.05, 1.5))
+
+    async def _is_to_try_again(
+        self,
+        daemon: Daemon,
+        request_id: str,
+        body: str,
+        ask: Callable[[FrontDesk], Awaitable[Answer]],
+    ) -> bool:
+        async def served() -> Answer:
+            daemon.process.step("C0")
+            return await ask(daemon.front)
+
+        try:
+            answer = await daemon.process.ask(served)
+        except (NoAnswer, JournalUnavailable):
+            self._note(request_id, body)
+            return True
+        except OrderRefused as refused:
+            self._note(request_id, body, code=refused.code)
+            return refused.code in {*AGAIN, "UNKNOWN_ORDER"}
+        self._note(request_id, body, task_id=str(answer.task.task_id))
+        # Some ask again although they were answered.
+        return self.play.world.happens(0.1)
+
+    def _note(self, request_id: str, body: str, **said: str) -> None:
+        self.told.append(Told(principal=self.name, request_id=request_id, body=body, **said))
+        self.play.world.tell(self.name, f"{request_id} ({body}): {said or 'no answer'}")

@@ -1,0 +1,572 @@
+"""One seed: daemons, callers and a broker for some seconds of trouble, then peace, then the verdict.
+
+What happens follows from the seed alone. In the trouble daemons are killed at random steps, a
+second one may stand by and take over, sessions are lost, the journal goes away, tokens end and the
+loop stalls; then everything works, and the world is left alone until journal and broker agree.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+import virtual_time
+from exactly_once import (
+    UNRESOLVED,
+    AtBroker,
+    Attempt,
+    Event,
+    Records,
+    Task,
+    unsettled,
+    violations,
+)
+from sim_broker import Line, SimBroker
+from sim_callers import Person, body_text
+from sim_journal import JournalLine
+from sim_world import NOON_NS, Process, World
+
+from ticker_service.accounts.breaker import Breaker, BreakerRules
+from ticker_service.accounts.halts import Halts
+from ticker_service.accounts.limits import Pacer, PaceRules
+from ticker_service.accounts.token_watch import TokenWatch
+from ticker_service.accounts.tokens import AccessToken, MemoryTokens
+from ticker_service.config import OrdersConfig
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import Account, TaskKind
+from ticker_service.domain.order_state import TaskState, merge
+from ticker_service.orders.desk import AccountDesk, DeskState
+from ticker_service.orders.execute import Executor
+from ticker_service.orders.front import FrontDesk
+from ticker_service.orders.notices import Notices
+from ticker_service.orders.office import OrderOffice
+from ticker_service.runtime.surroundings import Surroundings
+from ticker_service.runtime.telemetry import Telemetry
+from ticker_service.testing import MemoryJournal
+
+if TYPE_CHECKING:
+    from collections import Counter
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
+    from typing import Any
+
+    from ticker_service.domain.order import BrokerOrder, OrderEvent, OrderTask
+
+ACCOUNT: Final = Account("MAIN")
+MERGED: Final = ("broker_order_id", "broker_status", "filled_quantity", "average_price")
+CONFIG: Final = OrdersConfig(
+    deadline_s=10.0,
+    send_window_s=1.0,
+    request_s_max=1.5,
+    settle_after_s=5.0,
+    settle_spacing_s=0.4,
+    settle_poll_s=0.3,
+    book_poll_live_s=1.0,
+    book_poll_idle_s=3.0,
+)
+PEACE_S_MAX: Final = 120.0
+"""Peace lasts until all is settled, and at most so long; what is left then is a violation."""
+QUIET_LOOK_S: Final = 0.5
+TROUBLE_S: Final = 1.5
+"""From one trouble to the next, on average."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a seed came to."""
+
+    seed: int
+    violations: list[str]
+    records: Records
+    story: list[str]
+    kills: Counter[str]
+    met: Counter[str]
+    seconds: float
+
+
+FATAL: Final = (
+    "C0",
+    "C1",
+    "C2",
+    "C3",
+    "C6",
+    "C7",
+    "claim about to be asked",
+    "claim confirmed",
+    "record about to be asked",
+    "record confirmed",
+    "PLACE about to leave",
+    "PLACE has left",
+    "PLACE answered",
+    "MODIFY has left",
+    "CANCEL has left",
+    "book read",
+    "events delivered",
+)
+"""Steps that a process is made to die at more often than at others; C4 is where a request has left,
+C5 where it is answered."""
+
+
+def play(seed: int, *, plant: Callable[[Play], None] | None = None) -> Outcome:
+    """Play one seed to its end and judge it.
+
+    Args:
+        seed: Decides everything.
+        plant: Breaks something on purpose before the play begins, to see that it is noticed.
+    """
+    return virtual_time.run(_play(seed, plant))
+
+
+async def _play(seed: int, plant: Callable[[Play], None] | None) -> Outcome:
+    async with asyncio.TaskGroup() as servers:
+        chance = random.Random(seed)  # noqa: S311 - a play is to be repeated
+        world = World(chance, servers)
+        world.number_tasks()
+        the_play = Play(world)
+        if plant is not None:
+            plant(the_play)
+        await the_play.through()
+        the_play.end()
+        records = the_play.records()
+        ended_s = world.now_s()
+        world.end()
+    return Outcome(
+        seed=seed,
+        violations=[*violations(records), *the_play.permuted(), *world.crashes],
+        records=records,
+        story=the_play.story(),
+        kills=world.kills,
+        met=world.met,
+        seconds=ended_s,
+    )
+
+
+class Play:
+    """The parts of one play; a plant may replace any of them."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        self.account = ACCOUNT
+        self.config = CONFIG
+        self.journal = MemoryJournal(new_id=world.new_id)
+        self.broker = SimBroker(world, surfaces_s=0.8 * CONFIG.settle_after_s)
+        self.broker.updated = self._tell_update
+        self.broker.known = self._is_known
+        self.tokens = MemoryTokens(world.clock)
+        self.daemons: list[Daemon] = []
+        self.delivered: list[tuple[int, str, int]] = []
+        self.busy_s = world.random_s(4.0, 16.0)
+        self.people = [Person(play=self, name=name) for name in ("ann", "bob")]
+        self.journal_line = JournalLine
+        self.line = Line
+        self.intended_ns: dict[str, int] = {}
+        """When each intent was asked for, by its tag and the clock that nobody sets."""
+        self._started = 0
+
+    # --- the play ---------------------------------------------------------------------------
+
+    async def through(self) -> None:
+        """Play trouble, then peace."""
+        world = self.world
+        await self._log_in()
+        self.start()
+        if world.happens(0.3):
+            world.met["standby"] += 1
+            self.start()
+        async with asyncio.TaskGroup() as going_on:
+            people = [
+                going_on.create_task(person.trade(world.chance.randint(1, 4)))
+                for person in self.people
+            ]
+            nature = going_on.create_task(self._trouble())
+            keeper = going_on.create_task(self._keep_running())
+            await asyncio.sleep(self.busy_s + world.random_s(0.0, 8.0))
+            nature.cancel()
+            await self._make_peace()
+            for person in people:
+                await asyncio.wait([person])
+            await self._settle()
+            keeper.cancel()
+
+    def end(self) -> None:
+        """End every daemon."""
+        for daemon in self.daemons:
+            daemon.process.kill("end")
+        self.world.kills.pop("end", None)
+
+    def start(self) -> None:
+        """Start another daemon."""
+        self._started += 1
+        self.daemons.append(Daemon(self, Process(self.world, self._started)))
+
+    def some_daemon(self) -> Daemon | None:
+        """Return the daemon a caller reaches: the one that is open, or another."""
+        alive = [daemon for daemon in self.daemons if daemon.process.is_alive]
+        is_open = [daemon for daemon in alive if daemon.desk.state is DeskState.OPEN]
+        if is_open and not self.world.happens(0.1):
+            return is_open[0]
+        return self.world.chance.choice(alive) if alive else None
+
+    # --- what goes wrong ----------------------------------------------------------------------
+
+    async def _trouble(self) -> None:
+        world = self.world
+        # A few kinds per play: rare ends need the same trouble again and again, and each play with
+        # a little of everything would hardly reach them.
+        troubles = [self._doom, *world.chance.sample(self._troubles(), world.chance.randint(1, 4))]
+        while True:
+            await asyncio.sleep(world.chance.expovariate(1 / TROUBLE_S))
+            trouble = world.chance.choice(troubles)
+            world.met[f"trouble{trouble.__name__}"] += 1
+            await trouble()
+
+    def _troubles(self) -> list[Callable[[], Coroutine[Any, Any, None]]]:
+        return [
+            self._doom,
+            self._stop_in_order,
+            self._lose_session,
+            self._take_journal_away,
+            self._end_token,
+            self._stall,
+            self._set_clock,
+            self._shorten_books,
+            self._reconnect_feed,
+        ]
+
+    async def _doom(self) -> None:
+        chance = self.world.chance
+        self.world.doom = chance.choice(FATAL) if chance.random() < 0.7 else chance.randint(0, 30)
+
+    async def _stop_in_order(self) -> None:
+        daemon = self._open_daemon()
+        if daemon is not None:
+            self.world.tell(daemon.process.name, "is asked to stop")
+            daemon.stop.set()
+
+    async def _lose_session(self) -> None:
+        daemon = self._open_daemon()
+        if daemon is None:
+            return
+        world = self.world
+        world.tell(daemon.process.name, "loses its session")
+        daemon.journal.lose_writer(ACCOUNT, is_noticed=False)
+        if world.happens(0.5):
+            self.start()
+        try:
+            await asyncio.sleep(world.random_s(0.0, 3.0))
+        finally:
+            # Its heartbeat notices, whatever else goes on.
+            if daemon.process.is_alive:
+                daemon.journal.lose_writer(ACCOUNT)
+
+    async def _take_journal_away(self) -> None:
+        world = self.world
+        world.is_journal_down = True
+        world.tell("journal", "is away")
+        try:
+            await asyncio.sleep(world.random_s(0.1, 3.0))
+        finally:
+            world.is_journal_down = False
+            world.tell("journal", "is back")
+
+    async def _end_token(self) -> None:
+        self.broker.is_token_refused = True
+        self.world.tell("broker", "refuses the token")
+        await asyncio.sleep(self.world.random_s(0.1, 4.0))
+        await self._log_in()
+
+    async def _shorten_books(self) -> None:
+        self.world.tell("broker", "shows short books")
+        self.broker.is_short = True
+        try:
+            await asyncio.sleep(self.world.random_s(1.0, 30.0))
+        finally:
+            self.broker.is_short = False
+
+    async def _stall(self) -> None:
+        loop = asyncio.get_running_loop()
+        if isinstance(loop, virtual_time.VirtualLoop):
+            self.world.stalls_s = self.world.random_s(0.2, 3.0)
+            # Between an intent and its first byte it matters most.
+            self.world.stalls_at = self.world.chance.choice(("", "C3"))
+
+    async def _set_clock(self) -> None:
+        by_s = self.world.chance.choice((-40.0, -5.0, -1.0, 1.0, 5.0, 40.0))
+        self.world.tell("world", f"sets the clock by {by_s:+.0f} s")
+        self.world.clock.set_by(by_s)
+
+    async def _reconnect_feed(self) -> None:
+        for daemon in self.daemons:
+            if daemon.process.is_alive:
+                daemon.office.feed_came_back()
+
+    def _open_daemon(self) -> Daemon | None:
+        found = [each for each in self.daemons if each.process.is_alive and each.is_open]
+        return found[0] if found else None
+
+    async def _keep_running(self) -> None:
+        """Start a daemon again some time after the last one ended, as a service manager does."""
+        while True:
+            if not any(daemon.process.is_alive for daemon in self.daemons):
+                await asyncio.sleep(self.world.random_s(0.05, 2.0))
+                self.start()
+            await asyncio.sleep(0.1)
+
+    # --- peace --------------------------------------------------------------------------------
+
+    async def _make_peace(self) -> None:
+        world = self.world
+        world.tell("world", "peace")
+        world.is_moody = self.broker.is_moody = False
+        world.doom = None
+        world.is_journal_down = False
+        world.stalls_s = 0.0
+        await self._log_in()
+
+    async def _settle(self) -> None:
+        until_s = self.world.now_s() + PEACE_S_MAX
+        while self.world.now_s() < until_s:
+            await asyncio.sleep(QUIET_LOOK_S)
+            if self._has_ended() and not unsettled(self.records()) and self._is_delivered():
+                return
+
+    def _has_ended(self) -> bool:
+        return not any(task.state in UNRESOLVED for task in self.journal.tasks.values())
+
+    def _is_delivered(self) -> bool:
+        last = len(self.journal.events[ACCOUNT])
+        return not last or (bool(self.delivered) and self.delivered[-1][0] == last)
+
+    # --- news ---------------------------------------------------------------------------------
+
+    async def _log_in(self) -> None:
+        self.broker.is_token_refused = False
+        now_ns = self.world.clock.now_ns()
+        token = f"token-{now_ns}"
+        await self.tokens.put(
+            AccessToken(account=ACCOUNT, user_id="AB1234", value=token, issued_at_ns=now_ns)
+        )
+
+    def _tell_update(self, row: BrokerOrder) -> None:
+        """Tell the daemons' feeds of an order: now, later, twice, or never."""
+        world = self.world
+        for daemon in self.daemons:
+            if not daemon.process.is_alive:
+                continue
+            if not world.is_moody:
+                daemon.office.take_update(row)
+                continue
+            for _ in range(world.chance.choice((0, 1, 1, 1, 2))):
+                if world.happens(0.6):
+                    daemon.office.take_update(row)
+                else:
+                    self._tell_later(daemon, row, world.random_s(0.0, 5.0))
+
+    def _tell_later(self, daemon: Daemon, row: BrokerOrder, delay_s: float) -> None:
+        async def tell() -> None:
+            await asyncio.sleep(delay_s)
+            if daemon.process.is_alive:
+                daemon.office.take_update(row)
+
+        self.world.apart(tell)
+
+    def story(self) -> list[str]:
+        """Return what happened, in order, with what the journal wrote down."""
+        told = list(self.world.story)
+        for event in self.journal.events[ACCOUNT]:
+            what = f"{event.account_seq:>3} {event.data['request_id']} {event.event}"
+            at_s = (event.at_ns - NOON_NS) / NS_PER_S
+            told.append((at_s, "journal", f"{what} -> {event.state} {_more(event)}"))
+        return [f"{at:9.3f} {who:<10} {what}" for at, who, what in sorted(told)]
+
+    def _is_known(self, order_id: str) -> bool:
+        return any(task.broker_order_id == order_id for task in self.journal.tasks.values())
+
+    # --- the records ----------------------------------------------------------------------------
+
+    def records(self) -> Records:
+        """Return everything that was written down so far."""
+        journal = self.journal
+        events = journal.events[ACCOUNT]
+        intents = {
+            (str(event.task_id), event.data["attempt"]): event.account_seq
+            for event in events
+            if event.event == "intent_recorded"
+        }
+        return Records(
+            told=[each for person in self.people for each in person.told],
+            tasks=[_task(task) for task in journal.tasks.values()],
+            attempts=[self._attempt(task, intents) for task in journal.attempts],
+            events=[_event(event) for event in events],
+            posts=list(self.broker.posts),
+            orders={order_id: _at_broker(row) for order_id, row in self.broker.book.items()},
+            delivered={"sink": list(self.delivered)},
+            doubts_allowed=self.broker.nulled_tags,
+        )
+
+    def _attempt(self, task: OrderTask, intents: Mapping[tuple[str, object], int]) -> Attempt:
+        intended_ns = self.intended_ns.get(task.tag or "", 0)
+        return Attempt(
+            task_id=str(task.task_id),
+            attempt=task.attempt,
+            tag=task.tag or "",
+            writer_epoch=task.writer_epoch or 0,
+            intent_at_ns=intended_ns,
+            send_not_after_ns=intended_ns + int(self.config.send_window_s * NS_PER_S),
+            account_seq=intents[str(task.task_id), task.attempt],
+            body=body_text(task.body),
+        )
+
+    def permuted(self) -> list[str]:
+        """I7: merged in any order and number, what the broker showed of an order is the same."""
+        found = []
+        for intent in self.journal.attempts:
+            shown = self.broker.shown.get(intent.tag or "", [])
+            if intent.kind is not TaskKind.PLACE or not shown:
+                continue
+            rows = [*shown, *self.world.chance.choices(shown, k=3)]
+            self.world.chance.shuffle(rows)
+            in_order, any_order = _merged(intent, shown), _merged(intent, rows)
+            if in_order != any_order:
+                found.append(f"I7: {intent.request_id} is {in_order}, and {any_order} shuffled")
+        return found
+
+
+class Daemon:
+    """The order half of one process, built as the assembly builds it."""
+
+    def __init__(self, play: Play, process: Process) -> None:
+        self.process = process
+        self.play = play
+        self.stop = asyncio.Event()
+        world = play.world
+        self.journal = play.journal_line(process, play.journal, play.intended_ns)
+        gateway = play.line(process, play.broker, request_s=play.config.request_s_max)
+        chance = random.Random(world.chance.getrandbits(32))  # noqa: S311 - jitter
+        surroundings = Surroundings(clock=world.clock, chance=chance, telemetry=Telemetry())
+        executor = Executor(
+            journal=self.journal,
+            gateway=gateway,
+            breaker=Breaker("orders", rules=BreakerRules(open_s=2.0), clock=world.clock),
+            pacer=Pacer(PaceRules(cooldown_s=1.0), world.clock),
+            halts=Halts(ACCOUNT, clock=world.clock),
+            config=play.config,
+            surroundings=surroundings,
+            reach=self._reach,
+        )
+        self.desk = AccountDesk(
+            ACCOUNT,
+            journal=self.journal,
+            gateway=gateway,
+            executor=executor,
+            sinks={"kept": self},
+            config=play.config,
+            surroundings=surroundings,
+            reach=self._reach,
+        )
+        self.front = FrontDesk(
+            {ACCOUNT: self.desk}, self.journal, play.config, world.clock, new_id=world.new_id
+        )
+        self.office = OrderOffice(
+            self.front,
+            journal=self.journal,
+            gateways={ACCOUNT: gateway},
+            tokens=TokenWatch([ACCOUNT], play.tokens, given={}, clock=world.clock),
+            events=self,
+            notices=Notices(self, surroundings),
+            surroundings=surroundings,
+        )
+        process.on_death.append(lambda: self.journal.lose_writer(ACCOUNT, is_noticed=False))
+        process.begin(self._run)
+
+    @property
+    def is_open(self) -> bool:
+        return self.desk.state is DeskState.OPEN
+
+    async def _run(self) -> None:
+        await self.office.run(self.stop)
+        self.process.kill("its own end")
+
+    def _reach(self, point: str) -> None:
+        self.process.step(point)
+        loop = asyncio.get_running_loop()
+        world = self.play.world
+        is_stalled = world.stalls_s > 0.0 and world.stalls_at in {"", point}
+        if is_stalled and isinstance(loop, virtual_time.VirtualLoop):
+            world.tell(self.process.name, f"stalls at {point}")
+            loop.stall(world.stalls_s)
+            world.stalls_s = 0.0
+
+    # --- the sink of events, and the board of notices ---------------------------------------------
+
+    async def publish(self, _: Account, events: Sequence[OrderEvent]) -> None:
+        """Take events as a subscriber does."""
+        self.process.step("events about to be delivered")
+        self.play.delivered += [
+            (event.account_seq, str(event.task_id), event.version) for event in events
+        ]
+        self.process.step("events delivered")
+
+    async def post(self, notice: Mapping[str, object]) -> None:
+        """Take a notice."""
+
+    async def close(self) -> None:
+        """Give nothing back."""
+
+
+def _task(task: OrderTask) -> Task:
+    return Task(
+        task_id=str(task.task_id),
+        kind=task.kind.value,
+        principal=task.principal,
+        request_id=task.request_id,
+        body=body_text(task.body),
+        state=task.state,
+        version=task.version,
+        broker_order_id=task.broker_order_id,
+        filled_quantity=task.filled_quantity,
+        average_price=task.average_price,
+        target_task_id=str(task.target_task_id or ""),
+    )
+
+
+def _event(event: OrderEvent) -> Event:
+    filled = event.data.get("filled_quantity")
+    return Event(
+        account_seq=event.account_seq,
+        task_id=str(event.task_id),
+        version=event.version,
+        state=TaskState(event.state),
+        event=event.event,
+        filled_quantity=filled if isinstance(filled, int) else None,
+        outcome=str(event.data.get("outcome", "")),
+    )
+
+
+def _more(event: OrderEvent) -> str:
+    names = ("tag", "reason_code", "broker_order_id", "broker_status", "filled_quantity")
+    return " ".join(f"{name}={event.data[name]}" for name in names if name in event.data)
+
+
+def _merged(task: OrderTask, rows: Sequence[BrokerOrder]) -> tuple[object, ...]:
+    for row in rows:
+        update = merge(task, row)
+        if update is not None:
+            told = {name: getattr(update, name) for name in ("state", *MERGED)}
+            task = replace(task, **{k: v for k, v in told.items() if v is not None})
+    return task.state, task.filled_quantity, task.average_price
+
+
+def _at_broker(row: BrokerOrder) -> AtBroker:
+    (tag,) = row.tags
+    return AtBroker(
+        order_id=row.order_id,
+        tag=tag,
+        status=row.status,
+        filled_quantity=row.filled_quantity,
+        value_inr=row.average_price * row.filled_quantity,
+    )
+
+
+__all__ = ["NOON_NS", "Outcome", "Play", "play"]
