@@ -63,6 +63,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         chance=random.Random(),  # noqa: S311 - jitter of retries, not a secret
         telemetry=Telemetry(),
     )
+    surroundings.telemetry.watch_process(lambda: len(asyncio.all_tasks()))
     async with contextlib.AsyncExitStack() as stack:
         health_listener = _listen(stack, settings.health_host, settings.health_port)
         office, doors_listener = None, None

@@ -72,10 +72,10 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
         stack.push_async_callback(clear_keys, redis_url, names, BOOKS)
     database_url = await stack.enter_async_context(postgres_or_embedded(given_database))
     await migrate_journal(database_url)
-    simulator, banner = await _start_part(
+    simulator, banner = await start_part(
         stack, relay, "simulator", ["simulate", "--seed", str(seed)], {}
     )
-    access_token = await _login(banner)
+    access_token = await login(banner)
     token_secret = secrets.token_urlsafe(48)
     account = {
         "user_id": banner["users"][0]["user_id"],
@@ -98,7 +98,7 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
         "ORDERS_PORT": "0",
         "TOKEN_SECRET": token_secret,
     }
-    daemon, started = await _start_part(
+    daemon, started = await start_part(
         stack, relay, "daemon", ["run", "--config", os.devnull], environment
     )
     orders_token = TokenIssuer(token_secret.encode()).mint(
@@ -136,7 +136,7 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
     )
 
 
-async def _start_part(
+async def start_part(
     stack: contextlib.AsyncExitStack,
     relay: Relay,
     name: str,
@@ -170,7 +170,7 @@ async def _start_part(
     return child, banner
 
 
-async def _login(banner: Mapping[str, Any]) -> str:
+async def login(banner: Mapping[str, Any]) -> str:
     """Log in as a person in a browser would, and exchange the request token (kite.md §3.1)."""
     api_key, user_id = banner["api_key"], banner["users"][0]["user_id"]
     async with httpx.AsyncClient(trust_env=False, timeout=HTTP_S_MAX) as client:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import platform
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 
 def pin() -> int | None:
@@ -24,6 +29,20 @@ def other_cores() -> set[int]:
     if not hasattr(os, "sched_setaffinity"):
         return set()
     return set(range(os.cpu_count() or 1)) - os.sched_getaffinity(0) or os.sched_getaffinity(0)
+
+
+@contextlib.contextmanager
+def on_other_cores() -> Iterator[None]:
+    """Leave the pinned core for the length of the block: what is started there stays away."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, other_cores())
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
 
 
 def line(core: int | None) -> str:

@@ -45,6 +45,7 @@ class Result:
         ratio_goal: Likewise the ratio.
         spread: Lowest and highest ratio of single turns.
         more: Further facts by name; they are printed below the table.
+        at_most: What of these was promised not to be exceeded.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Result:
     ratio_goal: float | None = None
     spread: tuple[float, float] | None = None
     more: Mapping[str, Any] = field(default_factory=dict)
+    at_most: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def ratio(self) -> float | None:
@@ -70,6 +72,7 @@ class Result:
             for value, goal in ((self.ours, self.ours_goal), (self.ratio, self.ratio_goal))
             if goal is not None and value is not None
         ]
+        kept += [self.more[name] <= limit for name, limit in self.at_most.items()]
         return all(kept) if kept else None
 
 

@@ -73,7 +73,7 @@ def _compared(
 
     def theirs() -> float:
         began = time.thread_time()
-        peer.flush(played.flushes[0], forwards)
+        peer.publish(played.flushes[0].frames, forwards)
         # As many ticks as ours has: it would take a minute to let it do them all.
         return (time.thread_time() - began) * len(played.flushes)
 
@@ -129,7 +129,7 @@ class _Ours:
         kept = _Kept(self._publisher())
         forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
         rows = [row for _, message in kept.messages for row in _rows(self._encoding, message)]
-        theirs = peer.flush(self._played.flushes[0], forwards)
+        theirs = peer.publish(self._played.flushes[0].frames, forwards)
         _check(rows, theirs)
         sent_bytes = sum(len(message) for _, message in kept.messages)
         self.bytes_per_tick = sent_bytes / len(theirs)

@@ -19,13 +19,15 @@ from py_lets_be_rational.exceptions import AboveMaximumException, BelowIntrinsic
 from vollib.black.greeks import analytical
 from vollib.black.implied_volatility import implied_volatility
 
+from ticker_service.constants import NS_PER_US
+
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from numpy.typing import NDArray
 
-    from scripts.benchmarks.scene import Flush
     from ticker_service.domain.universe import Universe
+    from ticker_service.ports import Frame
 
 NS_PER_YEAR: Final = 365 * 86_400 * 1_000_000_000
 RATE: Final = 0.0
@@ -50,20 +52,22 @@ class UsualPath:
         self._prefix = prefix
         self._options = _options(universe)
 
-    def flush(self, flush: Flush, forward: NDArray[Any]) -> list[dict[str, Any]]:
-        """Publish the ticks of a flush; return them as they went out.
+    def publish(self, frames: Sequence[Frame], forward: NDArray[Any]) -> list[dict[str, Any]]:
+        """Publish the ticks of some frames; return them as they went out.
 
         Args:
-            flush: Frames and the instant they were received.
+            frames: What was received, and when.
             forward: Forward of each expiry, rupees.
         """
         forwards: list[float] = forward.tolist()
         published: list[dict[str, Any]] = []
         warnings.simplefilter("ignore")  # of vollib, for a price that is all intrinsic
-        for frame in flush.frames:
+        for frame in frames:
             ticks = self._ticker._parse_binary(frame.payload)  # noqa: SLF001 - no other door
             pipeline = self._redis.pipeline(transaction=False)
+            received_at_us = frame.received_at_ns // NS_PER_US
             for tick in ticks:
+                tick["received_at_us"] = received_at_us
                 option = self._options.get(tick["instrument_token"])
                 if option is not None:
                     tick.update(

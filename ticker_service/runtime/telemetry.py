@@ -5,11 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 from prometheus_client.core import HistogramMetricFamily
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -86,6 +93,16 @@ class Telemetry:
         latency = ColumnLatency(name, meaning, stages)
         self._registry.register(latency)
         return latency
+
+    def watch_process(self, tasks: Callable[[], int]) -> None:
+        """Add what the process takes: memory, descriptors, CPU seconds (on Linux), and tasks.
+
+        Args:
+            tasks: Returns how many tasks live now.
+        """
+        ProcessCollector(registry=self._registry)
+        living = self.gauge("asyncio_tasks", "Tasks that have not ended")
+        living.set_function(tasks)
 
     def exposition(self) -> bytes:
         """Return every metric in the Prometheus text format."""

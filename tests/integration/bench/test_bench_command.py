@@ -6,6 +6,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import orjson
+import pytest
 from running import program
 
 if TYPE_CHECKING:
@@ -71,3 +72,15 @@ def test_a_day_of_candles_is_compared_with_what_pandas_users_do(tmp_path: Path) 
     results = results_of("greeks_history", tmp_path)
     assert list(results) == ["greeks_history_newton", "greeks_history_vollib"]
     assert all(each["peer"] > 0.0 for each in results.values())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process takes is known on Linux only")
+def test_the_service_under_load_is_compared_at_each_flush_interval(tmp_path: Path) -> None:
+    results = results_of("live", tmp_path)
+    assert list(results) == ["live_5ms", "live_20ms", "live_100ms"]
+    for each in results.values():
+        assert each["ratio"] == each["ours"] / each["peer"]
+        assert 0.0 < each["p50_ms"] <= each["p99_ms"]
+        assert each["ours"] == pytest.approx(1e3 / each["p99_ms"])
+        assert each["cpu_share"] > 0.0
+        assert min(each["rows_per_s"], each["ticks_per_s"], each["peer_rows_per_s"]) > 0.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
@@ -83,3 +85,13 @@ def test_a_clock_that_was_set_back_makes_no_negative_latency() -> None:
     latency.observe_alike("ours", -5_000_000, 2)
     assert samples(telemetry)['tick_latency_ms_bucket{le="0.1",stage="ours"}'] == 3
     assert samples(telemetry)['tick_latency_ms_sum{stage="ours"}'] == 0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="read from /proc")
+def test_what_the_process_takes_is_exposed_on_demand() -> None:
+    telemetry = Telemetry()
+    telemetry.watch_process(lambda: 7)
+    text = telemetry.exposition().decode()
+    assert "asyncio_tasks 7.0" in text
+    names = ("process_resident_memory_bytes ", "process_open_fds ", "process_cpu_seconds_total ")
+    assert all(f"\n{name}" in text for name in names)
