@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import random
 import struct
+import uuid
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from kite_stand_in import NIFTY, KiteStandIn, frame, ltp
-from running import Beside, Daemon, Exchange, Subscriber, daemon, eventually, subscriber
+from running import LIVELY, Beside, Daemon, Subscriber, daemon, eventually, exchange, subscriber
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -46,10 +48,12 @@ class Stage:
         return self.running.metric(f'feed_packets_rejected_total{{reason="{reason}"}}')
 
 
-@pytest.fixture
-def stage(lively_exchange: Exchange, redis_url: str, prefix: str) -> Iterator[Stage]:
-    with Beside(KiteStandIn) as kite:
-        settings = lively_exchange.settings(
+@contextlib.contextmanager
+def fed_by_the_test(redis_url: str) -> Iterator[Stage]:
+    """Run a daemon whose feed is the test, under a channel prefix of its own."""
+    prefix = f"test-{uuid.uuid4().hex}:"
+    with exchange(LIVELY) as lively, Beside(KiteStandIn) as kite:
+        settings = lively.settings(
             redis_url=redis_url, channel_prefix=prefix, kite_ws_root=kite.part.url
         )
         with subscriber(redis_url, f"{prefix}ticks:NIFTY") as book, daemon(settings) as running:
@@ -64,6 +68,20 @@ def stage(lively_exchange: Exchange, redis_url: str, prefix: str) -> Iterator[St
             )
             stage.assert_it_goes_on()
             yield stage
+
+
+@pytest.fixture(scope="module")
+def stage(redis_url: str) -> Iterator[Stage]:
+    """One daemon for all of it: what any message does to it meets every later test."""
+    with fed_by_the_test(redis_url) as stage:
+        yield stage
+
+
+@pytest.fixture
+def fresh_stage(redis_url: str) -> Iterator[Stage]:
+    """A daemon that has received nothing yet, and waits little before it connects again."""
+    with fed_by_the_test(redis_url) as stage:
+        yield stage
 
 
 def random_frames(seed: int) -> list[bytes]:
@@ -123,10 +141,10 @@ def test_frames_that_lie_are_counted_and_passed_over(
     stage.assert_it_goes_on()
 
 
-def test_what_was_refused_can_be_looked_at_on_the_loopback_listener(stage: Stage) -> None:
-    stage.send(frame(ltp(7, 100)), b"\xff\xff\xff\xff")
-    stage.assert_it_goes_on()
-    refused = stage.running.get("/debug/refusals").json()
+def test_what_was_refused_can_be_looked_at_on_the_loopback_listener(fresh_stage: Stage) -> None:
+    fresh_stage.send(frame(ltp(7, 100)), b"\xff\xff\xff\xff")
+    fresh_stage.assert_it_goes_on()
+    refused = fresh_stage.running.get("/debug/refusals").json()
     assert refused["unknown_token"]["samples"][0]["instrument_token"] == 7
     assert refused["malformed_frame"]["samples"][0]["head"] == "ffff ffff"
     assert refused["time_back"] == {
@@ -136,11 +154,11 @@ def test_what_was_refused_can_be_looked_at_on_the_loopback_listener(stage: Stage
     }
 
 
-def test_any_content_of_known_instruments_is_survived(stage: Stage) -> None:
+def test_any_content_of_known_instruments_is_survived(fresh_stage: Stage) -> None:
     chance = random.Random(2)  # noqa: S311 - a fixed sequence
     packets = []
     for _ in range(5_000):
-        token = chance.choice(stage.tokens)
+        token = chance.choice(fresh_stage.tokens)
         length = chance.choice(LENGTHS)
         # Half of the values are extreme, where arithmetic overflows.
         body = b"".join(
@@ -150,9 +168,9 @@ def test_any_content_of_known_instruments_is_survived(stage: Stage) -> None:
             for _ in range(length // 4 - 1)
         )
         packets.append(struct.pack(">I", token) + body)
-    stage.send(*(frame(*packets[start : start + 100]) for start in range(0, 5_000, 100)))
-    stage.assert_it_goes_on()
-    assert stage.running.metric("feed_packets_total") >= 5_000
+    fresh_stage.send(*(frame(*packets[start : start + 100]) for start in range(0, 5_000, 100)))
+    fresh_stage.assert_it_goes_on()
+    assert fresh_stage.running.metric("feed_packets_total") >= 5_000
 
 
 def nested(depth: int) -> str:
@@ -203,9 +221,9 @@ def test_texts_that_hurt_are_counted_and_passed_over(stage: Stage, text: str) ->
     ],
 )
 def test_a_stream_that_breaks_the_protocol_is_left_and_opened_again(
-    stage: Stage, junk: bytes
+    fresh_stage: Stage, junk: bytes
 ) -> None:
-    stage.kite.call(lambda: stage.kite.part.sockets[-1].transport.write(junk))
-    stage.book.until(lambda m: m["kind"] == "status" and m["state"] == "feed_down")
-    stage.book.until(lambda m: m["kind"] == "status" and m["state"] == "feed_up")
-    stage.assert_it_goes_on()
+    fresh_stage.kite.call(lambda: fresh_stage.kite.part.sockets[-1].transport.write(junk))
+    fresh_stage.book.until(lambda m: m["kind"] == "status" and m["state"] == "feed_down")
+    fresh_stage.book.until(lambda m: m["kind"] == "status" and m["state"] == "feed_up")
+    fresh_stage.assert_it_goes_on()

@@ -170,7 +170,7 @@ def test_a_wrong_address_does_not_pass_with_time() -> None:
     async def play() -> None:
         async with scene.opened():
             await halted(scene)
-            await asyncio.sleep(3 * 86_400.0)
+            await asyncio.sleep(86_400.0)
             await refused(scene)
 
     virtual_time.run(play())
