@@ -15,7 +15,10 @@ from ticker_service.errors import OrderRefused
 from ticker_service.orders.front import Caller, FrontDesk
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from app.security.tokens import Principal, Scope, TokenVerifier
+    from ticker_service.domain.order import OrderEvent
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -75,6 +78,33 @@ class Doors:
         except TokenRefused:
             return False
         return True
+
+    async def events(
+        self, caller: Caller, account: str, *, after: int, limit: int
+    ) -> Sequence[OrderEvent]:
+        """Return an account's events after a number.
+
+        Raises:
+            OrderRefused: No event has that number yet.
+        """
+        found = await self.front.events(caller, account, after=after, limit=limit)
+        if not found and after > (newest := await self.front.last_seq(caller, account)):
+            raise self.after_the_newest("after", after, newest)
+        return found
+
+    @staticmethod
+    def after_the_newest(field: str, after: int, newest: int) -> OrderRefused:
+        """Return the refusal of a number that no event has yet.
+
+        Whoever brings one has it from another account or another database, such as one that was
+        put back from a copy: to wait until the numbers come past it would be to miss events.
+        """
+        return OrderRefused(
+            "AFTER_THE_NEWEST",
+            f"must be at most {newest}, the number of the newest event",
+            field=field,
+            value=after,
+        )
 
     def count(self, caller: Caller) -> None:
         """Take one request from the caller's allowance.

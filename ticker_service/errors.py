@@ -24,6 +24,8 @@ Messages that blame the caller begin with ``Condition failed:``, ours with ``Inv
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 
 class TickerServiceError(Exception):
     """Root of all errors of this project."""
@@ -97,7 +99,9 @@ class OrderRefused(TickerServiceError):  # noqa: N818 - the answer the caller ge
     """
 
     def __init__(self, code: str, rule: str, *, field: str = "", value: object = None) -> None:
-        where = f"{field}={value!r}: " if field else ""
+        # As the caller wrote it: without Python's names for kinds of numbers and words.
+        bare = str(value) if isinstance(value, Decimal | str) else value
+        where = f"{field}={bare!r}: " if field else ""
         super().__init__(f"{code}: {where}{rule}")
         self.code = code
         self.field = field

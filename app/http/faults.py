@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pydantic import ValidationError
@@ -20,6 +21,7 @@ EXPECTED: Final = (OrderRefused, JournalUnavailable, TokenRefused, ValidationErr
 """What a caller can cause or must be able to bear; everything else is our bug."""
 
 _STATUS: Final = {
+    "INVALID_JSON": 400,
     "UNKNOWN_ORDER": 404,
     "UNKNOWN_ACCOUNT": 404,
     "ACCOUNT_NOT_OPEN": 503,
@@ -30,6 +32,7 @@ _STATUS: Final = {
 }
 VALUE_CHARACTERS_MAX: Final = 100
 INTEGER_MAX: Final = 2**63 - 1
+_EXPONENT_SHOWN_MAX: Final = 30
 
 
 def answer_of(error: Exception, request_id: str | None = None) -> tuple[int, dict[str, Any]]:
@@ -59,16 +62,21 @@ def answer_of(error: Exception, request_id: str | None = None) -> tuple[int, dic
 def invalid(details: Sequence[ErrorDetails] | Sequence[Any]) -> ErrorAnswer:
     """Return the first fault of a request's shape."""
     first = details[0]
+    if first["type"] == "json_invalid":
+        return _refused(not_json(first["ctx"]["error"]))
     field = ".".join(str(part) for part in first["loc"] if part != "body")
     value = first.get("input")
-    shown = value if isinstance(value, int | float | str | None) else type(value).__name__
-    rule = first["msg"]
+    is_plain = isinstance(value, int | float | str | Decimal | None)
+    shown = value if is_plain else type(value).__name__
+    rule = first["msg"].removeprefix("Value error, ")
+    sent = None if first["type"] == "missing" else _writable(shown)
+    named = field if sent is None else f"{field}={sent!r}"
     return ErrorAnswer(
         code="INVALID_REQUEST",
-        message=_text(f"{field}: {rule}"),
-        field=_text(field),
-        value=None if first["type"] == "missing" else _writable(shown),
-        rule=_text(rule),
+        message=text_of(f"INVALID_REQUEST: {named}: {rule}"),
+        field=text_of(field),
+        value=sent,
+        rule=text_of(rule),
     )
 
 
@@ -80,7 +88,47 @@ def unread(status: int, why: str) -> tuple[int, ErrorAnswer]:
         case 405:
             return 405, ErrorAnswer(code="METHOD_NOT_ALLOWED", message=why)
         case _:
-            return 422, ErrorAnswer(code="INVALID_REQUEST", message=f"the body is not JSON: {why}")
+            return 400, ErrorAnswer(code="INVALID_REQUEST", message=why)
+
+
+def not_json(why: str) -> OrderRefused:
+    """Return the refusal of a text that is no JSON or can be understood in two ways."""
+    return OrderRefused("INVALID_JSON", f"must be one JSON object: {why}")
+
+
+def too_large(length: str, bytes_max: int) -> ErrorAnswer:
+    """Return the answer to a body that is not read for its size."""
+    rule = f"must be at most {bytes_max}"
+    return ErrorAnswer(
+        code="BODY_TOO_LARGE",
+        message=text_of(f"BODY_TOO_LARGE: Content-Length={length}: {rule}"),
+        field="Content-Length",
+        value=int(length),
+        rule=rule,
+    )
+
+
+def without_length() -> ErrorAnswer:
+    """Return the answer to a body that does not say how long it is."""
+    rule = "must be stated; chunked bodies are not taken"
+    return ErrorAnswer(
+        code="LENGTH_REQUIRED",
+        message=f"LENGTH_REQUIRED: Content-Length: {rule}",
+        field="Content-Length",
+        rule=rule,
+    )
+
+
+def not_called_json(content_type: str) -> ErrorAnswer:
+    """Return the answer to a body that is said to be something else, as curl's ``-d`` does."""
+    rule = "must be application/json"
+    return ErrorAnswer(
+        code="UNSUPPORTED_MEDIA_TYPE",
+        message=text_of(f"UNSUPPORTED_MEDIA_TYPE: Content-Type={content_type!r}: {rule}"),
+        field="Content-Type",
+        value=_writable(content_type),
+        rule=rule,
+    )
 
 
 def internal(request_id: str | None = None) -> dict[str, Any]:
@@ -96,7 +144,7 @@ def internal(request_id: str | None = None) -> dict[str, Any]:
 def _refused(error: OrderRefused) -> ErrorAnswer:
     return ErrorAnswer(
         code=error.code,
-        message=_text(str(error)),
+        message=text_of(str(error)),
         field=error.field or None,
         value=_writable(error.value),
         rule=error.rule,
@@ -114,10 +162,12 @@ def _writable(value: object) -> int | float | str | None:
             return value
         case int():
             return "an integer that is too large"
+        case Decimal() if value.is_finite() and abs(value.adjusted()) <= _EXPONENT_SHOWN_MAX:
+            return f"{value:f}"[:VALUE_CHARACTERS_MAX]
         case _:
-            return _text(str(value))[:VALUE_CHARACTERS_MAX]
+            return text_of(str(value))[:VALUE_CHARACTERS_MAX]
 
 
-def _text(text: str) -> str:
+def text_of(text: str) -> str:
     """Return a text without the halves of characters that JSON can spell and UTF-8 cannot."""
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

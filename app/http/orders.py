@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Header, Path, Query, Request
+from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Security
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
+from fastapi.routing import APIRoute
+from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
+from app.http import exact_json, faults
 from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, invalid, unread
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
@@ -42,11 +45,37 @@ HEADERS: Final = {
 BODY_BYTES_MAX: Final = 16_384
 PAGE_MAX: Final = 500
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    code: {"model": ErrorAnswer} for code in (401, 403, 404, 409, 413, 422, 429, 500, 503)
+    code: {"model": ErrorAnswer}
+    for code in (400, 401, 403, 404, 409, 411, 413, 415, 422, 429, 500, 503)
 }
 _OrderKey = Annotated[str, Path(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _Key = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _Page = Annotated[int, Query(ge=1, le=PAGE_MAX)]
+
+
+_BEARER: Final = HTTPBearer(
+    auto_error=False,
+    bearerFormat="JWT",
+    description="From `ticker-service token create`; with scope orders:read to look, orders:write "
+    "to place, change and cancel.",
+)
+
+
+class _ExactRequest(Request):
+    """A request whose numbers are read by their digits."""
+
+    async def json(self) -> object:
+        return exact_json.read(await self.body())
+
+
+class _ExactRoute(APIRoute):
+    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
+        handle = super().get_route_handler()
+
+        async def handle_exactly(request: Request) -> Response:
+            return await handle(_ExactRequest(request.scope, request.receive))
+
+        return handle_exactly
 
 
 def _doors(connection: Request) -> Doors:
@@ -55,9 +84,11 @@ def _doors(connection: Request) -> Doors:
 
 
 def _caller(
-    doors: Annotated[Doors, Depends(_doors)], authorization: Annotated[str, Header()] = ""
+    doors: Annotated[Doors, Depends(_doors)],
+    request: Request,
+    _: Annotated[object, Security(_BEARER)],  # for those who read the OpenAPI; `doors` decides
 ) -> Caller:
-    return doors.caller_of(authorization)
+    return doors.caller_of(request.headers.get("authorization", ""))
 
 
 def _reader(
@@ -78,7 +109,7 @@ _Doors = Annotated[Any, Depends(_doors)]
 _Reads = Annotated[Any, Depends(_reader)]
 _Writes = Annotated[Any, Depends(_writer)]
 
-router = APIRouter(prefix="/v1/orders", tags=["orders"], responses=_ERRORS)
+router = APIRouter(prefix="/v1/orders", tags=["orders"], responses=_ERRORS, route_class=_ExactRoute)
 
 
 @router.post("", status_code=202, response_model=TaskAnswer)
@@ -112,7 +143,7 @@ async def events(
     limit: _Page = 100,
 ) -> dict[str, list[dict[str, Any]]]:
     """List an account's events after a number, in order, without a hole."""
-    found = await doors.front.events(who, account, after=after, limit=limit)
+    found = await doors.events(who, account, after=after, limit=limit)
     return {"events": [event_message(event) for event in found]}
 
 
@@ -150,11 +181,14 @@ def install_faults(app: FastAPI) -> None:
 
     async def refuse(_: Request, error: Exception) -> JSONResponse:
         status, body = answer_of(error)
-        return JSONResponse(body, status_code=status, headers=HEADERS)
+        challenge = {"WWW-Authenticate": "Bearer"} if status == 401 else {}  # noqa: PLR2004
+        return JSONResponse(body, status_code=status, headers=HEADERS | challenge)
 
     async def refuse_shape(_: Request, error: Exception) -> JSONResponse:
         details = error.errors() if isinstance(error, RequestValidationError) else []
-        return JSONResponse(invalid(details).model_dump(), status_code=422, headers=HEADERS)
+        answer = invalid(details)
+        code = 400 if answer.code == "INVALID_JSON" else 422
+        return JSONResponse(answer.model_dump(), status_code=code, headers=HEADERS)
 
     async def refuse_unread(_: Request, error: Exception) -> JSONResponse:
         code, why = (
@@ -172,14 +206,10 @@ def install_faults(app: FastAPI) -> None:
     async def guard(
         request: Request, call_next: Callable[[Request], Awaitable[Response]]
     ) -> Response:
-        length = request.headers.get("content-length", "0")
-        is_chunked = "transfer-encoding" in request.headers
-        if is_chunked or not length.isdecimal() or int(length) > BODY_BYTES_MAX:
-            fault = ErrorAnswer(
-                code="BODY_TOO_LARGE",
-                message=f"a body is at most {BODY_BYTES_MAX} bytes and states its length",
-            )
-            return JSONResponse(fault.model_dump(), status_code=413, headers=HEADERS)
+        unfit = _unfit(request)
+        if unfit is not None:
+            status, fault = unfit
+            return JSONResponse(fault.model_dump(), status_code=status, headers=HEADERS)
         try:
             response = await call_next(request)
         except Exception:  # the root of a request: one that meets a bug of ours is answered, too
@@ -187,6 +217,19 @@ def install_faults(app: FastAPI) -> None:
             return JSONResponse(internal(), status_code=500, headers=HEADERS)
         response.headers.update(HEADERS)
         return response
+
+
+def _unfit(request: Request) -> tuple[int, ErrorAnswer] | None:
+    """Return why a request's body is not even read, None if it is."""
+    if "transfer-encoding" in request.headers:
+        return 411, faults.without_length()
+    length = request.headers.get("content-length", "0")
+    if not length.isdecimal() or int(length) > BODY_BYTES_MAX:
+        return 413, faults.too_large(length, BODY_BYTES_MAX)
+    content_type = request.headers.get("content-type", "")
+    if int(length) and content_type.partition(";")[0].strip().lower() != "application/json":
+        return 415, faults.not_called_json(content_type)
+    return None
 
 
 def bearer_token(authorization: str) -> str:

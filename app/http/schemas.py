@@ -32,11 +32,13 @@ _DIGITS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
 def _exact(value: object) -> object:
-    """Read a JSON number by its digits: 100.05 means 100.05 and not the double next to it."""
+    """Take a price as its digits; numbers come as ``exact_json`` reads them, never as floats."""
+    if isinstance(value, float):
+        raise ValueError("must be exact")  # noqa: TRY004 - as the schemas' library wants it
     if isinstance(value, str) and not _DIGITS.fullmatch(value):
         # Decimal also reads 1_0 and the digits of other scripts, which no broker means.
         raise ValueError("must be plain digits, such as 118.40")
-    return str(value) if isinstance(value, float) else value
+    return value
 
 
 Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
@@ -44,11 +46,13 @@ Money = Annotated[Decimal, BeforeValidator(_exact), Field(max_digits=20, allow_i
 Units = Annotated[int, Field(strict=True)]
 
 
-class _Strict(BaseModel):
+class Strict(BaseModel):
+    """What a caller sends: a field we do not know may be one that was meant to matter."""
+
     model_config = ConfigDict(extra="forbid", frozen=True, str_max_length=256)
 
 
-class OrderBody(_Strict):
+class OrderBody(Strict):
     """A new order in Kite's field names; prices in rupees, as numbers or strings."""
 
     exchange: str
@@ -70,7 +74,7 @@ class OrderBody(_Strict):
         return OrderRequest(**dict(self))
 
 
-class ChangeBody(_Strict):
+class ChangeBody(Strict):
     """The fields of a live order to set; values are absolute."""
 
     order_type: OrderType | None = None
@@ -86,7 +90,7 @@ class ChangeBody(_Strict):
         return OrderChange(**dict(self))
 
 
-class PlaceRequest(_Strict):
+class PlaceRequest(Strict):
     """``request_id`` is the idempotency key; it is the ``client_order_id`` unless given."""
 
     client_order_id: Key
@@ -95,7 +99,7 @@ class PlaceRequest(_Strict):
     request_id: Key | None = None
 
 
-class ModifyRequest(_Strict):
+class ModifyRequest(Strict):
     """A change of the order that ``client_order_id`` names; ``request_id`` is its own key."""
 
     request_id: Key

@@ -9,20 +9,23 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
 import structlog
-from pydantic import BaseModel, Field, ValidationError
+from pydantic import Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
-from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal
+from app.http import exact_json
+from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, not_json, text_of
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
     Key,
     ModifyRequest,
     PlaceRequest,
+    Strict,
     task_answer,
 )
 from app.security.tokens import Scope, TokenFault, TokenRefused
@@ -54,13 +57,33 @@ POLICY: Final = 1008
 TOO_BIG: Final = 1009
 FAULT_OF_OURS: Final = 1011
 TRY_LATER: Final = 1013
+TOO_MANY_CONNECTIONS: Final = "TOO_MANY_CONNECTIONS"
 
 
-class _Target(BaseModel):
-    """What `modify`, `cancel` and `status` name."""
+class _Target(Strict):
+    """What `cancel` and `status` name."""
 
     client_order_id: Key
     request_id: Key
+
+
+class _Modify(ModifyRequest):
+    """The change of an order with the order's name beside it, where REST has it in the path."""
+
+    client_order_id: Key
+
+
+class _Ping(Strict):
+    """A sign of life, answered with its own ``request_id``."""
+
+    request_id: Key | None = None
+
+
+class _Subscribe(Strict):
+    """Accounts to follow, each after a number or from now on."""
+
+    after: dict[str, Annotated[int, Field(strict=True, ge=0, le=INTEGER_MAX)] | None]
+    request_id: Key | None = None
 
 
 class _Gone(Exception):  # noqa: N818 - says what happened
@@ -72,7 +95,8 @@ async def serve(websocket: WebSocket, doors: Doors) -> None:
     is_known = doors.knows(websocket.headers.get("authorization", ""))
     slot = doors.connections.enter(is_known=is_known)
     if slot is None:
-        await websocket.close(TRY_LATER, "too many connections")
+        with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it went meanwhile
+            await _turn_away(websocket)
         return
     session = _Session(websocket, doors, slot)
     try:
@@ -84,6 +108,15 @@ async def serve(websocket: WebSocket, doors: Doors) -> None:
         await session.close(_End(FAULT_OF_OURS, "INTERNAL"))
     finally:
         slot.release()
+
+
+async def _turn_away(websocket: WebSocket) -> None:
+    """Open before closing: a closed handshake is an HTTP 403 without a reason to a client."""
+    await websocket.accept()
+    refused = OrderRefused(TOO_MANY_CONNECTIONS, "all places for connections are taken; try later")
+    _, body = answer_of(refused)
+    await websocket.send_text(_written({"op": "error", **body}))
+    await websocket.close(TRY_LATER, TOO_MANY_CONNECTIONS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,15 +167,19 @@ class _Session:
                 async with asyncio.timeout(AUTH_S_MAX):
                     raw = await self._websocket.receive_text()
                 caller = self._doors.caller_of_token(_token_of(raw))
+                self._doors.count(caller)
         except TimeoutError:
             return _End(UNAUTHENTICATED, "no auth frame in time")
         except KeyError:
             return _End(POLICY, "text frames only")
         except (TokenRefused, OrderRefused) as error:
             await self._refuse(error, None)
-            return _End(UNAUTHENTICATED, error.code)
+            is_too_fast = error.code == "TOO_MANY_REQUESTS"
+            return _End(TRY_LATER if is_too_fast else UNAUTHENTICATED, error.code)
         if not self._slot.name(caller.principal):
-            return _End(TRY_LATER, "too many connections of yours")
+            rule = "you have as many connections as one caller may; close one"
+            await self._refuse(OrderRefused(TOO_MANY_CONNECTIONS, rule), None)
+            return _End(TRY_LATER, TOO_MANY_CONNECTIONS)
         await self._send({"op": "ack", "request_id": None, "authenticated": caller.principal})
         return caller
 
@@ -169,6 +206,7 @@ class _Session:
                 request_id = _request_id_of(frame)
                 self._doors.count(caller)
                 if frame.get("op") == "subscribe":
+                    del frame["op"]
                     await self._subscribe(frame, caller, followers, following)
                 else:
                     await self._answer(frame, caller)
@@ -189,7 +227,8 @@ class _Session:
         answer: Answer
         match op:
             case "ping":
-                await self._send({"op": "pong", "request_id": frame.get("request_id")})
+                ping = _Ping.model_validate(frame)
+                await self._send({"op": "pong", "request_id": ping.request_id})
                 return
             case "place":
                 demand(caller, Scope.ORDERS_WRITE)
@@ -203,15 +242,12 @@ class _Session:
                 )
             case "modify":
                 demand(caller, Scope.ORDERS_WRITE)
-                target = _Target.model_validate(frame)
-                change = ModifyRequest.model_validate(
-                    {name: frame[name] for name in ("request_id", "order") if name in frame}
-                )
+                modify = _Modify.model_validate(frame)
                 answer = await front.modify(
                     caller,
-                    client_order_id=target.client_order_id,
-                    request_id=change.request_id,
-                    change=change.order.to_domain(),
+                    client_order_id=modify.client_order_id,
+                    request_id=modify.request_id,
+                    change=modify.order.to_domain(),
                 )
             case "cancel":
                 demand(caller, Scope.ORDERS_WRITE)
@@ -242,16 +278,23 @@ class _Session:
         followers: asyncio.TaskGroup,
         following: dict[str, asyncio.Task[None]],
     ) -> None:
-        """Follow accounts after the numbers given; without one, from the newest on."""
+        """Follow all accounts after the numbers given, or none of them.
+
+        Without a number an account is followed from its newest event on.
+        """
         self._doors.demand(caller, Scope.ORDERS_READ)
-        after = _Subscribe.model_validate(frame).after
-        for account, number in after.items():
+        wanted = _Subscribe.model_validate(frame)
+        starts: dict[str, int] = {}
+        for account, number in wanted.after.items():
             newest = await self._doors.front.last_seq(caller, account)
-            start = newest if number is None else number
+            if number is not None and number > newest:
+                raise self._doors.after_the_newest(f"after.{account}", number, newest)
+            starts[account] = newest if number is None else number
+        for account, start in starts.items():
             if account in following:
                 following.pop(account).cancel()
             following[account] = followers.create_task(self._follow(caller, account, start))
-        ack = {"op": "ack", "request_id": frame.get("request_id"), "following": sorted(following)}
+        ack = {"op": "ack", "request_id": wanted.request_id, "following": sorted(following)}
         await self._send(ack)
 
     async def _follow(self, caller: KnownCaller, account: str, after: int) -> None:
@@ -279,7 +322,7 @@ class _Session:
     async def _send(self, message: dict[str, Any]) -> None:
         try:
             async with self._sending, asyncio.timeout(SEND_S_MAX):
-                await self._websocket.send_text(orjson.dumps(message).decode())
+                await self._websocket.send_text(_written(message))
         except (WebSocketDisconnect, RuntimeError, TimeoutError) as error:
             # A slow one must not be taken for one whose token ended.
             raise _Gone from error
@@ -291,25 +334,17 @@ class _Session:
                 await self._websocket.close(end.code, end.reason)
 
 
-class _Subscribe(BaseModel):
-    """Accounts to follow, each after a number or from now on."""
-
-    after: dict[str, Annotated[int, Field(strict=True, ge=0, le=INTEGER_MAX)] | None]
-    op: str = "subscribe"
-    request_id: str | None = None
-
-
 def _ack(answer: Answer, request_id: str) -> dict[str, Any]:
     return {"op": "ack", **task_answer(answer.task), "request_id": request_id}
 
 
 def _frame_of(raw: str) -> dict[str, Any]:
     try:
-        frame = orjson.loads(raw)
-    except orjson.JSONDecodeError as error:
-        raise OrderRefused("INVALID_JSON", f"a frame is one JSON object: {error}") from None
+        frame = exact_json.read(raw)
+    except json.JSONDecodeError as error:
+        raise not_json(error.msg) from None
     if not isinstance(frame, dict):
-        raise OrderRefused("INVALID_JSON", "a frame is one JSON object")
+        raise not_json(f"is a JSON {type(frame).__name__}")
     return frame
 
 
@@ -318,8 +353,12 @@ def _request_id_of(frame: dict[str, Any]) -> str | None:
     for name in ("request_id", "client_order_id"):
         value = frame.get(name)
         if isinstance(value, str):
-            return value[:KEY_CHARACTERS_MAX]
+            return text_of(value[:KEY_CHARACTERS_MAX])
     return None
+
+
+def _written(message: dict[str, Any]) -> str:
+    return orjson.dumps(message).decode()
 
 
 def _token_of(raw: str) -> str:

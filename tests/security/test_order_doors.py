@@ -18,6 +18,7 @@ from websockets.sync.client import connect
 
 from app.doors import Doors, application
 from app.http import listener
+from app.security.limits import ConnectionCaps, ConnectionRegister
 from app.security.tokens import Scope, TokenIssuer, TokenVerifier
 from ticker_service.accounts.breaker import Breaker, BreakerRules
 from ticker_service.accounts.halts import Halts
@@ -58,8 +59,9 @@ _numbers = itertools.count(1)
 class House:
     """Two accounts in memory behind real doors on loopback."""
 
-    def __init__(self, journal: MemoryJournal, url: str) -> None:
+    def __init__(self, journal: MemoryJournal, doors: Doors, url: str) -> None:
         self.journal = journal
+        self.doors = doors
         self.url = url
 
     def ask(self, token: str | None, method: str, path: str, body: object = None) -> httpx.Response:
@@ -90,7 +92,7 @@ async def house() -> AsyncIterator[House]:
             server.started and all(desk.state is DeskState.OPEN for desk in desks.values())
         ):
             await asyncio.sleep(0.01)
-        yield House(journal, listener.url_of(bound))
+        yield House(journal, doors, listener.url_of(bound))
         server.stop()
         await serving
         for task in running:
@@ -198,6 +200,20 @@ def test_a_crowd_that_does_not_say_who_it_is_keeps_nobody_out_who_does(doors: Ho
             assert '"authenticated"' in str(mine.recv(DEADLINE_S))
 
 
+def test_who_finds_all_places_taken_is_told_so_and_to_try_later(
+    doors: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(doors.doors, "connections", ConnectionRegister(ConnectionCaps(total_max=1)))
+    with socket_of(doors) as first, socket_of(doors) as second:
+        assert orjson.loads(first.recv(DEADLINE_S))["op"] == "ack"
+        assert orjson.loads(second.recv(DEADLINE_S))["code"] == "TOO_MANY_CONNECTIONS"
+        with pytest.raises(ConnectionClosed) as closed:
+            second.recv(DEADLINE_S)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "TOO_MANY_CONNECTIONS")
+        assert ask(first, op="ping")["op"] == "pong"
+
+
 BAD_TOKENS: Final = {
     "none": (lambda: None, "TOKEN_INVALID"),
     "garbage": (lambda: "a.b.c", "TOKEN_INVALID"),
@@ -218,6 +234,7 @@ def test_no_route_opens_to_a_token_that_is_not_good(
     count = len(doors.journal.tasks)
     answer = doors.ask(made, method, path, body)
     assert (answer.status_code, answer.json()["code"]) == (401, code)
+    assert answer.headers["WWW-Authenticate"] == "Bearer"
     assert made is None or made not in answer.text
     assert len(doors.journal.tasks) == count
 

@@ -61,7 +61,7 @@ def check_change(change: OrderChange) -> None:
         OrderRefused: With the first rule it breaks.
     """
     if change == OrderChange():
-        raise _refusal("change", {}, "at least one field to set")
+        raise OrderRefused("INVALID_FIELD", "must set at least one field", field="order", value={})
     if change.quantity is not None:
         _check_quantity(change.quantity)
     _check_price("price", change.price)
@@ -122,4 +122,4 @@ def _check_percentage(protection: Decimal | None) -> None:
 
 
 def _refusal(field: str, value: object, rule: str) -> OrderRefused:
-    return OrderRefused("INVALID_FIELD", f"must be {rule}", field=field, value=value)
+    return OrderRefused("INVALID_FIELD", f"must be {rule}", field=f"order.{field}", value=value)

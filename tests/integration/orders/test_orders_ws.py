@@ -213,9 +213,8 @@ NOT_FRAMES = [
     '"text"',
     "[" * 4_000,
     '{"a":' * 1_000,
-    '{"op": NaN}',
-    '{"op": "place", "order": {"quantity": 1e999}}',
-    '{"op": "\\ud800"}',
+    "{} {}",
+    '{"op": "ping", "op": "ping"}',
 ]
 
 
@@ -229,6 +228,15 @@ def test_text_that_is_no_frame_is_refused_and_the_socket_stays(talk: Talk, raw: 
 
 NOT_REQUESTS: list[tuple[dict[str, object], str]] = [
     ({}, "UNKNOWN_OP"),
+    ({"op": float("nan")}, "UNKNOWN_OP"),
+    ({"op": "\ud800", "request_id": "\ud800"}, "UNKNOWN_OP"),
+    ({"op": "ping", "request_id": 7}, "INVALID_REQUEST"),
+    ({"op": "ping", "request_id": float("inf")}, "INVALID_REQUEST"),
+    (
+        {"op": "modify", "client_order_id": "k", "request_id": "r", "order": {}, "price": 1},
+        "INVALID_REQUEST",
+    ),
+    ({"op": "cancel", "client_order_id": "k", "request_id": "r", "quantity": 1}, "INVALID_REQUEST"),
     ({"op": None}, "UNKNOWN_OP"),
     ({"op": {"a": 1}}, "UNKNOWN_OP"),
     ({"op": "auth", "token": "x"}, "UNKNOWN_OP"),
@@ -260,7 +268,8 @@ NOT_REQUESTS: list[tuple[dict[str, object], str]] = [
 def test_a_frame_that_is_no_request_is_refused_and_the_socket_stays(
     talk: Talk, frame: dict[str, object], code: str
 ) -> None:
-    refused = talk.ask(**frame)
+    talk.socket.send(json.dumps(frame))
+    refused = talk.reply()
     assert (refused["op"], refused["code"]) == ("error", code)
     assert set(refused) == {"op", "code", "message", "field", "value", "rule", "request_id"}
     assert talk.ask(op="ping")["op"] == "pong"
@@ -269,10 +278,12 @@ def test_a_frame_that_is_no_request_is_refused_and_the_socket_stays(
 @pytest.mark.parametrize(
     ("order", "field"),
     [
-        ({"price": "0"}, "price"),
+        ({"price": "0"}, "order.price"),
+        ({"price": float("nan")}, "order.price"),
+        ({"quantity": float("inf")}, "order.quantity"),
         ({"price": 1e30}, "order.price"),
         ({"quantity": 1.5}, "order.quantity"),
-        ({"quantity": 2**63}, "quantity"),
+        ({"quantity": 2**63}, "order.quantity"),
         ({"quantity": 2**64}, "order.quantity"),
         ({"secret": 1}, "order.secret"),
     ],
@@ -293,6 +304,39 @@ def test_a_price_is_the_digits_that_were_written(home: House, talk: Talk, writte
     frame = place(home, new_name(), price="PRICE")
     talk.socket.send(json.dumps(frame).replace('"PRICE"', written))
     assert talk.reply()["order"]["price"] == "100.05"
+
+
+def test_a_number_with_more_digits_than_a_price_is_refused_and_not_rounded(
+    home: House, talk: Talk
+) -> None:
+    frame = place(home, new_name(), price="PRICE")
+    talk.socket.send(json.dumps(frame).replace('"PRICE"', "118.40000000000000001"))
+    refused = talk.reply()
+    assert (refused["code"], refused["field"]) == ("INVALID_FIELD", "order.price")
+    assert refused["value"] == "118.40000000000000001"
+    assert "4 decimals" in refused["rule"]
+
+
+def test_a_subscription_is_made_whole_or_not_at_all(home: House) -> None:
+    with home.talk(accounts=["MAIN", "SPARE"]) as talk:
+        talk.hear()
+        refused = talk.ask(op="subscribe", request_id="s", after={"MAIN": 0, "NOSUCH": 0})
+        assert (refused["code"], refused["field"]) == ("UNKNOWN_ACCOUNT", "account")
+        # What follows an account sends its events at once; none comes before this answer.
+        key = new_name()
+        assert talk.ask(**place(home, key))["op"] == "ack"
+        assert talk.ask(op="subscribe", after={"SPARE": None})["following"] == ["SPARE"]
+        assert talk.events == []
+
+
+def test_a_subscription_after_a_number_that_no_event_has_is_refused(
+    home: House, talk: Talk
+) -> None:
+    refused = talk.ask(op="subscribe", request_id="s", after={"MAIN": 2**40})
+    assert (refused["code"], refused["field"]) == ("AFTER_THE_NEWEST", "after.MAIN")
+    assert refused["value"] == 2**40
+    assert refused["rule"].startswith("must be at most ")
+    assert refused["request_id"] == "s"
 
 
 def test_bytes_close_the_socket(talk: Talk) -> None:
@@ -325,13 +369,29 @@ def test_a_caller_beyond_its_rate_is_told_to_wait_and_stays(home: House) -> None
         assert {answer["code"] for answer in refused} == {"TOO_MANY_REQUESTS"}
 
 
+@pytest.mark.parametrize("in_header", [True, False], ids=["header", "frame"])
+def test_a_caller_beyond_its_rate_is_told_at_the_door_to_try_later(
+    home: House,
+    in_header: bool,  # noqa: FBT001
+) -> None:
+    principal = new_name("caller")
+    with home.talk(principal) as talk:
+        talk.hear()
+        for _ in range(80):
+            talk.say(op="ping", request_id="p")
+        with Talk(home.ws_url, home.token(principal), in_header=in_header) as late:
+            assert late.hear()["code"] == "TOO_MANY_REQUESTS"
+            assert late.closed() == (1013, "TOO_MANY_REQUESTS")
+
+
 def test_an_eleventh_socket_of_one_caller_is_refused(home: House) -> None:
     principal = new_name("caller")
     with contextlib.ExitStack() as stack:
         talks = [stack.enter_context(home.talk(principal)) for _ in range(10)]
         assert [each.hear()["op"] for each in talks] == ["ack"] * 10
         with home.talk(principal) as one_more:
-            assert one_more.closed()[0] == 1013
+            assert one_more.hear()["code"] == "TOO_MANY_CONNECTIONS"
+            assert one_more.closed() == (1013, "TOO_MANY_CONNECTIONS")
 
 
 def test_many_open_sockets_leave_room_for_requests(home: House) -> None:

@@ -81,16 +81,16 @@ def test_a_wrong_order_is_refused_with_field_value_and_rule(
     with pytest.raises(OrderRefused) as refused:
         admit.check_order(dataclasses.replace(start, **{field: value}))
     error = refused.value
-    assert (error.code, error.field) == ("INVALID_FIELD", field)
+    assert (error.code, error.field) == ("INVALID_FIELD", f"order.{field}")
     assert error.value is value
     assert error.rule.startswith("must be ")
-    assert repr(value) in str(error)
+    shown = repr(value) if isinstance(value, int | None) else repr(str(value))
+    assert f"order.{field}={shown}: must be " in str(error)
 
 
 @pytest.mark.parametrize(
     ("field", "changed"),
     [
-        ("change", {}),
         ("quantity", {"quantity": 0}),
         ("price", {"price": Decimal(-1)}),
         ("price", {"price": Decimal("NaN")}),
@@ -107,7 +107,13 @@ def test_a_wrong_order_is_refused_with_field_value_and_rule(
 def test_a_wrong_change_is_refused_with_its_field(field: str, changed: dict[str, Any]) -> None:
     with pytest.raises(OrderRefused) as refused:
         admit.check_change(OrderChange(**changed))
-    assert (refused.value.code, refused.value.field) == ("INVALID_FIELD", field)
+    assert (refused.value.code, refused.value.field) == ("INVALID_FIELD", f"order.{field}")
+
+
+def test_a_change_of_nothing_is_refused() -> None:
+    with pytest.raises(OrderRefused) as refused:
+        admit.check_change(OrderChange())
+    assert (refused.value.code, refused.value.field) == ("INVALID_FIELD", "order")
 
 
 NUMBERS = st.none() | st.decimals(allow_nan=True, allow_infinity=True)
