@@ -176,20 +176,21 @@ class Executor:
 
     async def _claim(self, task: OrderTask) -> OrderTask | None:
         """Commit the intent (I4); when the commit's answer is lost, read whether it happened."""
-        now_ns = self._clock.now_ns()
+        now_ns, epoch = self._clock.now_ns(), self.writer_epoch
         tag = tag_of(self._config.installation, task.task_id, task.attempt + 1)
         try:
             return await self._journal.claim(
                 task,
                 tag=tag,
-                writer_epoch=self.writer_epoch,
+                writer_epoch=epoch,
                 now_ns=now_ns,
                 send_not_after_ns=now_ns + int(self._config.send_window_s * NS_PER_S),
             )
         except JournalUnavailable:
             present = await self._read_when_possible(task)
-            is_ours = present.state is TaskState.SENDING and present.tag == tag
-            return present if is_ours else None
+            # The tag alone does not tell: who overtook us makes the same of this attempt (I4, I6).
+            is_ours = (present.tag, present.writer_epoch) == (tag, epoch)
+            return present if present.state is TaskState.SENDING and is_ours else None
 
     async def _transmit(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> Reply:
         """Hand the bytes to the gateway, if they may still leave."""

@@ -13,7 +13,7 @@ from ticker_service.config import OrdersConfig
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import JournalUnavailable
 from ticker_service.ports import Reply, Withheld
-from ticker_service.testing import Answer, refusal
+from ticker_service.testing import Answer, MemoryJournal, refusal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -314,6 +314,27 @@ def test_an_intent_that_is_committed_after_it_was_read_back_is_settled_and_not_f
             journal.claim = claim  # type: ignore[method-assign]
             placed = await scene.place()
             await scene.reaches(placed, S.NOT_PLACED)
+            assert not scene.broker.sent
+
+    virtual_time.run(play())
+
+
+def test_an_intent_that_another_writer_committed_is_not_taken_for_ours() -> None:
+    # Both make the same tag of the same task and attempt: it does not tell whose intent it is.
+    scene = Scene()
+    mine, other = scene.journal, MemoryJournal(beside=scene.journal)
+
+    async def overtaken(task: OrderTask, **named: Any) -> OrderTask:
+        mine.lose_writer(ACCOUNT, is_noticed=False)
+        await other.claim(task, **{**named, "writer_epoch": await other.acquire(ACCOUNT)})
+        raise JournalUnavailable("no answer in time")
+
+    async def play() -> None:
+        async with scene.opened():
+            mine.claim = overtaken  # type: ignore[method-assign]
+            placed = await scene.place()
+            await scene.reaches(placed, S.SENDING)
+            await asyncio.sleep(60.0)
             assert not scene.broker.sent
 
     virtual_time.run(play())
