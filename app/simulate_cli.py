@@ -36,6 +36,9 @@ def simulate(
     ] = 2_000.0,
     steps_per_s: Annotated[int, typer.Option(help="Steps of the price model a second.")] = 20,
     strikes_each_side: Annotated[int, typer.Option(help="Strikes each side of the money.")] = 40,
+    instruments: Annotated[
+        int, typer.Option(help="Lines of the dump at least; the last ones never trade.")
+    ] = 0,
     nearest_expiry_days: Annotated[
         int, typer.Option(min=0, help="Nearest expiry at least so far ahead; 0 allows today.")
     ] = 1,
@@ -103,6 +106,7 @@ def simulate(
             rate_per_s=rate,
             steps_per_s=steps_per_s,
             strikes_each_side=strikes_each_side,
+            instruments_min=instruments,
             nearest_expiry_days_min=nearest_expiry_days,
             crossed_quote_ratio=crossed_quotes,
             one_sided_quote_ratio=one_sided_quotes,

@@ -91,9 +91,15 @@ class Daemon:
             while not await self._is_ready(subscribed_min):  # noqa: ASYNC110 - it is a process
                 await asyncio.sleep(ASK_AGAIN_S)
 
-    async def _is_ready(self, subscribed_min: int) -> bool:
+    async def health(self) -> dict[str, Any]:
+        """Return what the daemon says of itself, ready or not."""
         answer = await self._http.get(f"{self._health_url}/health/ready")
-        return answer.is_success and answer.json()["subscribed"] >= subscribed_min
+        body: dict[str, Any] = answer.json()
+        return body
+
+    async def _is_ready(self, subscribed_min: int) -> bool:
+        now = await self.health()
+        return now["status"] == "ready" and now["subscribed"] >= subscribed_min
 
 
 async def exchange(

@@ -16,7 +16,8 @@ import numpy as np
 from ticker_service.domain.expiry_clock import expiry_instants
 from ticker_service.domain.instrument import INDEX_SEGMENT, InstrumentType
 from ticker_service.domain.segment import PRICE_SCALES, Segment
-from ticker_service.simulator import expiries
+from ticker_service.simulator import expiries, unquoted
+from ticker_service.simulator.instrument import NO_DRIVER, PRICE_STEP_INR, Instrument
 from ticker_service.simulator.listing import (
     EQUITIES,
     EQUITY_EXCHANGE_TOKENS,
@@ -47,10 +48,6 @@ DUMP_COLUMNS: Final = (
     "segment",
     "exchange",
 )
-PRICE_STEP_INR: Final = 0.05
-NEVER_NS: Final = (1 << 63) - 1
-NO_CURVE: Final = -1
-NO_DRIVER: Final = -1
 VIX_EXCHANGE_TOKEN: Final = 1035
 FUTURE_EXCHANGE_TOKEN_FIRST: Final = 35_001
 OPTION_EXCHANGE_TOKEN_FIRST: Final = 40_001
@@ -75,52 +72,25 @@ class Curve:
         return expiry_instants(f"{self.exchange}-OPT", self.name, self.expiry).variance_ends_ns
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Instrument:
-    """One line of the dump, and what drives its price.
-
-    ``driver`` numbers the random walk the price follows; ``curve`` the expiry of a derivative.
-    """
-
-    exchange_token: int
-    segment_code: int
-    tradingsymbol: str
-    name: str
-    exchange: str
-    segment: str
-    instrument_type: InstrumentType
-    expiry: dt.date | None = None
-    strike_inr: int = 0
-    price_step_inr: float = PRICE_STEP_INR
-    lot_size: int = 1
-    driver: int = NO_DRIVER
-    curve: int = NO_CURVE
-
-    @property
-    def instrument_token(self) -> int:
-        """Kite's token: the exchange's own token above the segment code."""
-        return self.exchange_token << 8 | self.segment_code
-
-    @property
-    def last_trade_ns(self) -> int:
-        """When it stops trading for good, ns since the Unix epoch; ``NEVER_NS`` if it does not."""
-        if self.expiry is None:
-            return NEVER_NS
-        return expiry_instants(self.segment, self.name, self.expiry).last_trade_ns
-
-
 class Catalogue:
     """Every listed instrument by row.
 
     Attributes:
         instruments: One object per row, for REST.
         curves: The expiries, numbered as ``curve`` does.
+        unquoted: Further lines of the dump, which have no row: see ``simulator.unquoted``.
         index_count: Rows below this number are indices.
         instrument_token: Tokens, shape ``(n,)``; likewise the columns that follow.
     """
 
-    def __init__(self, instruments: Sequence[Instrument], curves: Sequence[Curve]) -> None:
+    def __init__(
+        self,
+        instruments: Sequence[Instrument],
+        curves: Sequence[Curve],
+        unquoted: Sequence[Instrument] = (),
+    ) -> None:
         self.instruments = tuple(instruments)
+        self.unquoted = tuple(unquoted)
         self.curves = tuple(curves)
         self.index_count = sum(each.segment == INDEX_SEGMENT for each in instruments)
         self.instrument_token = np.array([i.instrument_token for i in instruments], np.uint32)
@@ -166,11 +136,19 @@ class Catalogue:
         for instrument, price in zip(self.instruments, last_price_inr, strict=True):
             if exchange in {None, instrument.exchange}:
                 writer.writerow(_dump_row(instrument, float(price)))
+        for instrument in self.unquoted:
+            if exchange in {None, instrument.exchange}:
+                writer.writerow(_dump_row(instrument, 0.0))
         return text.getvalue().encode()
 
 
 def build(
-    spot_inr: Sequence[float], *, now_ns: int, strikes_each_side: int, days_min: int
+    spot_inr: Sequence[float],
+    *,
+    now_ns: int,
+    strikes_each_side: int,
+    days_min: int,
+    lines_min: int = 0,
 ) -> Catalogue:
     """List the instruments around the opening spots.
 
@@ -179,6 +157,7 @@ def build(
         now_ns: The instant of listing, which decides the expiries.
         strikes_each_side: Strikes on each side of the one nearest to spot.
         days_min: Least distance of the nearest expiry, days.
+        lines_min: The dump gets at least so many lines; the last ones never trade.
     """
     instruments = [*_indices(), *_equities()]
     curves: list[Curve] = []
@@ -200,7 +179,8 @@ def build(
     drivers = range(len(UNDERLYINGS) + len(EQUITIES), 1 << 24)
     for lone, driver in zip(LONE_CONTRACTS, drivers, strict=False):
         instruments.append(_lone_future(lone, driver, now_ns=now_ns, days_min=days_min))
-    return Catalogue(instruments, curves)
+    others = unquoted.contracts(lines_min - len(instruments), now_ns=now_ns, days_min=days_min)
+    return Catalogue(instruments, curves, others)
 
 
 def _indices() -> Iterator[Instrument]:

@@ -94,6 +94,7 @@ class Market:
             now_ns=now_ns,
             strikes_each_side=options.strikes_each_side,
             days_min=options.nearest_expiry_days_min,
+            lines_min=options.instruments_min,
         )
         self.underlyings = underlyings_of.Underlyings(
             opening_inr,

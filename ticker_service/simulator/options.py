@@ -15,6 +15,7 @@ SECRET_CHARACTERS: Final = 32
 API_KEY_CHARACTERS: Final = 16
 STEPS_PER_S_MAX: Final = 200
 STRIKES_EACH_SIDE_MAX: Final = 400
+INSTRUMENTS_MIN_MAX: Final = 1_000_000
 PORT_MAX: Final = 65_535
 _USER_ID: Final = re.compile(r"[A-Za-z0-9]{2,32}")
 NEAREST_EXPIRY_DAYS_MAX: Final = 366
@@ -56,6 +57,8 @@ class SimulatorOptions:
             moves only by ``Simulator.step``.
         steps_per_s: Steps of the price model per second; a tick belongs to one step.
         strikes_each_side: Strikes listed on each side of the one at the money.
+        instruments_min: The dump has at least so many lines; those beyond what the other options
+            make are contracts that nobody trades.
         nearest_expiry_days_min: The nearest expiry lies at least so many days ahead, at most 366;
             0 allows one that ends today.
         crossed_quote_ratio: Share of an option's quotes whose bid is above the ask.
@@ -83,6 +86,7 @@ class SimulatorOptions:
     rate_per_s: float = 2_000.0
     steps_per_s: int = 20
     strikes_each_side: int = 40
+    instruments_min: int = 0
     nearest_expiry_days_min: int = 1
     crossed_quote_ratio: float = 0.0
     one_sided_quote_ratio: float = 0.0
@@ -143,6 +147,10 @@ class SimulatorOptions:
             (
                 not 1 <= self.strikes_each_side <= STRIKES_EACH_SIDE_MAX,
                 f"strikes_each_side={self.strikes_each_side} must be 1 to {STRIKES_EACH_SIDE_MAX}",
+            ),
+            (
+                not 0 <= self.instruments_min <= INSTRUMENTS_MIN_MAX,
+                f"instruments_min={self.instruments_min} must be 0 to {INSTRUMENTS_MIN_MAX}",
             ),
             (
                 not 0 <= days <= NEAREST_EXPIRY_DAYS_MAX,

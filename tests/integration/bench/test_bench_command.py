@@ -84,3 +84,15 @@ def test_the_service_under_load_is_compared_at_each_flush_interval(tmp_path: Pat
         assert each["ours"] == pytest.approx(1e3 / each["p99_ms"])
         assert each["cpu_share"] > 0.0
         assert min(each["rows_per_s"], each["ticks_per_s"], each["peer_rows_per_s"]) > 0.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process takes is known on Linux only")
+def test_starting_is_compared_with_a_program_of_the_usual_libraries(tmp_path: Path) -> None:
+    results = results_of("start", tmp_path)
+    assert list(results) == ["start_100k", "memory_27k"]
+    assert all(each["ratio"] == each["ours"] / each["peer"] for each in results.values())
+    assert results["start_100k"]["dump_lines"] == 100_000
+    memory = results["memory_27k"]
+    assert memory["universe"] > 27_000
+    assert memory["subscribed"] > 8_000
+    assert min(memory["resident_mb"], memory["peer_resident_mb"]) > 0.0

@@ -6,16 +6,14 @@ import csv
 import datetime as dt
 import io
 import itertools
-from typing import TYPE_CHECKING
 
 import pytest
 
-from ticker_service.domain import session
-from ticker_service.simulator import catalogue, expiries
+from ticker_service.adapters.kite_instruments import parse_dump
+from ticker_service.domain import session, universe
+from ticker_service.simulator import SimulatorOptions, catalogue, expiries
 from ticker_service.simulator.listing import UNDERLYINGS
-
-if TYPE_CHECKING:
-    from ticker_service.simulator.market import Market
+from ticker_service.simulator.market import Market
 
 COLUMNS = (
     "instrument_token,exchange_token,tradingsymbol,name,last_price,expiry,strike,tick_size,"
@@ -156,3 +154,36 @@ def test_strikes_never_reach_zero(now_ns: int) -> None:
     )
 
     assert listed.strike_inr[listed.is_option].min() > 0
+
+
+def test_the_dump_is_filled_up_with_contracts_that_nobody_trades(now_ns: int) -> None:
+    options = SimulatorOptions(strikes_each_side=3, instruments_min=2_000)
+    filled = Market(options, now_ns=now_ns)
+    rows = _dump(filled)
+    others = rows[len(filled.catalogue) :]
+
+    assert len(rows) == 2_000
+    assert len({row["instrument_token"] for row in rows}) == len(rows)
+    assert len({(row["exchange"], row["tradingsymbol"]) for row in rows}) == len(rows)
+    assert {(row["segment"], row["last_price"]) for row in others} == {("NFO-OPT", "0")}
+    assert {row["name"] for row in others} <= {row["tradingsymbol"] for row in _dump(filled, "NSE")}
+
+
+def test_a_dump_that_is_long_enough_is_not_filled_up(now_ns: int) -> None:
+    options = SimulatorOptions(strikes_each_side=3, instruments_min=10)
+    assert not Market(options, now_ns=now_ns).catalogue.unquoted
+
+
+def test_a_daemon_finds_its_way_in_a_dump_that_is_filled_up(now_ns: int) -> None:
+    options = SimulatorOptions(strikes_each_side=3, instruments_min=5_000)
+    filled = Market(options, now_ns=now_ns)
+    table = parse_dump(filled.catalogue.dump(filled.last_price_inr).decode())
+    chosen = universe.select(
+        table,
+        underlyings=("NIFTY", "RELIANCE"),
+        instruments=(),
+        expiries_max=3,
+        today=session.ist_date(now_ns),
+    )
+    assert chosen.books == ("NIFTY", "RELIANCE")
+    assert len(chosen.expiries) == 6
