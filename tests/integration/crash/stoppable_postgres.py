@@ -1,0 +1,112 @@
+"""A PostgreSQL that can be stopped and started again on its data, at the same address."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import signal
+import socket
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import psycopg
+from running import Beside, descendants, eventually
+
+from app import postgres_programs
+from app.kept import KeepOptions, keep
+from ticker_service.assembly import migrate_journal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from app.kept import Child
+
+GRACE_S: Final = 10.0
+
+
+class StoppablePostgres:
+    """A durable server; use :func:`stoppable_postgres`."""
+
+    def __init__(self, directory: Path) -> None:
+        self._user = postgres_programs.server_user()
+        if self._user is not None:
+            os.chown(directory, *self._user)
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        password = secrets.token_urlsafe(16)
+        self.url = (
+            f"postgresql://{postgres_programs.SUPERUSER}:{password}@127.0.0.1:{port}/postgres"
+        )
+        self._first: list[str] = postgres_programs.command(
+            directory, self._user, password, port, durable=True
+        )
+        # Of "make the data && become the server" the last step is the server alone.
+        become = self._first[-1].rpartition(" && ")[2]
+        self._again = [*self._first[:-1], f"cd {directory} && {become}"]
+        self._running: contextlib.ExitStack | None = None
+        self._child: Child | None = None
+
+    def start(self) -> None:
+        """Start the server, on an empty database at first, and wait until it answers."""
+        command, self._first = self._first or self._again, []
+        options = KeepOptions(stop_signal=signal.SIGINT, grace_s=GRACE_S, user=self._user)
+        environment = {"PATH": os.environ["PATH"], "TZ": "UTC", "LC_ALL": "C"}
+        self._running = contextlib.ExitStack()
+        beside = self._running.enter_context(
+            Beside(lambda: keep(command, env=environment, options=options))
+        )
+        self._child = beside.part
+        assert eventually(self._answers), "the server does not answer"
+
+    def stop_at_once(self) -> None:
+        """Shut down as in an emergency: nobody is asked to finish, the log is replayed later."""
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGQUIT)
+        self.close()
+
+    @contextlib.contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Let every process of the server stand still for the length of the block."""
+        assert self._child is not None
+        os.kill(self._child.pid, signal.SIGSTOP)  # first, so that it starts no more of them
+        stopped = [self._child.pid, *descendants(self._child.pid)]
+        for pid in stopped[1:]:
+            os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            for pid in stopped:
+                os.kill(pid, signal.SIGCONT)
+
+    def close(self) -> None:
+        """End the server, if it still runs, and wait until it has."""
+        if self._running is not None:
+            self._running.close()
+            self._running = None
+
+    def _answers(self) -> bool:
+        try:
+            psycopg.connect(self.url, connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+
+@contextlib.contextmanager
+def stoppable_postgres() -> Iterator[StoppablePostgres]:
+    """Run a server with a migrated database for the length of the block."""
+    # Short, for the Unix socket in it; and where the server's own user may go.
+    directory = Path(tempfile.mkdtemp(prefix="stoppable-", dir="/tmp"))
+    server = StoppablePostgres(directory)
+    try:
+        server.start()
+        asyncio.run(migrate_journal(server.url))
+        yield server
+    finally:
+        server.close()
+        shutil.rmtree(directory, ignore_errors=True)
