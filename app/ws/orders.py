@@ -47,6 +47,8 @@ FRAME_BYTES_MAX: Final = 8_192
 AUTH_S_MAX: Final = 5.0
 SEND_S_MAX: Final = 30.0
 """A caller that takes nothing for so long is gone."""
+CLOSE_S_MAX: Final = 5.0
+"""Nor need it take the close frame."""
 EVENTS_PER_READ_MAX: Final = 100
 FAULTS_MAX: Final = 50
 """A socket whose frames are so often unreadable is not speaking our language."""
@@ -143,18 +145,20 @@ class _Session:
             return
         lifetime_s = (caller.expires_at_ns - self._doors.clock.now_ns()) / NS_PER_S
         end = _End(UNAUTHENTICATED, "token expired")
-        async with asyncio.TaskGroup() as followers:
-            following: dict[str, asyncio.Task[None]] = {}
-            try:
-                async with asyncio.timeout(max(lifetime_s, 0.0)):
-                    end = await self._converse(caller, followers, following)
-            except TimeoutError:
-                pass
-            except _Gone:
-                end = _End(GONE, "")
-            finally:
-                for task in following.values():
-                    task.cancel()
+        try:
+            async with asyncio.TaskGroup() as followers:
+                following: dict[str, asyncio.Task[None]] = {}
+                try:
+                    async with asyncio.timeout(max(lifetime_s, 0.0)):
+                        end = await self._converse(caller, followers, following)
+                except TimeoutError:
+                    pass
+                finally:
+                    for task in following.values():
+                        task.cancel()
+        except* _Gone:
+            # An open socket that gets no more events would look like a quiet account.
+            end = _End(TRY_LATER, "took nothing for too long; subscribe again after your newest")
         await self.close(end)
 
     async def _authenticate(self) -> KnownCaller | _End:
@@ -298,7 +302,11 @@ class _Session:
         await self._send(ack)
 
     async def _follow(self, caller: KnownCaller, account: str, after: int) -> None:
-        """Send an account's events in order; the cursor moves when one is on its way."""
+        """Send an account's events in order; the cursor moves when one is on its way.
+
+        Raises:
+            _Gone: The caller takes none; the socket is to be closed.
+        """
         while True:
             news = self._doors.front.news_of(caller, account)
             try:
@@ -310,8 +318,6 @@ class _Session:
                     after = event.account_seq
             except JournalUnavailable:
                 events = ()
-            except _Gone:
-                return  # its reader says so
             if not events:
                 await wait_for_news(news)
 
@@ -330,8 +336,10 @@ class _Session:
     async def close(self, end: _End) -> None:
         """Close the socket, unless it went meanwhile."""
         if self._websocket.client_state is WebSocketState.CONNECTED:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect):  # it went meanwhile
-                await self._websocket.close(end.code, end.reason)
+            # It may go meanwhile, or take nothing at all.
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                async with asyncio.timeout(CLOSE_S_MAX):
+                    await self._websocket.close(end.code, end.reason)
 
 
 def _ack(answer: Answer, request_id: str) -> dict[str, Any]:

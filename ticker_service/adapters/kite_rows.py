@@ -7,18 +7,18 @@ another user's, spoils the whole of it. Source: kite.md §2.4 and §2.6.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Final
 
 from ticker_service.domain.order import BrokerOrder
 
 CHARACTERS_MAX: Final = 40
 """How much of a wrong value an error quotes."""
-
-
 QUANTITY_MAX: Final = 10**12
 PRICE_MAX: Final = Decimal(10) ** 12
 """Beyond these a number is no order's, and more than the journal's columns take."""
+PRICE_EXPONENT_MIN: Final = -50
+"""Nor has a price so many decimals; the shortest text of a double that is one has fewer than 20."""
 
 
 class RowMalformed(ValueError):  # noqa: N818 - says what the row is
@@ -51,7 +51,7 @@ def order(row: object, *, user_id: str) -> BrokerOrder:
     # Not by ``placed_by``, which for a square-off names the broker's risk desk.
     owner = _text(row, "account_id") or _text(row, "user_id")
     if owner and user_id and owner != user_id:
-        order_id = str(row.get("order_id"))[:CHARACTERS_MAX]
+        order_id = _words(row.get("order_id"))
         raise RowOfAnother(f"{order_id=} is another user's")
     return BrokerOrder(
         order_id=_needed(row, "order_id"),
@@ -118,19 +118,22 @@ def _price(row: Mapping[object, object], name: str) -> Decimal:
     if value is None:
         return Decimal(0)
     if isinstance(value, int | float | Decimal) and not isinstance(value, bool):
-        price = _decimal(str(value))
-        if price is not None and price.is_finite() and abs(price) <= PRICE_MAX:
+        price = Decimal(str(value)) if isinstance(value, float) else Decimal(value)
+        exponent = price.as_tuple().exponent
+        is_short = isinstance(exponent, int) and exponent >= PRICE_EXPONENT_MIN
+        if is_short and abs(price) <= PRICE_MAX:
             return price
     raise _wrong(row, name, "a price")
 
 
-def _decimal(text: str) -> Decimal | None:
-    try:
-        return Decimal(text)
-    except InvalidOperation:
-        return None
-
-
 def _wrong(row: Mapping[object, object], name: str, rule: str) -> RowMalformed:
-    order_id, value = (str(row.get(key))[:CHARACTERS_MAX] for key in ("order_id", name))
+    order_id, value = (_words(row.get(key)) for key in ("order_id", name))
     return RowMalformed(f"order_id={order_id!r}: {name}={value!r} is not {rule}")
+
+
+def _words(value: object) -> str:
+    """Return the beginning of a value; Python does not spell whole numbers of 4,301 digits."""
+    try:
+        return str(value)[:CHARACTERS_MAX]
+    except ValueError:
+        return "a number of thousands of digits"

@@ -30,6 +30,7 @@ STREAM_LENGTH_MAX: Final = 100_000
 CONNECTIONS_MAX: Final = 4
 ALREADY_THERE: Final = "equal or smaller"
 PUT_ASIDE: Final = ":of-another-journal"
+"""Added to the name of a stream that cannot take our events; an older one of this name goes."""
 
 
 class RedisOrderEvents:
@@ -83,11 +84,13 @@ class RedisOrderEvents:
     async def _check_stream(self, stream: str, events: Sequence[OrderEvent]) -> None:
         """Hold what the stream says it has against what we have.
 
-        A stream of another journal, such as that of a database that was made anew, is ahead of
-        ours and would swallow our events. It is put aside; nobody's truth is in it.
+        An event is there if the stream holds that very event under its number. A stream of another
+        journal, such as that of a database that was made anew, is ahead of ours and would swallow
+        our events; so would one with a hole, which can never be filled. It is put aside; nobody's
+        truth is in it.
 
         Raises:
-            PublishError: It was another journal's; the same events will come again.
+            PublishError: It was in the way; the same events will come again.
         """
         exchange = await self._servers.exchange()
         for event in events:
@@ -96,13 +99,23 @@ class RedisOrderEvents:
         for event, entries in zip(events, await exchange.send(), strict=True):
             if isinstance(entries, Exception):
                 raise PublishError(f"Redis does not say what the stream holds: {entries}")
-            # None is one that was trimmed away long ago.
-            if entries and _event_id(entries[0][1]) != str(event.event_id):
-                aside = await self._servers.exchange()
-                aside.commands.rename(stream, stream + PUT_ASIDE)
-                await aside.send()
-                log.error("order_log_of_another_journal", stream=stream, renamed=stream + PUT_ASIDE)
-                raise PublishError(f"{stream} held another journal's events and was put aside")
+            if not any(_event_id(fields) == str(event.event_id) for _, fields in entries):
+                await self._put_aside(stream, event, is_other=bool(entries))
+
+    async def _put_aside(self, stream: str, event: OrderEvent, *, is_other: bool) -> None:
+        aside = await self._servers.exchange()
+        aside.commands.rename(stream, stream + PUT_ASIDE)
+        (answer,) = await aside.send()
+        if isinstance(answer, Exception):
+            raise PublishError(f"{stream} is in the way and cannot be put aside: {words(answer)}")
+        log.error(
+            "order_log_conflict",
+            stream=stream,
+            account_seq=event.account_seq,
+            holds="another event" if is_other else "nothing",
+            renamed=stream + PUT_ASIDE,
+        )
+        raise PublishError(f"{stream} held another journal's events and was put aside")
 
     async def post(self, notice: Mapping[str, object]) -> None:
         """Publish one notice for everybody on ``events``.

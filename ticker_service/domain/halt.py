@@ -25,6 +25,8 @@ class HaltCode(StrEnum):
     """The broker's own number of orders a day is used up, over all apps of the account."""
     DUPLICATE_ORDER = "DUPLICATE_ORDER"
     """The book holds two orders of one request, which must not be."""
+    UNSENT_AT_BROKER = "UNSENT_AT_BROKER"
+    """The book holds an order of a try that we held for unsent, which must not be."""
     ORPHAN_ORDER = "ORPHAN_ORDER"
     """The book holds an order with our tag that the journal does not know."""
 
@@ -41,6 +43,10 @@ _ADVICE: Final = {
     HaltCode.DUPLICATE_ORDER: (
         "look at both orders in the broker's book and end the one that is too many; then "
         "`ticker-service account resume {account}`"
+    ),
+    HaltCode.UNSENT_AT_BROKER: (
+        "the broker took what it had refused or what had not left us: look at the order in its "
+        "book, end it there if you do not want it; then `ticker-service account resume {account}`"
     ),
     HaltCode.ORPHAN_ORDER: (
         "the journal has lost what was sent (was an older copy of the database put back?), or "

@@ -52,6 +52,7 @@ class TaskState(StrEnum):
 
 S = TaskState
 UNSENT: Final = frozenset({S.RECEIVED, S.READY})
+HELD_FOR_UNSENT: Final = UNSENT | {S.REJECTED_LOCAL, S.EXPIRED, S.CANCELLED_LOCAL}
 IN_DOUBT: Final = frozenset({S.SENDING, S.UNKNOWN})
 LIVE: Final = frozenset({S.ACKED, S.WORKING, S.PARTIAL})
 AT_BROKER: Final = LIVE | {S.CANCELLED, S.FILLED, S.REJECTED}
@@ -133,16 +134,29 @@ def is_in_transit(order: BrokerOrder) -> bool:
     return status not in _TERMINAL_STATUS and status not in _RESTING_STATUS
 
 
-def merge(task: OrderTask, order: BrokerOrder) -> TaskUpdate | None:
+def contradicts(task: OrderTask, order: BrokerOrder) -> bool:
+    """Return whether a row shows an order alive that we hold for cancelled or rejected."""
+    return task.state in {S.CANCELLED, S.REJECTED} and state_of(order) in LIVE
+
+
+def merge(task: OrderTask, order: BrokerOrder, *, is_lasting: bool = False) -> TaskUpdate | None:
     """Return what a row of the broker's book adds to a PLACE task, or None if nothing.
 
     Monotone: the filled quantity never falls, an older row changes nothing, and the order in which
     rows arrive does not matter (I7). Times are whole seconds at Kite, so none is compared.
+
+    Args:
+        task: As last read.
+        order: The row.
+        is_lasting: Books have said so for longer than any is out of date: an order that they show
+            alive comes back from its end (reliability.md §1.5).
     """
     told = state_of(order)
     filled = max(task.filled_quantity, order.filled_quantity)
     grows = order.filled_quantity > task.filled_quantity
     state = _later(task, told, grows=grows)
+    if is_lasting and contradicts(task, order):
+        state = S.PARTIAL if told is S.PARTIAL else S.WORKING
     if state in {S.ACKED, S.WORKING} and filled > 0:
         state = S.PARTIAL
     is_news = (

@@ -96,10 +96,11 @@ class BookKeeper:
         if not is_whole and self._was_whole:
             log.warning("book_lacks_known_orders", account=self._account, rows=len(rows))
         self._was_whole = is_whole
-        if await self._reconciler.merge_book(rows):
+        if await self._reconciler.merge_book(rows, began=began):
             self._news.ring()
         is_settled = await self._settle_doubts(rows, began=began, is_whole=is_whole)
         is_live = await self._end_days(rows, began=began)
+        is_live = is_live or bool(self._reconciler.memory.contradicted)
         if not is_settled:
             return self._config.settle_poll_s
         return self._config.book_poll_live_s if is_live else self._config.book_poll_idle_s

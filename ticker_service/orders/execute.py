@@ -153,15 +153,16 @@ class Executor:
             await asyncio.sleep(self.retry_delay_s(0))
             return task
         try:
-            return await finish(self._send_claimed(task, target, permit))
+            return await finish(self._send_claimed(task, target, permit, until_ns=until_ns))
         finally:
             permit.release()
 
     async def _send_claimed(
-        self, task: OrderTask, target: OrderTask | None, permit: Permit
+        self, task: OrderTask, target: OrderTask | None, permit: Permit, *, until_ns: int
     ) -> OrderTask:
         """Commit the intent, send, judge, record; never abandoned halfway."""
-        closes_ns = self._clock.monotonic_ns() + int(self._config.send_window_s * NS_PER_S)
+        window_ns = int(self._config.send_window_s * NS_PER_S)
+        closes_ns = min(self._clock.monotonic_ns() + window_ns, until_ns)
         claimed = await self._claim(task)
         if claimed is None:
             raise TaskMoved(f"task_id={task.task_id} was claimed by nobody; read it again")
@@ -178,13 +179,14 @@ class Executor:
         """Commit the intent (I4); when the commit's answer is lost, read whether it happened."""
         now_ns, epoch = self._clock.now_ns(), self.writer_epoch
         tag = tag_of(self._config.installation, task.task_id, task.attempt + 1)
+        window_ends_ns = now_ns + int(self._config.send_window_s * NS_PER_S)
         try:
             return await self._journal.claim(
                 task,
                 tag=tag,
                 writer_epoch=epoch,
                 now_ns=now_ns,
-                send_not_after_ns=now_ns + int(self._config.send_window_s * NS_PER_S),
+                send_not_after_ns=min(window_ends_ns, task.deadline_ns),
             )
         except JournalUnavailable:
             present = await self._read_when_possible(task)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ticker_service.errors import AccountTaken, JournalUnavailable
-from ticker_service.orders.desk import DeskState, WriterLost
+from ticker_service.errors import AccountTaken, JournalError
+from ticker_service.orders.desk import DeskState
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
@@ -122,10 +122,10 @@ class OrderOffice:
                 desk.state = DeskState.STANDBY
                 if not attempt:
                     log.warning("account_stands_by", account=desk.account, error=str(error))
-            except (WriterLost, JournalUnavailable) as error:
+            except JournalError as error:
                 log.warning("account_given_up", account=desk.account, error=str(error))
             except BaseExceptionGroup as group:
-                others = group.split((WriterLost, JournalUnavailable))[1]
+                others = group.split(JournalError)[1]
                 if others is not None:
                     raise
                 log.warning("account_given_up", account=desk.account, error=str(group))

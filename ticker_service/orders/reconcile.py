@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain import order_state
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.session import day_start_ns, ist_date, read_kite_time
 from ticker_service.domain.tag import is_ours
-from ticker_service.errors import TaskMoved
+from ticker_service.errors import JournalError, JournalUnavailable, TaskMoved
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -27,10 +28,12 @@ if TYPE_CHECKING:
     from ticker_service.accounts.halts import Halts
     from ticker_service.domain.order import Account, BrokerOrder, OrderTask
     from ticker_service.ports import OrderJournal
-    from ticker_service.runtime.clock import Clock
+    from ticker_service.runtime.clock import Clock, Moment
 
 log = structlog.get_logger()
 
+STALE_NS_MAX: Final = 10 * NS_PER_S
+"""Books that show an ended order alive for so long are not merely older than its end."""
 MERGE_TRIES_MAX: Final = 10
 """A task that moves under every one of so many merges is being moved by our own bug."""
 
@@ -49,6 +52,8 @@ class BookMemory:
     alarmed: set[str] = field(default_factory=set)
     merged: dict[str, BrokerOrder] = field(default_factory=dict)
     """Rows that the journal has, by order id: a book that repeats one brings no news."""
+    contradicted: dict[str, int] = field(default_factory=dict)
+    """Since which book, monotonic ns, orders that we hold for ended have been shown alive."""
 
     def turn_to(self, day: dt.date) -> None:
         """Forget the orders of other days; those leave the book at any time."""
@@ -59,6 +64,7 @@ class BookMemory:
             self.ours.clear()
             self.alarmed.clear()
             self.merged.clear()
+            self.contradicted.clear()
 
     def doubt_the_journal(self) -> None:
         """Read the journal again: another process may have written it meanwhile."""
@@ -119,15 +125,18 @@ class Reconciler:
                 self.memory.is_journal_read = True
         return frozenset(self.memory.known_order_ids)
 
-    async def merge_book(self, rows: Sequence[BrokerOrder]) -> int:
-        """Merge a whole book; return how many tasks changed."""
+    async def merge_book(self, rows: Sequence[BrokerOrder], *, began: Moment) -> int:
+        """Merge a whole book, asked for when its reading began; return how many tasks changed."""
         self._keep(rows)
+        before, self.memory.contradicted = self.memory.contradicted, {}
         untagged = [row.order_id for row in rows if not self._our_tags(row) and self._is_news(row)]
         by_order_id = await self._by_order_id(untagged)
         changed = 0
         for row in rows:
             if self._is_news(row):
-                changed += await self._merge(row, by_order_id.get(row.order_id))
+                since_ns = before.get(row.order_id, began.monotonic_ns)
+                alive = _Alive(since_ns=since_ns, until_ns=began.monotonic_ns)
+                changed += await self._merge(row, by_order_id.get(row.order_id), alive=alive)
         return changed
 
     async def merge_row(self, row: BrokerOrder) -> bool:
@@ -142,7 +151,9 @@ class Reconciler:
         untagged = [] if self._our_tags(row) else [row.order_id]
         return await self._merge(row, (await self._by_order_id(untagged)).get(row.order_id))
 
-    async def _merge(self, row: BrokerOrder, named: OrderTask | None) -> bool:
+    async def _merge(
+        self, row: BrokerOrder, named: OrderTask | None, *, alive: _Alive | None = None
+    ) -> bool:
         """Merge one row into the task its tag names, or else into the one its order id does."""
         task = await self._tagged(row) or named
         for _ in range(MERGE_TRIES_MAX):
@@ -153,21 +164,35 @@ class Reconciler:
                 self._notice_double(row, task)
                 return False
             self.memory.ours.add(row.order_id)
-            update = order_state.merge(task, row)
+            update = order_state.merge(task, row, is_lasting=alive is not None and alive.is_lasting)
             if update is None:
-                if task.state in order_state.AT_BROKER:
-                    self.memory.merged[row.order_id] = row
+                self._remember(row, task, alive)
                 return False
+            self._notice_unsent(row, task)
             try:
                 moved = await self._journal.record(task, update, now_ns=self._clock.now_ns())
             except TaskMoved:
                 task = await self._journal.task(task.task_id)
                 continue
+            except JournalUnavailable:
+                raise
+            except JournalError as error:
+                # One row that the journal cannot hold must not take the account's others along.
+                self._alarm("row_not_journalled", row, task_id=str(task.task_id), error=str(error))
+                return False
             self.memory.merged[row.order_id] = row
             self._notice_late(task, moved)
             return True
         log.error("merge_gave_up", account=self.account, order_id=row.order_id)
         return False
+
+    def _remember(self, row: BrokerOrder, task: OrderTask, alive: _Alive | None) -> None:
+        """Keep that a row brings nothing, unless it says alive of what we hold for ended."""
+        if order_state.contradicts(task, row):
+            if alive is not None:
+                self.memory.contradicted[row.order_id] = alive.since_ns
+        elif task.state in order_state.AT_BROKER:
+            self.memory.merged[row.order_id] = row
 
     def _keep(self, rows: Sequence[BrokerOrder]) -> None:
         # Before the journal is asked: what was seen is known, whether it can be merged now or not.
@@ -205,6 +230,17 @@ class Reconciler:
                 now=now.state,
             )
 
+    def _notice_unsent(self, row: BrokerOrder, task: OrderTask) -> None:
+        """Halt when a try that was called unsent is at the broker: the next one would double it."""
+        is_of_earlier_try = task.state in order_state.IN_DOUBT and task.tag not in row.tags
+        if task.state not in order_state.HELD_FOR_UNSENT and not (
+            is_of_earlier_try and self._our_tags(row)
+        ):
+            return
+        if self._alarm("unsent_order_at_broker", row, task_id=str(task.task_id), was=task.state):
+            reason = f"order {row.order_id} is of a try that was held for unsent"
+            self._halts.begin(HaltCode.UNSENT_AT_BROKER, reason, fact_ns=_since(row))
+
     def _notice_orphan(self, row: BrokerOrder) -> None:
         if self._our_tags(row) and self._alarm("orphan_order", row):
             reason = f"order {row.order_id} has our tag {self._our_tags(row)[0]}"
@@ -223,6 +259,18 @@ class Reconciler:
         self.memory.alarmed.add(row.order_id)
         log.error(event, account=self.account, order_id=row.order_id, tags=row.tags, **facts)
         return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Alive:
+    """Between which books, monotonic ns, every one has shown an ended order alive."""
+
+    since_ns: int
+    until_ns: int
+
+    @property
+    def is_lasting(self) -> bool:
+        return self.until_ns - self.since_ns >= STALE_NS_MAX
 
 
 def _since(row: BrokerOrder) -> int | None:

@@ -80,7 +80,47 @@ def test_a_stream_of_another_journal_is_put_aside_and_swallows_nothing(
     assert kept(redis_client, stream) == [str(each.event_id) for each in ours]
     aside = kept(redis_client, stream + PUT_ASIDE)
     assert aside == [str(each.event_id) for each in theirs]
-    assert [entry["event"] for entry in logs] == ["order_log_of_another_journal"]
+    assert [entry["event"] for entry in logs] == ["order_log_conflict"]
+
+
+@pytest.mark.parametrize("theirs", [[1, 3], [5, 6], []], ids=["a-hole", "trimmed", "emptied"])
+def test_an_event_that_the_stream_refuses_and_does_not_hold_is_not_taken_for_delivered(
+    theirs: list[int], redis_url: str, redis_client: redis.Redis, prefix: str
+) -> None:
+    stream = f"{prefix}orderlog:MAIN"
+    ours = [event_of(number) for number in (1, 2, 3)]
+    ids = {each.account_seq: str(each.event_id) for each in ours}
+    for number in theirs or [9]:
+        event = orjson.dumps({"event_id": ids.get(number)})
+        redis_client.xadd(stream, {"event": event}, id=f"{number}-0")
+    if not theirs:
+        redis_client.xtrim(stream, maxlen=0, approximate=False)
+    with capture_logs() as logs, pytest.raises(PublishError, match="put aside"):
+        publish(redis_url, prefix, ours)
+    publish(redis_url, prefix, ours)
+    assert kept(redis_client, stream) == [str(each.event_id) for each in ours]
+    assert [entry["event"] for entry in logs] == ["order_log_conflict"]
+
+
+def test_a_stream_that_cannot_be_put_aside_holds_events_back(
+    redis_url: str, redis_client: redis.Redis, prefix: str
+) -> None:
+    stream = f"{prefix}orderlog:MAIN"
+    redis_client.xadd(stream, {"event": b"{}"}, id="9-0")
+    name = prefix.rstrip(":")
+    redis_client.acl_setuser(
+        name,
+        enabled=True,
+        nopass=True,
+        keys="*",
+        channels="*",
+        commands=["+@all", "-rename"],
+    )
+    url = redis_url.replace("redis://", f"redis://{name}:x@")
+    with pytest.raises(PublishError, match="cannot be put aside"):
+        publish(url, prefix, [event_of(1)])
+    redis_client.acl_deluser(name)
+    assert redis_client.xlen(stream) == 1
 
 
 def test_a_server_without_memory_takes_none_of_a_batch_and_all_of_it_afterwards(

@@ -67,6 +67,8 @@ def test_a_price_is_the_number_the_broker_wrote(value: object, expected: str) ->
         {"filled_quantity": 10**13},
         {"average_price": Decimal("1E+4000")},
         {"average_price": -(10**13)},
+        {"average_price": Decimal("1e-200000")},
+        {"trigger_price": 1e300},
         {"price": "12"},
         {"price": float("nan")},
         {"price": float("inf")},
@@ -93,6 +95,18 @@ def test_a_price_below_zero_is_one() -> None:
 def test_a_row_of_another_user_is_told_from_one_that_cannot_be_read() -> None:
     with pytest.raises(RowOfAnother):
         kite_rows.order({**LEAST, "account_id": "ZZ9999"}, user_id=USER)
+
+
+@pytest.mark.parametrize("name", ["quantity", "price", "order_id", "tags"])
+def test_a_number_too_long_to_spell_is_refused_as_any_other(name: str) -> None:
+    with pytest.raises(RowMalformed):
+        kite_rows.order({**LEAST, name: 10**5_000}, user_id=USER)
+
+
+def test_a_number_too_long_to_spell_in_another_s_row_is_no_fault_of_ours() -> None:
+    row = {**LEAST, "account_id": "ZZ9999", "order_id": 10**5_000}
+    with pytest.raises(RowOfAnother):
+        kite_rows.order(row, user_id=USER)
 
 
 def test_a_row_that_the_risk_desk_placed_is_still_ours() -> None:

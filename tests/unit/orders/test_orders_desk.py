@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -20,6 +21,7 @@ from ticker_service.domain.tag import tag_of
 from ticker_service.errors import (
     AccountTaken,
     IdempotencyConflict,
+    JournalError,
     JournalUnavailable,
     OrderRefused,
 )
@@ -597,6 +599,82 @@ def test_a_second_order_under_one_tag_raises_an_alarm_and_changes_nothing() -> N
             alarms = [entry for entry in logs if entry["event"] == "duplicate_order"]
             assert [entry["order_id"] for entry in alarms] == ["9"]
             assert scene.now(placed) == placed
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("end", ["CANCELLED", "REJECTED"])
+@pytest.mark.parametrize(
+    ("status", "filled", "state"),
+    [("OPEN", 0, S.WORKING), ("OPEN PENDING", 0, S.WORKING), ("OPEN", 25, S.PARTIAL)],
+)
+def test_an_ended_order_that_books_go_on_to_show_alive_comes_back_with_an_alarm(
+    end: str, status: str, filled: int, state: TaskState
+) -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.reaches(await scene.place(), S.WORKING)
+            order_id = placed.broker_order_id or ""
+            alive = scene.broker.change(order_id, status=status, filled_quantity=filled)
+            scene.desk.take_update(dataclasses.replace(alive, status=end))
+            await scene.reaches(placed, S(end))
+            with capture_logs() as logs:
+                scene.desk.want_book()
+                await asyncio.sleep(9.0)
+                assert scene.now(placed).state is S(end), "it may be a stale book"
+                await scene.until(lambda: scene.now(placed).state is state, within_s=10.0)
+            assert "late_fact_wins" in {entry["event"] for entry in logs}
+
+    virtual_time.run(play())
+
+
+def test_a_stale_book_now_and_then_brings_no_ended_order_back() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.reaches(await scene.place(), S.WORKING)
+            order_id = placed.broker_order_id or ""
+            scene.broker.change(order_id, status="CANCELLED")
+            scene.desk.want_book()
+            await scene.reaches(placed, S.CANCELLED)
+            for _ in range(5):
+                for status in ("OPEN", "CANCELLED"):
+                    scene.broker.change(order_id, status=status)
+                    scene.desk.want_book()
+                    await asyncio.sleep(4.0)
+            assert scene.now(placed).state is S.CANCELLED
+
+    virtual_time.run(play())
+
+
+def test_a_row_that_the_journal_cannot_hold_is_told_and_the_others_are_merged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    record = scene.journal.record
+
+    async def refusing(of: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
+        if update.broker_status == "DAMAGED":
+            raise JournalError("the database cannot hold this")
+        return await record(of, update, now_ns=now_ns)
+
+    async def play() -> None:
+        async with scene.opened():
+            damaged = await scene.reaches(await scene.place(), S.WORKING)
+            sound = await scene.reaches(await scene.place(), S.WORKING)
+            monkeypatch.setattr(scene.journal, "record", refusing)
+            for placed, status in ((damaged, "DAMAGED"), (sound, "CANCELLED")):
+                order_id = placed.broker_order_id or ""
+                row = dataclasses.replace(scene.broker.book[order_id], status=status)
+                scene.broker.book[order_id] = row
+            with capture_logs() as logs:
+                scene.desk.want_book()
+                await scene.reaches(sound, S.CANCELLED)
+            assert "row_not_journalled" in {entry["event"] for entry in logs}
+            assert scene.desk.state is DeskState.OPEN
 
     virtual_time.run(play())
 

@@ -10,6 +10,7 @@ import virtual_time
 from order_scene import ACCOUNT, Scene
 
 from ticker_service.config import OrdersConfig
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import JournalUnavailable
 from ticker_service.ports import Reply, Withheld
@@ -158,6 +159,25 @@ def test_after_its_deadline_an_order_expires_unsent() -> None:
         async with scene.opened():
             late = await scene.place(deadline_ns=scene.clock.now_ns() - 1)
             await scene.reaches(late, S.EXPIRED)
+            assert not scene.broker.sent
+
+    virtual_time.run(play())
+
+
+def test_after_a_stall_beyond_its_deadline_an_order_does_not_leave() -> None:
+    scene = Scene()
+    half_a_window_s = scene.config.send_window_s / 2
+
+    async def stall(name: str) -> None:
+        if name == "claim":
+            await asyncio.sleep(half_a_window_s)
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.journal.after = stall
+            deadline_ns = scene.clock.now_ns() + int(half_a_window_s * NS_PER_S)
+            placed = await scene.place(deadline_ns=deadline_ns)
+            await scene.reaches(placed, S.EXPIRED)
             assert not scene.broker.sent
 
     virtual_time.run(play())

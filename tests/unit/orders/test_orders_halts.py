@@ -11,12 +11,14 @@ import virtual_time
 from order_scene import ACCOUNT, BUY, Scene
 from structlog.testing import capture_logs
 
+from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.session import from_instant_ns
 from ticker_service.errors import OrderRefused
+from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, MemoryJournal, refusal
 
 if TYPE_CHECKING:
@@ -253,7 +255,54 @@ def test_an_order_of_ours_that_the_journal_lost_halts_the_account_before_it_take
             (halt,) = scene.halts.standing()
             assert halt.code is HaltCode.ORPHAN_ORDER
             assert (lost.tag or "") in halt.reason
+
+    virtual_time.run(play())
+
+
+def test_an_order_held_for_unsent_that_is_at_the_broker_is_never_sent_again() -> None:
+    scene = Scene(config=OrdersConfig(retry_s_min=20.0, retry_s_max=20.0))
+    lost = Reply(withheld=Withheld.NOTHING_LEFT, failure="refused to connect")
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.answers.append(Answer(reply=lost))
+            placed = await scene.place()
+            await scene.until(lambda: scene.journal.states(placed.task_id).count(S.READY) > 1)
+            with capture_logs() as logs:
+                scene.desk.want_book()
+                await scene.reaches(placed, S.WORKING)
+            assert "unsent_order_at_broker" in {entry["event"] for entry in logs}
+            (halt,) = scene.halts.standing()
+            assert halt.code is HaltCode.UNSENT_AT_BROKER
+            await asyncio.sleep(1.0)
+            await scene.journal.lift_halts(ACCOUNT, by_whom="me", now_ns=scene.clock.now_ns())
+            await asyncio.sleep(60.0)
+            assert not scene.halts.standing()
             assert len(scene.broker.sent) == 1
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("lasts", [False, True], ids=["ended", "in-doubt"])
+def test_a_try_called_unsent_that_is_at_the_broker_halts_the_account(lasts: bool) -> None:  # noqa: FBT001
+    scene = Scene()
+    unsent = Reply(withheld=Withheld.NOTHING_LEFT, failure="refused to connect")
+    silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.hidden.add("000000000000001")
+            tries = [Answer(reply=silence, takes_effect=False)] if lasts else []
+            tries = tries or [Answer(reply=unsent, takes_effect=False)] * 9
+            scene.broker.answers.extend([Answer(reply=unsent), *tries])
+            placed = await scene.place()
+            await scene.reaches(placed, TaskState.UNKNOWN if lasts else TaskState.REJECTED_LOCAL)
+            scene.broker.hidden.clear()
+            scene.desk.want_book()
+            await scene.reaches(placed, TaskState.WORKING)
+            (halt,) = scene.halts.standing()
+            assert halt.code is HaltCode.UNSENT_AT_BROKER
+            assert (await refused(scene)).code == "ACCOUNT_HALTED"
 
     virtual_time.run(play())
 
