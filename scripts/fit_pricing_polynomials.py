@@ -6,17 +6,17 @@ Both are Chebyshev interpolations in 50-digit arithmetic, so every machine write
 
 The Mills ratio, for ``ticker_service/pricing/mills.py``::
 
-    M(z) = w * P(v),    w = 1 / (z + MILLS_SHIFT),    v = MILLS_SCALE * w + MILLS_OFFSET
+    M(z) = w * P(v),    w = 1 / (z + MILLS_SHIFT),    v = w - MILLS_CENTRE
 
 z * M(z) tends to 1 and M is smooth on the left, so P is nearly flat in w and one polynomial covers
-every argument that a price above 1e-290 leads to, without a branch. The linear map takes w onto
--1..1, which keeps Horner's scheme stable.
+every argument that a price above 1e-290 leads to, without a branch. v lies evenly about nought,
+which keeps Horner's scheme stable.
 
 The factor of the first guess, for ``ticker_service/pricing/first_guess.py``. Let x be the distance
 of the strike in normal standard deviations and c(x) = phi(x) - x * Phi(-x) its Bachelier price in
-the same unit. The price alone gives L = log1p(x / c) / 2, and then x is::
+the same unit. The price alone gives H = log1p(x / c), and then x is::
 
-    x = L / (sqrt(1 + L / 2 pi) * Z(y)),    y = (L - SEED_CENTRE) / (L + SEED_CENTRE)
+    x = H / (sqrt(1 + H / 4 pi) * 2 Z(y)),    y = (H - SEED_CENTRE) / (H + SEED_CENTRE)
 
 The square root has the right growth at both ends, so that Z varies between 1.139 and 1.253 only.
 """
@@ -48,10 +48,10 @@ MILLS_HIGHEST: Final = 39
 """A density at 39 is below the smallest float64."""
 MILLS_COEFFICIENTS: Final = 22
 
-SEED_CENTRE: Final = 10
+SEED_CENTRE: Final = 20
 """With nine coefficients the error is smallest near here."""
-SEED_HALF_LOG_MAX: Final = 356
-"""L of the farthest strike and the smallest time value that the kernel accepts."""
+SEED_LOG_MAX: Final = 712
+"""H of the farthest strike and the smallest time value that the kernel accepts."""
 SEED_COEFFICIENTS: Final = 9
 
 
@@ -75,7 +75,7 @@ def main() -> int:
 
 def module_text() -> str:
     """Return the source of ``_coefficients.py``."""
-    scale, offset, mills, mills_error = fit_mills()
+    centre, mills, mills_error = fit_mills()
     seed, seed_error = fit_seed()
     return "\n".join(
         [
@@ -89,8 +89,7 @@ def module_text() -> str:
             "from typing import Final",
             "",
             f"MILLS_SHIFT: Final = {float(MILLS_SHIFT)!r}",
-            f"MILLS_SCALE: Final = {float(scale)!r}",
-            f"MILLS_OFFSET: Final = {float(offset)!r}",
+            f"MILLS_CENTRE: Final = {float(centre)!r}",
             f"MILLS_LOWEST: Final = {float(MILLS_LOWEST)!r}",
             *tuple_lines("MILLS_POLYNOMIAL", mills),
             f'"""Error below {mp.nstr(mills_error, 1)} of P, which is above 1."""',
@@ -108,19 +107,20 @@ def tuple_lines(name: str, coefficients: Sequence[mp.mpf]) -> list[str]:
     return [f"{name}: Final = (", *(f"    {float(c)!r}," for c in coefficients), ")"]
 
 
-def fit_mills() -> tuple[mp.mpf, mp.mpf, list[mp.mpf], mp.mpf]:
-    """Return scale and offset of the linear map, the coefficients of P, and their error."""
+def fit_mills() -> tuple[mp.mpf, list[mp.mpf], mp.mpf]:
+    """Return the middle of w, the coefficients of P, and their error."""
     w_low = mp.mpf(1) / (MILLS_HIGHEST + MILLS_SHIFT)
     w_high = mp.mpf(1) / (MILLS_LOWEST + MILLS_SHIFT)
-    scale = 2 / (w_high - w_low)
-    offset = -(w_high + w_low) / (w_high - w_low)
+    # Rounded here, so that the polynomial is that of the centre which the kernel subtracts.
+    centre = mp.mpf(float((w_low + w_high) / 2))
+    reach = (w_high - w_low) / 2
 
-    def p(v: mp.mpf) -> mp.mpf:
-        w = (v - offset) / scale
+    def p(unit: mp.mpf) -> mp.mpf:
+        w = centre + reach * unit
         return mills_ratio(1 / w - MILLS_SHIFT) / w
 
     coefficients, error = chebyshev_fit(p, MILLS_COEFFICIENTS)
-    return scale, offset, monomial(coefficients), error
+    return centre, [c / reach**n for n, c in enumerate(monomial(coefficients))], error
 
 
 def mills_ratio(z: mp.mpf) -> mp.mpf:
@@ -129,16 +129,15 @@ def mills_ratio(z: mp.mpf) -> mp.mpf:
 
 
 def fit_seed() -> tuple[list[mp.mpf], mp.mpf]:
-    """Return the coefficients of Z in powers of y, and their error."""
-    y_max = mp.mpf(SEED_HALF_LOG_MAX - SEED_CENTRE) / (SEED_HALF_LOG_MAX + SEED_CENTRE)
+    """Return the coefficients of 2 Z in powers of y, and their error."""
+    y_max = mp.mpf(SEED_LOG_MAX - SEED_CENTRE) / (SEED_LOG_MAX + SEED_CENTRE)
     # y runs from -1 (at the money) to y_max; the fit wants -1..1.
     slope, shift = 2 / (y_max + 1), (1 - y_max) / (y_max + 1)
 
     def z(v: mp.mpf) -> mp.mpf:
         y = (v - shift) / slope
-        half_log = SEED_CENTRE * (1 + y) / (1 - y)
-        x = bachelier_distance(half_log)
-        return half_log / (x * mp.sqrt(1 + half_log / (2 * mp.pi)))
+        log = SEED_CENTRE * (1 + y) / (1 - y)
+        return log / (bachelier_distance(log / 2) * mp.sqrt(1 + log / (4 * mp.pi)))
 
     coefficients, error = chebyshev_fit(z, SEED_COEFFICIENTS)
     return substitute(monomial(coefficients), slope=slope, shift=shift), error

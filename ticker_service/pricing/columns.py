@@ -8,7 +8,7 @@ lives as long as the kernel.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self, TypeAlias
+from typing import TYPE_CHECKING, Any, Final, Self, TypeAlias
 
 import numpy as np
 
@@ -24,8 +24,13 @@ COLUMN_NAMES: Final = ("given", "forward", "strike", "years", "is_call")
 REAL_KINDS: Final = "fiubO"
 """numpy's kinds that may hold real numbers; ``O`` is tried, as Decimals come so."""
 FLAG_KINDS: Final = "biu"
-SCRATCH_NUMBERS: Final = 21
-"""Float64 columns of a pass: fourteen with a name, seven spare."""
+CACHE_LINE_BYTES: Final = 64
+_NUMBERS_A_LINE: Final = 8
+SCRATCH_NUMBERS: Final = 17
+"""Float64 columns of a pass: twelve with names, five spare. The fewer they are the better: of 9,000
+rows, they and the caller's columns just fit into a core's second-level cache."""
+_Z_NEAR: Final = 8
+_FIRST_SPARE: Final = 12
 SCRATCH_FLAGS: Final = 5
 """Bool columns of a pass: three with a name, two spare."""
 
@@ -104,12 +109,13 @@ class OptionColumns:
 
 
 class Scratch:
-    """The columns of one pass, views of the kernel's block.
+    """The columns of one pass, views of the kernel's memory.
 
     The letters are those of ``docs/pricing.md``.
 
     Attributes:
-        sign: +1 for a call, -1 for a put.
+        rows: n.
+        is_call: 1 for a call, 0 for a put.
         discount: exp(-rate * years).
         root_years: sqrt(years).
         smaller: m, the smaller of forward and strike.
@@ -121,16 +127,21 @@ class Scratch:
         z_far: k/s + s/2.
         mills_gap: M(z_near) - M(z_far).
         mills_far: M(z_far).
-        density: phi(z_near), which is dp/ds.
-        far_tail: phi(z_near) * M(z_far), which is exp(k) * Phi(-z_far).
+        density: phi(z_near), which is dp/ds; it takes the place of ``excess``.
+        far_tail: phi(z_near) * M(z_far), which is exp(k) * Phi(-z_far); it takes that of
+            ``mills_far``.
         spare: Columns without a name; a step may use them and must not expect to find them again.
+        z_both: ``z_near`` and ``z_far`` as one column, shape ``(n + padding + n,)``: what is done
+            to both takes half the calls.
+        spare_pairs: Likewise the first and second spare column, and the third and fourth.
         solvable: The row has an answer.
         in_the_money: The row's option is the in-the-money leg of its strike.
         wide: The row lies outside what the first guess, or the Mills polynomial, covers.
         spare_flags: Flags without a name, as ``spare``.
     """
 
-    sign: Column
+    rows: int
+    is_call: Column
     discount: Column
     root_years: Column
     smaller: Column
@@ -145,20 +156,26 @@ class Scratch:
     density: Column
     far_tail: Column
     spare: list[Column]
+    z_both: Column
+    spare_pairs: list[Column]
     solvable: Flags
     in_the_money: Flags
     wide: Flags
     spare_flags: list[Flags]
 
-    def __init__(self, numbers: Column, flags: Flags) -> None:
-        """Name the rows of two blocks.
+    def __init__(self, memory: Memory, rows: int) -> None:
+        """Lay the columns out for a number of rows.
 
         Args:
-            numbers: Float64, shape ``(SCRATCH_NUMBERS, n)``.
-            flags: Bool, shape ``(SCRATCH_FLAGS, n)``.
+            memory: Has room for them; what else lies in it is lost.
+            rows: n.
         """
+        self.rows = rows
+        self._stride = _on_cache_lines(rows, _NUMBERS_A_LINE)
+        self._numbers = memory.numbers
+        flags = _on_cache_lines(rows, CACHE_LINE_BYTES)
         (
-            self.sign,
+            self.is_call,
             self.discount,
             self.root_years,
             self.smaller,
@@ -170,11 +187,53 @@ class Scratch:
             self.z_far,
             self.mills_gap,
             self.mills_far,
-            self.density,
-            self.far_tail,
             *self.spare,
-        ) = numbers
-        self.solvable, self.in_the_money, self.wide, *self.spare_flags = flags
+        ) = [self._columns(place, 1) for place in range(SCRATCH_NUMBERS)]
+        self.density, self.far_tail = self.excess, self.mills_far
+        self.z_both = self._columns(_Z_NEAR, 2)
+        self.spare_pairs = [self._columns(_FIRST_SPARE + place, 2) for place in (0, 2)]
+        self.solvable, self.in_the_money, self.wide, *self.spare_flags = [
+            memory.flags[place * flags : place * flags + rows] for place in range(SCRATCH_FLAGS)
+        ]
+
+    def _columns(self, first: int, count: int) -> Column:
+        """Return neighbouring columns as one, with whatever lies between them."""
+        start = first * self._stride
+        return self._numbers[start : start + (count - 1) * self._stride + self.rows]
+
+
+class Memory:
+    """What a kernel holds between calls: room for the columns of so many rows at most.
+
+    numpy aligns to 16 bytes. A vector register takes 64, so every load and every store of a column
+    that begins elsewhere touches two cache lines; here each begins on one.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        """Allocate."""
+        stride = _on_cache_lines(capacity, _NUMBERS_A_LINE)
+        # Numbers and not rubbish: what lies between two columns is calculated with, too.
+        self.numbers = _aligned(SCRATCH_NUMBERS * stride, np.float64)
+        self.numbers.fill(1.0)
+        self.flags = _aligned(SCRATCH_FLAGS * _on_cache_lines(capacity, CACHE_LINE_BYTES), np.bool_)
+
+
+def _on_cache_lines(rows: int, a_line: int) -> int:
+    return -(-rows // a_line) * a_line
+
+
+def _aligned(items: int, dtype: type[np.generic]) -> NDArray[Any]:
+    size = items * np.dtype(dtype).itemsize
+    memory = np.empty(size + CACHE_LINE_BYTES, np.uint8)
+    first = -memory.ctypes.data % CACHE_LINE_BYTES
+    return memory[first : first + size].view(dtype)
+
+
+def constant(value: float) -> Column:
+    """Return a number as numpy takes it fastest: no conversion in each of some hundred calls."""
+    number = np.array(value)
+    number.flags.writeable = False
+    return number
 
 
 def _numbers(values: ArrayLike) -> Column:

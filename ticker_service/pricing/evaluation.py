@@ -5,14 +5,17 @@ Path: normalise -> [evaluation] -> greeks. Pure.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 from ticker_service.pricing import greeks, householder, mills
+from ticker_service.pricing.columns import constant
 
 if TYPE_CHECKING:
     from ticker_service.pricing.columns import Column, OptionColumns, Scratch
+
+_ZERO: Final = constant(0.0)
 
 
 def time_value(scratch: Scratch) -> None:
@@ -21,7 +24,7 @@ def time_value(scratch: Scratch) -> None:
     mills.gap_and_far(scratch)
     greeks.density(scratch)
     np.multiply(scratch.mills_gap, scratch.density, out=scratch.time_value)
-    np.multiply(scratch.mills_far, scratch.density, out=scratch.far_tail)
+    scratch.far_tail *= scratch.density
     np.less(scratch.z_near, mills.ARGUMENT_MIN, out=scratch.wide)
     if scratch.wide.any():
         _replace_wide(scratch)
@@ -29,10 +32,11 @@ def time_value(scratch: Scratch) -> None:
 
 def price(options: OptionColumns, scratch: Scratch, out: Column) -> None:
     """Write the discounted price, rupees, shape ``(n,)``."""
-    intrinsic = scratch.spare[0]
-    np.subtract(options.forward, options.strike, out=intrinsic)
-    np.multiply(intrinsic, scratch.sign, out=intrinsic)
-    np.maximum(intrinsic, 0.0, out=intrinsic)
+    intrinsic, of_call = scratch.spare[:2]
+    np.subtract(options.strike, options.forward, out=of_call)
+    np.maximum(of_call, _ZERO, out=intrinsic)
+    of_call *= scratch.is_call
+    intrinsic -= of_call
     np.multiply(scratch.time_value, scratch.smaller, out=out)
     np.add(out, intrinsic, out=out)
     np.multiply(out, scratch.discount, out=out)

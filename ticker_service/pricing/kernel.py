@@ -21,12 +21,7 @@ from ticker_service.pricing import (
     normalise,
     wide,
 )
-from ticker_service.pricing.columns import (
-    SCRATCH_FLAGS,
-    SCRATCH_NUMBERS,
-    OptionColumns,
-    Scratch,
-)
+from ticker_service.pricing.columns import Memory, OptionColumns, Scratch
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,8 +50,8 @@ class PricingKernel:
         if capacity < 1:
             raise InvariantViolatedError(f"Invariant: capacity={capacity} rows_min=1")
         self._capacity = capacity
-        self._numbers = np.empty((SCRATCH_NUMBERS, capacity))
-        self._flags = np.empty((SCRATCH_FLAGS, capacity), np.bool_)
+        self._memory = Memory(capacity)
+        self._scratch = Scratch(self._memory, capacity)
 
     @property
     def capacity(self) -> int:
@@ -141,13 +136,16 @@ class PricingKernel:
         for first in range(0, rows, self._capacity):
             yield slice(first, min(first + self._capacity, rows))
 
-    def _scratch(self, rows: int) -> Scratch:
-        return Scratch(self._numbers[:, :rows], self._flags[:, :rows])
+    def _scratch_of(self, rows: int) -> Scratch:
+        """Return the scratch columns, laid out anew only for another number of rows."""
+        if self._scratch.rows != rows:
+            self._scratch = Scratch(self._memory, rows)
+        return self._scratch
 
     def _solve_chunk(
         self, options: OptionColumns, out: NDArray[np.float64], status: NDArray[np.uint8]
     ) -> None:
-        scratch = self._scratch(len(options))
+        scratch = self._scratch_of(len(options))
         normalise.terms(options, scratch)
         normalise.time_value(options, scratch, status)
         first_guess.total_volatility(scratch)
@@ -160,7 +158,7 @@ class PricingKernel:
         _blank_unsolvable(scratch, out)
 
     def _evaluate_chunk(self, options: OptionColumns, out: NDArray[np.float64]) -> None:
-        scratch = self._scratch(len(options))
+        scratch = self._scratch_of(len(options))
         normalise.terms(options, scratch)
         normalise.total_volatility(options, scratch)
         evaluation.time_value(scratch)

@@ -11,10 +11,12 @@ Divided by the smaller of forward and strike, that leg's Black price depends on 
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
+from ticker_service.pricing.columns import constant
 from ticker_service.pricing.status import PriceStatus
 
 if TYPE_CHECKING:
@@ -38,33 +40,45 @@ moneyness that the limits above allow, ``excess / time_value`` still fits into a
 EXCESS_AT_THE_MONEY: Final = 1e-300
 """Added to ``excess``, so that F == K is a limit and not 0/0; below the last digit of any other."""
 
+_ZERO, _ONE, _INFINITY = constant(0.0), constant(1.0), constant(math.inf)
+_PRICE_MIN, _PRICE_MAX = constant(PRICE_MIN), constant(PRICE_MAX)
+_YEARS_MIN, _YEARS_MAX = constant(YEARS_MIN), constant(YEARS_MAX)
+_YEARS_BEFORE_MAX: Final = constant(-YEARS_MAX)
+_DISCOUNT_MIN, _DISCOUNT_MAX = constant(DISCOUNT_MIN), constant(DISCOUNT_MAX)
+_VOLATILITY_MIN, _VOLATILITY_MAX = constant(VOLATILITY_MIN), constant(VOLATILITY_MAX)
+_TIME_VALUE_MIN: Final = constant(TIME_VALUE_MIN)
+_EXCESS_AT_THE_MONEY: Final = constant(EXCESS_AT_THE_MONEY)
+
 
 def terms(options: OptionColumns, scratch: Scratch) -> None:
     """Fill the columns that depend on the terms alone, and start ``solvable`` with their limits.
 
-    Fills ``sign``, ``discount``, ``root_years``, ``smaller``, ``excess``, ``log_moneyness`` and
+    Fills ``is_call``, ``discount``, ``root_years``, ``smaller``, ``excess``, ``log_moneyness`` and
     ``in_the_money``; the first spare column is left holding the intrinsic value.
     """
     intrinsic = scratch.spare[0]
-    np.copyto(scratch.sign, options.is_call)
-    np.multiply(scratch.sign, 2.0, out=scratch.sign)
-    np.subtract(scratch.sign, 1.0, out=scratch.sign)
-    np.negative(options.years, out=scratch.discount)
-    np.multiply(scratch.discount, options.rate, out=scratch.discount)
+    np.copyto(scratch.is_call, options.is_call)
+    if isinstance(options.rate, float):
+        np.multiply(options.years, -options.rate, out=scratch.discount)
+    else:
+        np.multiply(options.years, options.rate, out=scratch.discount)
+        np.negative(scratch.discount, out=scratch.discount)
     np.exp(scratch.discount, out=scratch.discount)
     np.sqrt(options.years, out=scratch.root_years)
 
-    np.subtract(options.forward, options.strike, out=scratch.excess)
-    np.multiply(scratch.excess, scratch.sign, out=intrinsic)
-    np.greater(intrinsic, 0.0, out=scratch.in_the_money)
-    np.maximum(intrinsic, 0.0, out=intrinsic)
+    # A put's intrinsic value, less the difference for a call: exact, and no branch.
+    np.subtract(options.strike, options.forward, out=scratch.excess)
+    np.maximum(scratch.excess, _ZERO, out=intrinsic)
+    np.multiply(scratch.excess, scratch.is_call, out=scratch.smaller)
+    intrinsic -= scratch.smaller
+    np.greater(intrinsic, _ZERO, out=scratch.in_the_money)
 
     # log1p of the exact difference, not log of the ratio: near the money F / K rounds away the
     # digits that carry the answer.
     np.minimum(options.forward, options.strike, out=scratch.smaller)
     np.absolute(scratch.excess, out=scratch.excess)
     np.divide(scratch.excess, scratch.smaller, out=scratch.excess)
-    np.add(scratch.excess, EXCESS_AT_THE_MONEY, out=scratch.excess)
+    np.add(scratch.excess, _EXCESS_AT_THE_MONEY, out=scratch.excess)
     np.log1p(scratch.excess, out=scratch.log_moneyness)
     _within_limits(options, scratch)
 
@@ -81,16 +95,20 @@ def time_value(options: OptionColumns, scratch: Scratch, status: NDArray[np.uint
     np.divide(value, scratch.smaller, out=value)
 
     well_formed = scratch.solvable
-    _narrow(well_formed, np.greater(options.given, 0.0, out=holds))
-    _narrow(well_formed, np.isfinite(options.given, out=holds))
+    _narrow(well_formed, np.greater(options.given, _ZERO, out=holds))
+    _narrow(well_formed, np.less(options.given, _INFINITY, out=holds))
 
     status.fill(PriceStatus.OK)
-    np.greater_equal(options.years, YEARS_MIN, out=alive)
-    np.greater(value, TIME_VALUE_MIN, out=holds)
-    if well_formed.all() and alive.all() and holds.all() and value.max(initial=0.0) < 1.0:
+    np.greater_equal(options.years, _YEARS_MIN, out=alive)
+    np.greater(value, _TIME_VALUE_MIN, out=holds)
+    _narrow(holds, alive)
+    _narrow(holds, well_formed)
+    _narrow(holds, np.less(value, _ONE, out=scratch.wide))
+    if holds.all():
         return
+    np.greater(value, _TIME_VALUE_MIN, out=holds)
     _mark(status, PriceStatus.BELOW_INTRINSIC, np.logical_not(holds, out=holds))
-    _mark(status, PriceStatus.ABOVE_BOUND, np.greater_equal(value, 1.0, out=holds))
+    _mark(status, PriceStatus.ABOVE_BOUND, np.greater_equal(value, _ONE, out=holds))
     _mark(status, PriceStatus.EXPIRED, np.logical_not(alive, out=alive))
     _mark(status, PriceStatus.BAD_INPUT, np.logical_not(well_formed, out=holds))
     np.equal(status, np.uint8(PriceStatus.OK), out=scratch.solvable)
@@ -103,24 +121,23 @@ def total_volatility(options: OptionColumns, scratch: Scratch) -> None:
     Expects ``terms`` to have run before.
     """
     holds = scratch.spare_flags[0]
-    _narrow(scratch.solvable, np.greater_equal(options.given, VOLATILITY_MIN, out=holds))
-    _narrow(scratch.solvable, np.less_equal(options.given, VOLATILITY_MAX, out=holds))
-    _narrow(scratch.solvable, np.greater_equal(options.years, YEARS_MIN, out=holds))
+    _narrow(scratch.solvable, np.greater_equal(options.given, _VOLATILITY_MIN, out=holds))
+    _narrow(scratch.solvable, np.less_equal(options.given, _VOLATILITY_MAX, out=holds))
+    _narrow(scratch.solvable, np.greater_equal(options.years, _YEARS_MIN, out=holds))
     np.multiply(options.given, scratch.root_years, out=scratch.total_volatility)
     np.copyto(scratch.total_volatility, np.nan, where=np.logical_not(scratch.solvable, out=holds))
 
 
 def _within_limits(options: OptionColumns, scratch: Scratch) -> None:
     """Start ``solvable``: the terms are numbers within the limits. NaN compares False."""
-    larger, holds = scratch.spare[1], scratch.spare_flags[0]
-    limits = scratch.solvable
-    np.greater_equal(scratch.smaller, PRICE_MIN, out=limits)
-    np.maximum(options.forward, options.strike, out=larger)
-    _narrow(limits, np.less_equal(larger, PRICE_MAX, out=holds))
-    _narrow(limits, np.greater_equal(options.years, -YEARS_MAX, out=holds))
-    _narrow(limits, np.less_equal(options.years, YEARS_MAX, out=holds))
-    _narrow(limits, np.greater_equal(scratch.discount, DISCOUNT_MIN, out=holds))
-    _narrow(limits, np.less_equal(scratch.discount, DISCOUNT_MAX, out=holds))
+    holds, limits = scratch.spare_flags[0], scratch.solvable
+    np.greater_equal(scratch.smaller, _PRICE_MIN, out=limits)
+    _narrow(limits, np.less_equal(options.forward, _PRICE_MAX, out=holds))
+    _narrow(limits, np.less_equal(options.strike, _PRICE_MAX, out=holds))
+    _narrow(limits, np.greater_equal(options.years, _YEARS_BEFORE_MAX, out=holds))
+    _narrow(limits, np.less_equal(options.years, _YEARS_MAX, out=holds))
+    _narrow(limits, np.greater_equal(scratch.discount, _DISCOUNT_MIN, out=holds))
+    _narrow(limits, np.less_equal(scratch.discount, _DISCOUNT_MAX, out=holds))
 
 
 def _narrow(flags: Flags, condition: Flags) -> None:

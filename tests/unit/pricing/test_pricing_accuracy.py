@@ -18,7 +18,7 @@ from ticker_service.pricing import (
     first_guess,
     mills,
 )
-from ticker_service.pricing.columns import SCRATCH_FLAGS, SCRATCH_NUMBERS, Scratch
+from ticker_service.pricing.columns import Memory, Scratch
 from ticker_service.pricing.wide import solve as solve_wide
 
 FORWARD = 24_000.0
@@ -146,9 +146,7 @@ def test_the_first_guess_is_good_to_3e_4_where_one_step_has_to_do() -> None:
         exact = [_time_value(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(k, s, strict=True)]
     p = np.array([float(value) for value in exact])
     is_price = p > 1e-290
-    scratch = Scratch(
-        np.empty((SCRATCH_NUMBERS, is_price.sum())), np.empty((SCRATCH_FLAGS, is_price.sum()), bool)
-    )
+    scratch = Scratch(Memory(int(is_price.sum())), int(is_price.sum()))
     scratch.time_value[:] = p[is_price]
     scratch.log_moneyness[:] = k[is_price]
     scratch.excess[:] = np.expm1(k[is_price])
