@@ -104,7 +104,8 @@ def module_text() -> str:
 
 def tuple_lines(name: str, coefficients: Sequence[mp.mpf]) -> list[str]:
     """Return the lines that declare a tuple of coefficients."""
-    return [f"{name}: Final = (", *(f"    {float(c)!r}," for c in coefficients), ")"]
+    numbers = (repr(float(c)).replace("e+", "e") for c in coefficients)  # as ruff writes them
+    return [f"{name}: Final = (", *(f"    {number}," for number in numbers), ")"]
 
 
 def fit_mills() -> tuple[mp.mpf, list[mp.mpf], mp.mpf]:
