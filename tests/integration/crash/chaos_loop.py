@@ -1,0 +1,426 @@
+"""Daemons of one account that are killed again and again under load, and the verdict in the end.
+
+A chapter is one account's story: in each cycle a daemon starts, callers place, change, cancel and
+repeat themselves, the broker may misbehave, and SIGKILL comes, at a named point or at any instant,
+be the daemon at work, in recovery or not yet open. What one life left in doubt the next ones have
+to settle, and they may be killed over it. Then peace: the last daemon lives, everything is settled,
+what rests is cancelled, and the records of all lives are judged together.
+"""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+import chaos_records
+from crash_parts import (
+    DaemonGone,
+    Door,
+    DoorBusy,
+    cancel_frame,
+    door,
+    limit_order,
+    place_frame,
+    world,
+)
+from exactly_once import UNRESOLVED, Told, doubled, reached_broker, unsettled, violations
+from running import eventually
+
+from ticker_service.domain.order_state import LIVE, TERMINAL
+from ticker_service.runtime.clock import SystemClock
+from ticker_service.runtime.crash_points import POINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from random import Random
+
+    from crash_parts import Daemon, Lane, Servers, World
+    from exactly_once import Records
+
+CYCLES: Final = 12
+"""In one chapter: long enough for doubts to outlive several daemons."""
+LOAD_S: Final = 0.9
+"""How long a life's requests are spread over; SIGKILL comes within, or a little later."""
+OPEN_S_MAX: Final = 20.0
+DEATH_S: Final = 2.0
+"""Until it is known that a daemon has died of its point."""
+QUIET_S_MAX: Final = 60.0
+IDLE: Final = "idle"
+IN_MID_SEND: Final = ("C3", "C4", "C5", "C6")
+SETTINGS: Final[dict[str, object]] = {"order_deadline_s": 5.0, "order_settle_after_s": 1.2}
+"""Beside the scaled ones of `crash_parts`: time for a loaded machine to carry what has left."""
+LARGE: Final = 2_000
+"""More than the quotes hold at one price: filled in parts."""
+
+Wishes = dict[str, dict[str, object]]
+
+FAULTS: Final[tuple[tuple[str, dict[str, object]], ...]] = (
+    ("accept_then_timeout", {"count": 1}),
+    ("accept_then_timeout", {"answer_after_s": 0.3, "count": 3}),
+    ("accept_then_5xx", {"count": 1}),
+    ("accept_then_reset", {"count": 1}),
+    ("accept_then_400_timeout", {"count": 1, "delay_ms": 300}),
+    ("garbage_200", {"count": 1}),
+    ("garbage_200", {"count": 1, "accept": False}),
+    ("redirect_307", {"count": 1}),
+    ("dribble", {"count": 1, "interval_ms": 20}),
+    ("reject_5xx_before_accept", {"count": 1}),
+    ("refuse_4xx", {"count": 1}),
+    ("reject_at_exchange", {"count": 1}),
+    ("slow_states", {"count": 2, "delay_ms": 400}),
+    ("late_in_book", {"count": 2, "delay_ms": 600}),
+    ("truncated_book", {"seconds": 1.5, "keep": 1}),
+    ("truncated_book", {"seconds": 0.5}),
+    ("drop_updates", {"count": 10}),
+    ("duplicate_updates", {"count": 10}),
+    ("shuffle_updates", {"count": 10}),
+)
+"""What a broker does in a life; an answer of the first kind comes late, the others never."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Chapter:
+    """What became of one account."""
+
+    cycles: int = 0
+    orders: int = 0
+    reached: int = 0
+    doubled: int = 0
+    lost: int = 0
+    unknown_left: int = 0
+    ends: Counter[str] = field(default_factory=Counter)
+    kills: Counter[str] = field(default_factory=Counter)
+    settle_ms: list[float] = field(default_factory=list)
+    recovery_ms: list[float] = field(default_factory=list)
+    violations: list[str] = field(default_factory=list)
+    log: str = ""
+
+
+def play(chance: Random, shared: Servers, one_lane: Lane, *, cycles: int = CYCLES) -> Chapter:
+    """Play one chapter and judge it."""
+    chapter = Chapter()
+    with world(shared, one_lane) as own:
+        story = _Story(chance, own, chapter)
+        try:
+            for _ in range(cycles):
+                story.cycle()
+                chapter.cycles += 1
+            story.peace()
+        except (DaemonGone, DoorBusy, AssertionError) as error:
+            chapter.violations.append(f"{type(error).__name__}: {error}")
+        finally:
+            one_lane.lift_faults()
+        if chapter.violations and own.daemons:
+            chapter.log = own.daemons[-1].log()[-6000:]
+    return chapter
+
+
+class _Story:
+    def __init__(self, chance: Random, own: World, chapter: Chapter) -> None:
+        self._chance = chance
+        self._own = own
+        self._chapter = chapter
+        self._wishes: Wishes = {}
+        self._told: list[Told] = []
+        self._task_ids: dict[str, str] = {}
+        self._follow_ups: dict[str, dict[str, object]] = {}
+        self._seen_sending: set[tuple[object, int]] = set()
+        self._quote = own.quote()["depth"]
+
+    # --- one life -------------------------------------------------------------------------------
+
+    def cycle(self) -> None:
+        """Start a daemon, use it, and kill it."""
+        chance = self._chance
+        point = chance.choice((*POINTS, *("",) * (len(POINTS) + 2)))
+        self._own.lane.lift_faults()
+        if chance.random() < 0.6:
+            fault, fields = chance.choice(FAULTS)
+            self._own.strike(fault, **fields)
+        daemon = self._start(kill_at=point)
+        # Some are killed before they are open: over the recovery of the life before.
+        within_s = chance.uniform(0.3, 1.0) if chance.random() < 0.1 else OPEN_S_MAX
+        said: list[str] = []
+        if self._opens(daemon, within_s=within_s):
+            said = self._use(daemon, has_point=bool(point))
+        elif within_s == OPEN_S_MAX and daemon.wait(DEATH_S) is None:
+            raise AssertionError(f"the account did not open: {daemon.log()[-1500:]}")
+        killed_ns = SystemClock().now_ns()
+        status = daemon.wait(0.001)
+        if status not in {None, -signal.SIGKILL}:
+            raise AssertionError(f"the daemon ended with {status}: {daemon.log()[-1500:]}")
+        daemon.kill()
+        where = self._where(said, killed_ns) if status is None else point
+        self._chapter.kills[where] += 1
+
+    def _start(self, **more: object) -> Daemon:
+        self._began_s = time.monotonic()
+        return self._own.start(**SETTINGS, **more)
+
+    def _opens(self, daemon: Daemon, *, within_s: float) -> bool:
+        try:
+            is_open = daemon.opens(self._own.account, within_s=within_s)
+        except DaemonGone:
+            return False
+        if is_open:
+            self._chapter.recovery_ms.append(1e3 * (time.monotonic() - self._began_s))
+        return is_open
+
+    def _use(self, daemon: Daemon, *, has_point: bool) -> list[str]:
+        """Send a life's requests until its time is over; return the keys that were sent."""
+        frames = self._frames()
+        said: list[str] = []
+        try:
+            with door(self._own, daemon) as calls:
+                # One with a point dies of it, if it is reached at all; the others at any instant.
+                lasts_s = 2 * LOAD_S if has_point else self._chance.uniform(0.0, LOAD_S)
+                ends_s = time.monotonic() + lasts_s
+                while time.monotonic() < ends_s and daemon.is_running():
+                    frame = next(frames, None)
+                    if frame is None:
+                        calls.hear([*said], within_s=min(0.1, ends_s - time.monotonic()))
+                        continue
+                    said.append(self._say(calls, frame))
+                self._note(calls, said)
+        except (DaemonGone, DoorBusy):
+            pass
+        return said
+
+    def _say(self, calls: Door, frame: dict[str, object]) -> str:
+        key = _key_of(frame)
+        calls.say(frame)
+        calls.hear([key], within_s=self._chance.choice((0.001, 0.001, 0.02, 0.1)))
+        return key
+
+    def _frames(self) -> Any:
+        """Yield what is asked for in one life: new orders, what follows of them, repeats."""
+        chance = self._chance
+        for _ in range(chance.randint(3, 8)):
+            if chance.random() < 0.4:
+                yield from self._repeats()
+            key = f"k{len(self._wishes)}"
+            self._wishes[key] = self._order()
+            yield self._place(key)
+            if chance.random() < 0.3:
+                yield self._follow_up(key, "modify")
+            if chance.random() < 0.4:
+                yield self._follow_up(chance.choice(list(self._wishes)), "cancel")
+
+    def _repeats(self) -> list[dict[str, object]]:
+        """Ask again what got no answer, and now and then what did; or misuse a key."""
+        chance = self._chance
+        answered = [key for key in self._wishes if key in self._task_ids]
+        silent = [key for key in self._wishes if key not in self._task_ids]
+        frames = [self._place(key) for key in chance.sample(silent, min(2, len(silent)))]
+        if answered:
+            frames.append(self._place(chance.choice(answered)))
+        return frames
+
+    def _place(self, key: str) -> dict[str, object]:
+        return place_frame(key, self._own.account, self._wishes[key])
+
+    def _follow_up(self, key: str, op: str) -> dict[str, object]:
+        frame = cancel_frame(key)
+        if op == "modify":
+            name = f"{key}-modify-{len(self._follow_ups)}"
+            price = self._price("BUY", is_marketable=False)
+            frame = {**frame, "op": op, "request_id": name, "order": {"price": price}}
+        self._follow_ups[_key_of(frame)] = frame
+        return frame
+
+    def _order(self) -> dict[str, object]:
+        chance = self._chance
+        side = chance.choice(("BUY", "SELL"))
+        quantity = LARGE if chance.random() < 0.05 else chance.randint(1, 20)
+        return limit_order(side, quantity, self._price(side, is_marketable=chance.random() < 0.5))
+
+    def _price(self, side: str, *, is_marketable: bool) -> str:
+        """Return a price well across the quotes or well away, on a step of half a rupee."""
+        is_buy = side == "BUY"
+        best = Decimal(str(self._quote["sell" if is_buy == is_marketable else "buy"][0]["price"]))
+        offset = Decimal(self._chance.choice(("0.02", "0.03")))
+        away = offset if is_buy == is_marketable else -offset
+        return f"{round(best * (1 + away) * 2) / Decimal(2):.2f}"
+
+    def _note(self, calls: Door, said: list[str]) -> None:
+        """Write down what was told about each request; nothing, where no answer came."""
+        for key in dict.fromkeys(said):
+            answer = calls.answers.get(key, {})
+            is_ack = answer.get("op") == "ack"
+            if is_ack:
+                self._task_ids[key] = answer["task_id"]
+            asked = self._wishes.get(key) or self._follow_ups[key].get("order") or {}
+            self._told.append(
+                Told(
+                    principal="caller",
+                    request_id=key,
+                    body=chaos_records.says(asked),
+                    task_id=answer["task_id"] if is_ack else "",
+                    code="" if is_ack else answer.get("code", ""),
+                )
+            )
+
+    # --- where it died --------------------------------------------------------------------------
+
+    def _where(self, said: list[str], killed_ns: int) -> str:
+        """Return the point that the furthest instruction under way had reached.
+
+        Without the daemon's help: from the journal and the ledger. C5 and C6, an answer that was
+        read and one that was judged, look the same from here and are called C5.
+        """
+        tasks = self._own.tasks()
+        sending = [task for task in tasks if task["state"] == "SENDING"]
+        new = [
+            task for task in sending if (task["task_id"], task["version"]) not in self._seen_sending
+        ]
+        self._seen_sending |= {(task["task_id"], task["version"]) for task in sending}
+        if new:
+            return max(self._how_far(task, killed_ns) for task in new)
+        states = {task["state"] for task in tasks}
+        known = {task["request_id"] for task in tasks}
+        for state, point in (("READY", "C2"), ("RECEIVED", "C1")):
+            if state in states:
+                return point
+        if set(said) - known - set(self._told_keys()):
+            return "C0"
+        return "C7" if len(self._own.stream()) < self._own.last_seq() else IDLE
+
+    def _told_keys(self) -> list[str]:
+        return [told.request_id for told in self._told if told.task_id or told.code]
+
+    def _how_far(self, task: dict[str, Any], killed_ns: int) -> str:
+        entries = self._own.ledger()
+        mine = [
+            entry
+            for entry in entries
+            if entry["kind"] == "received"
+            and entry["method"] == task["kind"].lower()
+            and (entry["tag"] == task["tag"] or self._is_target(task, entry["order_id"]))
+            and entry["at_us"] * 1_000 >= task["intent_at"].timestamp() * 1e9 - 1_000
+        ]
+        if not mine:
+            return "C3"
+        answers = {entry["request"]: entry for entry in entries if entry["kind"] == "answered"}
+        answer = answers.get(mine[-1]["number"])
+        was_told = answer is not None and not answer["withheld"]
+        return "C5" if was_told and answer["at_us"] * 1_000 < killed_ns else "C4"
+
+    def _is_target(self, task: dict[str, Any], order_id: str | None) -> bool:
+        if order_id is None or task["target_task_id"] is None:
+            return False
+        (target,) = self._own.rows(
+            "SELECT broker_order_id FROM order_task WHERE task_id = %s", task["target_task_id"]
+        )
+        return bool(target["broker_order_id"] == order_id)
+
+    # --- the end --------------------------------------------------------------------------------
+
+    def peace(self) -> None:
+        """Let the last daemon settle everything, end what rests, and judge all of it."""
+        own = self._own
+        own.lane.lift_faults()
+        daemon = self._start()
+        if not self._opens(daemon, within_s=QUIET_S_MAX):
+            raise AssertionError(f"the account did not open again: {daemon.log()[-1500:]}")
+        # Three of four callers without an answer come back for one.
+        silent = [key for key in self._wishes if key not in self._task_ids]
+        self._ask_all(daemon, [self._place(k) for k in silent if self._chance.random() < 0.75])
+        self._wait(lambda: not self._left())
+        resting = [
+            task["client_order_id"]
+            for task in own.tasks()
+            if task["kind"] == "PLACE" and task["state"] in LIVE
+        ]
+        frames = [{**cancel_frame(key), "request_id": f"{key}-end"} for key in resting]
+        self._follow_ups |= {_key_of(frame): frame for frame in frames}
+        self._ask_all(daemon, frames)
+        self._wait(lambda: not self._left() and not self._unended())
+        self._wait(lambda: len(own.stream()) == own.last_seq())
+        if not daemon.is_running():
+            raise AssertionError(f"the daemon ended: {daemon.log()[-1500:]}")
+        self._judge(chaos_records.read(own, self._told, daemon))
+
+    def _ask_all(self, daemon: Daemon, frames: list[dict[str, object]]) -> None:
+        with door(self._own, daemon) as calls:
+            for frame in frames:
+                calls.say(frame)
+            calls.hear([_key_of(frame) for frame in frames])
+            self._note(calls, [_key_of(frame) for frame in frames])
+
+    def _wait(self, condition: Callable[[], bool]) -> None:
+        """Wait for it; if it does not come, the verdict says what is missing."""
+        eventually(condition, within_s=QUIET_S_MAX)
+
+    def _left(self) -> list[str]:
+        return unsettled(chaos_records.read(self._own, self._told))
+
+    def _unended(self) -> bool:
+        return any(
+            task["kind"] == "PLACE" and task["state"] not in TERMINAL for task in self._own.tasks()
+        )
+
+    def _judge(self, records: Records) -> None:
+        chapter = self._chapter
+        placed = records.kinds("PLACE")
+        left = [f"I3: {task.name} is {task.state}" for task in placed if task.state in LIVE]
+        chapter.violations += violations(records) + left
+        chapter.orders = len(placed)
+        chapter.reached = reached_broker(records)
+        chapter.doubled = len(doubled(records))
+        chapter.lost = sum(sentence.startswith(("I3", "I5")) for sentence in chapter.violations)
+        chapter.unknown_left = sum(task.state in UNRESOLVED for task in records.tasks)
+        chapter.ends = Counter(task.state.value for task in placed)
+        chapter.settle_ms = [
+            1e3 * float(row["settled_s"])
+            for row in self._own.rows(_DOUBTS, self._own.account)
+            if row["settled_s"] is not None
+        ]
+
+
+_DOUBTS: Final = """
+    SELECT extract(epoch FROM after.at - doubt.at) AS settled_s
+    FROM order_event AS doubt
+    LEFT JOIN order_event AS after
+        ON after.task_id = doubt.task_id AND after.version = doubt.version + 1
+    WHERE doubt.account = %s AND doubt.state = 'UNKNOWN'
+"""
+
+
+def _key_of(frame: dict[str, object]) -> str:
+    return str(frame.get("request_id") or frame["client_order_id"])
+
+
+def totals(chapters: Sequence[Chapter]) -> dict[str, Any]:
+    """Return the figures of many chapters."""
+    kills = sum((chapter.kills for chapter in chapters), Counter[str]())
+    ends = sum((chapter.ends for chapter in chapters), Counter[str]())
+    in_mid_send = sum(kills[point] for point in IN_MID_SEND)
+    return {
+        "cycles": sum(chapter.cycles for chapter in chapters),
+        "orders": sum(chapter.orders for chapter in chapters),
+        "reached_broker": sum(chapter.reached for chapter in chapters),
+        "doubled": sum(chapter.doubled for chapter in chapters),
+        "lost": sum(chapter.lost for chapter in chapters),
+        "unknown_left": sum(chapter.unknown_left for chapter in chapters),
+        "violations": sum(len(chapter.violations) for chapter in chapters),
+        "not_placed": ends["NOT_PLACED"],
+        "expired": ends["EXPIRED"],
+        "ends": dict(ends.most_common()),
+        "kills_per_point": dict(sorted(kills.items())),
+        "kills_in_mid_send_ratio": round(in_mid_send / max(kills.total(), 1), 3),
+        **_spread("settle_ms", [each for chapter in chapters for each in chapter.settle_ms]),
+        **_spread("recovery_ms", [each for chapter in chapters for each in chapter.recovery_ms]),
+    }
+
+
+def _spread(name: str, values: list[float]) -> dict[str, float]:
+    ordered = sorted(values) or [0.0]
+    ranks = {"p50": 0.5, "p99": 0.99}
+    return {
+        f"{name}_{label}": round(ordered[min(int(rank * len(ordered)), len(ordered) - 1)], 1)
+        for label, rank in ranks.items()
+    }

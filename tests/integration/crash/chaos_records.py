@@ -1,0 +1,149 @@
+"""Bring what a run left behind into the shapes of the verdict: tables, ledger, streams.
+
+The verdict is that of the simulation (`exactly_once`); only where its records come from differs.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final
+
+from exactly_once import AtBroker, Attempt, Event, Post, Records, Task, Told
+
+from ticker_service.constants import NS_PER_US
+from ticker_service.domain.order_state import TaskState
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Mapping, Sequence
+
+    from crash_parts import Daemon, World
+
+CHANGES: Final = ("place", "modify", "cancel")
+SAID: Final = ("transaction_type", "quantity", "price")
+"""What an instruction's body is known by: callers write numbers in more than one way."""
+
+
+def says(body: Mapping[str, object]) -> str:
+    """Return what a body asks for, in the words in which all records are compared."""
+    words = []
+    for name in SAID:
+        if name in body:
+            text = str(body[name])
+            is_number = name != "transaction_type"
+            words.append(f"{name}={Decimal(text).normalize():f}" if is_number else text)
+    return " ".join(words)
+
+
+def read(world: World, told: Sequence[Told], daemon: Daemon | None = None) -> Records:
+    """Return everything that was written down of a run so far.
+
+    Args:
+        world: The run's own database, user and stream.
+        told: What its callers noted.
+        daemon: Asked for the events by REST too, if given.
+    """
+    events = world.rows(
+        "SELECT * FROM order_event WHERE account = %s ORDER BY account_seq", world.account
+    )
+    intents = {
+        (event["task_id"], event["data"].get("attempt")): event["account_seq"]
+        for event in events
+        if event["event"] == "intent_recorded"
+    }
+    tasks = world.tasks()
+    bodies = {task["task_id"]: says(task["body"]) for task in tasks}
+    delivered = {"redis": [_heard(event) for _, event in world.stream()]}
+    if daemon is not None:
+        delivered["rest"] = [_heard(event) for event in world.rest_events(daemon)]
+    entries = world.ledger()
+    return Records(
+        told=list(told),
+        tasks=[_task(row) for row in tasks],
+        attempts=[
+            Attempt(
+                task_id=str(row["task_id"]),
+                attempt=row["attempt"],
+                tag=row["tag"],
+                writer_epoch=row["writer_epoch"],
+                intent_at_ns=_ns(row["intent_at"]),
+                send_not_after_ns=_ns(row["send_not_after"]),
+                account_seq=intents.get((row["task_id"], row["attempt"]), 0),
+                body=bodies[row["task_id"]],
+            )
+            for row in world.attempts()
+        ],
+        events=[_event(row) for row in events],
+        posts=_posts(entries),
+        orders=_orders(entries),
+        delivered=delivered,
+    )
+
+
+def _task(row: Mapping[str, Any]) -> Task:
+    return Task(
+        task_id=str(row["task_id"]),
+        kind=row["kind"],
+        principal=row["principal"],
+        request_id=row["request_id"],
+        body=says(row["body"]),
+        state=TaskState(row["state"]),
+        version=row["version"],
+        broker_order_id=row["broker_order_id"],
+        filled_quantity=row["filled_quantity"],
+        average_price=row["average_price"],
+        target_task_id=str(row["target_task_id"] or ""),
+    )
+
+
+def _event(row: Mapping[str, Any]) -> Event:
+    return Event(
+        account_seq=row["account_seq"],
+        task_id=str(row["task_id"]),
+        version=row["version"],
+        state=TaskState(row["state"]),
+        event=row["event"],
+        filled_quantity=row["data"].get("filled_quantity"),
+        outcome=row["data"].get("outcome", ""),
+    )
+
+
+def _heard(event: Mapping[str, Any]) -> tuple[int, str, int]:
+    return event["account_seq"], event["task_id"], event["version"]
+
+
+def _posts(entries: Sequence[Mapping[str, Any]]) -> list[Post]:
+    refused = {entry["request"] for entry in entries if entry["kind"] == "refused"}
+    return [
+        Post(
+            kind=entry["method"].upper(),
+            # The ledger counts whole microseconds, and an intent is never younger than its POST.
+            at_ns=(entry["at_us"] + 1) * NS_PER_US,
+            took_effect=entry["number"] not in refused,
+            tag=entry["tag"] or "",
+            target=entry["order_id"] or "",
+            body=says(entry["fields"]),
+        )
+        for entry in entries
+        if entry["kind"] == "received" and entry["method"] in CHANGES
+    ]
+
+
+def _orders(entries: Sequence[Mapping[str, Any]]) -> dict[str, AtBroker]:
+    orders: dict[str, AtBroker] = {}
+    for entry in entries:
+        order_id = entry["order_id"] or ""
+        if entry["kind"] == "accepted" and entry["method"] == "place":
+            orders[order_id] = AtBroker(order_id=order_id, tag=entry["tag"] or "")
+        elif entry["kind"] == "status":
+            orders[order_id].status = entry["status"]
+            orders[order_id].filled_quantity = entry["filled_quantity"]
+        elif entry["kind"] == "trade":
+            price = Decimal(str(entry["average_price"]))
+            orders[order_id].value_inr += price * entry["quantity"]
+    return orders
+
+
+def _ns(instant: dt.datetime) -> int:
+    # Whole microseconds, as the database keeps them: a float would lose digits.
+    return int(instant.timestamp()) * 1_000_000_000 + instant.microsecond * NS_PER_US

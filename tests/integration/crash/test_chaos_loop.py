@@ -1,0 +1,61 @@
+"""Daemons killed again and again on one account: a short run of `./scripts/chaos`, and its verdict."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING
+
+import chaos_loop
+import chaos_records
+import httpx
+from crash_parts import door, limit_order, place_frame
+from exactly_once import Told, violations
+from running import eventually
+
+if TYPE_CHECKING:
+    from crash_parts import Lane, Servers, World
+
+
+def test_an_account_whose_daemons_are_killed_again_and_again_loses_and_doubles_nothing(
+    shared: Servers, one_lane: Lane
+) -> None:
+    chance = random.Random("kept/0")  # noqa: S311 - to be repeated
+
+    chapter = chaos_loop.play(chance, shared, one_lane, cycles=6)
+
+    assert not chapter.violations, chapter.log
+    figures = chaos_loop.totals([chapter])
+    assert (figures["cycles"], figures["doubled"], figures["lost"]) == (6, 0, 0)
+    assert figures["unknown_left"] == 0
+    assert sum(figures["kills_per_point"].values()) == 6
+
+
+def test_the_verdict_names_what_was_done_behind_the_journal_s_back(own: World) -> None:
+    daemon = own.start()
+    assert daemon.opens(own.account)
+    body = limit_order("BUY", 1, f"{own.quote()['last_price'] * 0.9:.0f}.00")
+    with door(own, daemon) as calls:
+        answer = calls.ask(place_frame("k", own.account, body))
+    said = chaos_records.says(body)
+    told = [Told(principal="caller", request_id="k", body=said, task_id=answer["task_id"])]
+    # The daemon's own events may still be on their way to Redis.
+    assert eventually(lambda: not violations(chaos_records.read(own, told, daemon)))
+
+    records = chaos_records.read(own, told, daemon)
+    key = own.lane.banner["api_key"]
+    for tag in (records.attempts[0].tag, "foreign"):
+        httpx.post(
+            f"{own.lane.rest_root}/orders/regular",
+            data={name: str(value) for name, value in body.items()} | {"tag": tag},
+            headers={"Authorization": f"token {key}:{own.access_token}"},
+            trust_env=False,
+        ).raise_for_status()
+    daemon.kill()
+    # What was acknowledged and is not in the journal: as after a commit that was not durable.
+    told.append(Told(principal="caller", request_id="other", body=said, task_id="gone"))
+
+    found = " ".join(violations(chaos_records.read(own, told)))
+    assert "became the orders" in found
+    assert "was posted 2 times" in found
+    assert "without an intent" in found
+    assert "I3: other was acknowledged" in found
