@@ -6,17 +6,21 @@ brackets given by the route. An armed fault strikes before that part or at the a
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
+from ticker_service.constants import NS_PER_S
 from ticker_service.simulator import order_answers, order_faults, requests
 from ticker_service.simulator.envelope import KiteError, success
 from ticker_service.simulator.ledger import EntryKind
 from ticker_service.simulator.order_faults import (
     ANSWER_KINDS,
+    REQUEST_KINDS,
     Method,
     OrderFault,
     OrderFaultKind,
@@ -101,6 +105,7 @@ class OrderDesk:
             user_id = self._admit(visit)
             if malformed is not None:
                 raise malformed
+            await self._wait_on_the_way(user_id, method)
             fault = self.faults.find(ANSWER_KINDS, user_id, method)
             if fault is not None and (fault.kind in BEFORE_ACCEPT or not fault.accept):
                 order_faults.use(fault)
@@ -127,6 +132,15 @@ class OrderDesk:
         if fault is not None:
             order_faults.use(fault)
         return await self._answer(visit, good, fault)
+
+    async def _wait_on_the_way(self, user_id: str, method: Method) -> None:
+        """Take a request up later than it came, whether its client still waits or not."""
+        late = self.faults.find(REQUEST_KINDS, user_id, method)
+        if late is not None:
+            order_faults.use(late)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(late.delay_ns / NS_PER_S):
+                    await late.lifted.wait()
 
     def _received(self, request: Request, method: Method, fields: Mapping[str, str]) -> _Visit:
         visit = _Visit(

@@ -43,9 +43,12 @@ class OrderFaultKind(StrEnum):
     LATE_IN_BOOK = "late_in_book"
     NULL_TAGS = "null_tags"
     TRUNCATED_BOOK = "truncated_book"
+    STALE_BOOK = "stale_book"
     DUPLICATE_UPDATES = "duplicate_updates"
     SHUFFLE_UPDATES = "shuffle_updates"
     DROP_UPDATES = "drop_updates"
+    LATE_UPDATES = "late_updates"
+    LATE_REQUEST = "late_request"
 
 
 class Method(StrEnum):
@@ -73,8 +76,8 @@ ANSWER_KINDS: Final = frozenset(
     }
 )
 PLACE_KINDS: Final = frozenset({Kind.REJECT_AT_EXCHANGE, Kind.SLOW_STATES, Kind.LATE_IN_BOOK})
-BOOK_KINDS: Final = frozenset({Kind.NULL_TAGS, Kind.TRUNCATED_BOOK})
-UPDATE_KINDS: Final = frozenset({Kind.DUPLICATE_UPDATES, Kind.SHUFFLE_UPDATES, Kind.DROP_UPDATES})
+BOOK_KINDS: Final = frozenset({Kind.NULL_TAGS, Kind.TRUNCATED_BOOK, Kind.STALE_BOOK})
+REQUEST_KINDS: Final = frozenset({Kind.LATE_REQUEST})
 
 _COMMON: Final = frozenset({"fault", "user_id", "count", "seconds"})
 _FIELDS: Final[Mapping[OrderFaultKind, frozenset[str]]] = {
@@ -90,6 +93,8 @@ _FIELDS: Final[Mapping[OrderFaultKind, frozenset[str]]] = {
     Kind.SLOW_STATES: frozenset({"delay_ms"}),
     Kind.LATE_IN_BOOK: frozenset({"delay_ms"}),
     Kind.TRUNCATED_BOOK: frozenset({"keep"}),
+    Kind.LATE_UPDATES: frozenset({"delay_ms"}),
+    Kind.LATE_REQUEST: frozenset({"delay_ms"}),
     Kind.SHUFFLE_UPDATES: frozenset({"group"}),
 }
 STATUS_CODES: Final = (500, 502, 503, 504)
@@ -179,7 +184,7 @@ class OrderFaults:
         """
         kind = OrderFaultKind(str(fields["fault"]))
         allowed = _COMMON | _FIELDS.get(kind, frozenset())
-        if kind in ANSWER_KINDS:
+        if kind in ANSWER_KINDS | REQUEST_KINDS:
             allowed |= {"method"}
         unknown = sorted(fields.keys() - allowed)
         if unknown:

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 REJECTED_AT_EXCHANGE: Final = "16387 : Security is not allowed to trade in this market"
 _TRUNCATED: Final = frozenset({OrderFaultKind.TRUNCATED_BOOK})
 _NULL_TAGS: Final = frozenset({OrderFaultKind.NULL_TAGS})
+_STALE: Final = frozenset({OrderFaultKind.STALE_BOOK})
 
 
 class OrderRoutes:
@@ -42,6 +43,8 @@ class OrderRoutes:
         self._rules = rules
         self._desk = desk
         self._clock = clock
+        # Each user's book as it was when a fault first made it stale, with the fault's number.
+        self._stale: dict[str, tuple[int, list[dict[str, object]]]] = {}
 
     def routes(self) -> list[Route]:
         """Return the routes to mount at the REST root."""
@@ -118,6 +121,11 @@ class OrderRoutes:
         rows = [
             each.history[-1] for each in orders if each.history and now_ns >= each.visible_at_ns
         ]
+        stale = self._desk.faults.take(_STALE, user_id)
+        if stale is not None:
+            number, kept = self._stale.get(user_id, (0, rows))
+            rows = kept if number == stale.number else rows
+            self._stale[user_id] = (stale.number, rows)
         truncated = self._desk.faults.take(_TRUNCATED, user_id)
         if truncated is not None:
             rows = rows[: truncated.keep]

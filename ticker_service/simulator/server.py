@@ -78,7 +78,7 @@ class Simulator:
         self.feed = Feed(self.market, self._sessions, self._clock)
         self.faults = OrderFaults(self._clock)
         self.ledger = Ledger(self._clock)
-        self._updates = OrderUpdates(self.feed, self.faults)
+        self._updates = OrderUpdates(self.feed, self.faults, self._clock)
         self.exchange = Exchange(
             self.market, self._clock, self.ledger, self.options, self._updates.publish
         )
@@ -132,7 +132,11 @@ class Simulator:
             server = RestServer(application(self._routes(cut)))
             async with self.feed.listen(ws), asyncio.TaskGroup() as tasks:
                 tasks.create_task(server.serve([rest]))
-                moving = [tasks.create_task(self._move()), tasks.create_task(self._advance())]
+                moving = [
+                    tasks.create_task(self._move()),
+                    tasks.create_task(self._advance(self.exchange)),
+                    tasks.create_task(self._advance(self._updates)),
+                ]
                 try:
                     yield
                 finally:
@@ -178,21 +182,20 @@ class Simulator:
             await asyncio.sleep((due_ns - self._clock.monotonic_ns()) / NS_PER_S)
             self.step()
 
-    async def _advance(self) -> None:
-        """Let orders pass from state to state while nobody asks about them."""
-        exchange = self.exchange
+    async def _advance(self, part: Exchange | OrderUpdates) -> None:
+        """Let happen in time what nobody asks about: states of orders, updates that are late."""
         while True:
-            exchange.woken.clear()
-            due_ns = exchange.next_due_ns()
+            part.woken.clear()
+            due_ns = part.next_due_ns()
             if due_ns is None:
-                await exchange.woken.wait()
+                await part.woken.wait()
                 continue
             # A clock that stands still is asked again after the shortest pause.
             pause_s = max((due_ns - self._clock.monotonic_ns()) / NS_PER_S, PAUSE_S_MIN)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause_s):
-                    await exchange.woken.wait()
-            exchange.advance()
+                    await part.woken.wait()
+            part.advance()
 
 
 def _listen(host: str, port: int) -> socket.socket:

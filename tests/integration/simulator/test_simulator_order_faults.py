@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import concurrent.futures
 import contextlib
+import json
 import socket
 from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from websockets.sync.client import connect
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -251,6 +253,68 @@ def test_a_book_can_lack_tags_or_rows_for_a_while(trader: Trader) -> None:
 
     assert [(row["tag"], row["tags"]) for row in broken] == [(None, [])]
     assert [row["tag"] for row in whole] == ["T1", "T2"]
+
+
+def test_a_book_can_be_that_of_a_while_ago(trader: Trader) -> None:
+    trader.place("T1")
+    trader.arm("stale_book")
+    trader.book()
+    trader.place("T2")
+
+    stale = trader.book()
+    trader.http.delete("/sim/faults")
+    fresh = trader.book()
+
+    assert [row["tag"] for row in stale] == ["T1"]
+    assert [row["tag"] for row in fresh] == ["T1", "T2"]
+    trader.arm("stale_book")
+    assert [row["tag"] for row in trader.book()] == ["T1", "T2"]
+
+
+def test_a_request_can_be_taken_up_after_its_client_has_given_up(trader: Trader) -> None:
+    trader.arm("late_request", count=1, delay_ms=600)
+
+    with pytest.raises(httpx.ReadTimeout):
+        trader.place()
+    received, accepted = trader.ledger("received"), trader.ledger("accepted")
+
+    assert (len(received), accepted, trader.book()) == (1, [], [])
+    while not (rows := trader.book()):
+        pass
+    assert rows[0]["tag"] == "T1"
+    assert trader.place("T2").status_code == 200
+
+
+def test_only_the_requests_a_fault_names_are_taken_up_late(trader: Trader) -> None:
+    order_id = trader.place().json()["data"]["order_id"]
+    trader.arm("late_request", method="cancel", delay_ms=3_600_000)
+
+    assert trader.place("T2").status_code == 200
+    with pytest.raises(httpx.ReadTimeout):
+        trader.http.delete(f"/orders/regular/{order_id}")
+    assert trader.book()[0]["status"] == "OPEN"
+    trader.http.delete("/sim/faults")
+
+    while trader.book()[0]["status"] != "CANCELLED":
+        pass
+
+
+def test_a_late_update_is_overtaken_by_the_next_and_still_comes(trader: Trader) -> None:
+    order_id = trader.place().json()["data"]["order_id"]
+    trader.arm("late_updates", count=1, delay_ms=300)
+    key, _, token = trader.http.headers["Authorization"].removeprefix("token ").partition(":")
+    url = f"{trader.running.ws_root}?api_key={key}&access_token={token}"
+
+    with connect(url, proxy=None) as ws:
+        trader.http.put(f"/orders/regular/{order_id}", data={"quantity": "2"})
+        trader.http.delete(f"/orders/regular/{order_id}")
+        statuses: list[str] = []
+        while len(statuses) < 2:
+            frame = ws.recv(20.0)
+            if isinstance(frame, str) and (told := json.loads(frame))["type"] == "order":
+                statuses.append(told["data"]["status"])
+
+    assert statuses == ["CANCELLED", "UPDATE"]
 
 
 @pytest.mark.parametrize("method", ["modify", "cancel"])

@@ -204,6 +204,9 @@ def test_finding_a_fault_does_not_use_it(clock: ManualClock) -> None:
         {"fault": "redirect_307", "location": "http://x\r\nSet-Cookie: a=b"},
         {"fault": "truncated_book", "keep": -1},
         {"fault": "shuffle_updates", "group": 1},
+        {"fault": "late_updates", "method": "place"},
+        {"fault": "late_request", "delay_ms": 3_600_001},
+        {"fault": "stale_book", "keep": 1},
     ],
 )
 def test_an_unclear_fault_is_refused_and_not_armed(
@@ -221,7 +224,7 @@ def _published(clock: ManualClock, count: int, *armed: dict[str, object]) -> Kep
     feed, faults = KeptFeed(), OrderFaults(clock)
     for fields in armed:
         faults.arm(fields, None)
-    updates = OrderUpdates(feed, faults)
+    updates = OrderUpdates(feed, faults, clock)
     for number in range(1, count + 1):
         updates.publish(ASHA, {"number": number})
     return feed
@@ -249,7 +252,7 @@ def test_updates_come_twice_not_at_all_or_out_of_order(
 
 def test_what_a_shuffle_keeps_back_comes_when_it_is_lifted(clock: ManualClock) -> None:
     feed, faults = KeptFeed(), OrderFaults(clock)
-    updates = OrderUpdates(feed, faults)
+    updates = OrderUpdates(feed, faults, clock)
     faults.arm({"fault": "shuffle_updates"}, None)
     updates.publish(ASHA, {"number": 1})
     updates.publish(ASHA, {"number": 2})
@@ -259,3 +262,36 @@ def test_what_a_shuffle_keeps_back_comes_when_it_is_lifted(clock: ManualClock) -
     updates.release()
 
     assert _numbers(feed) == [2, 1]
+
+
+def test_late_updates_come_in_their_time_and_others_overtake_them(clock: ManualClock) -> None:
+    feed, faults = KeptFeed(), OrderFaults(clock)
+    updates = OrderUpdates(feed, faults, clock)
+    faults.arm({"fault": "late_updates", "count": 2, "delay_ms": 50}, None)
+    for number in (1, 2, 3):
+        updates.publish(ASHA, {"number": number})
+    assert _numbers(feed) == [3]
+    assert updates.next_due_ns() == clock.monotonic_ns() + 50_000_000
+
+    clock.advance(49_000_000)
+    updates.advance()
+    assert _numbers(feed) == [3]
+    clock.advance(1_000_000)
+    updates.advance()
+
+    assert _numbers(feed) == [3, 1, 2]
+    assert updates.next_due_ns() is None
+
+
+def test_late_updates_come_at_once_when_all_faults_are_lifted(clock: ManualClock) -> None:
+    feed, faults = KeptFeed(), OrderFaults(clock)
+    updates = OrderUpdates(feed, faults, clock)
+    faults.arm({"fault": "late_updates"}, None)
+    updates.publish(ASHA, {"number": 1})
+    updates.publish(ASHA, {"number": 2})
+
+    faults.lift_all()
+    updates.release()
+
+    assert _numbers(feed) == [1, 2]
+    assert updates.next_due_ns() is None

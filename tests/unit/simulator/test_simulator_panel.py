@@ -33,7 +33,7 @@ def test_the_panel_answers_loopback_callers_only(
     sessions = Sessions(options, clock)
     history = TruthHistory(market.catalogue, steps_max=1)
     feed = Feed(market, sessions, clock)
-    updates = OrderUpdates(feed, OrderFaults(clock))
+    updates = OrderUpdates(feed, OrderFaults(clock), clock)
     panel = PanelRoutes(feed, sessions, history, clock, updates, Ledger(clock))
     transport = httpx.ASGITransport(application(panel.routes()), client=(host, 5_000))
 
