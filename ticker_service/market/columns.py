@@ -8,7 +8,7 @@ encoding can not say what another does not. Pure.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Final
@@ -63,7 +63,10 @@ class Rows:
 
 @dataclass(frozen=True, slots=True)
 class Column:
-    """One column: ``values`` reads it from the rows, shape ``(n,)``, contiguous, native-endian."""
+    """One column: ``values`` reads it from the rows, shape ``(n,)``, contiguous, native-endian.
+
+    ``same_as`` names a column with the same values, if there is one: the best level of depth.
+    """
 
     name: str
     kind: Kind
@@ -71,6 +74,7 @@ class Column:
     dtype: np.dtype[Any]
     missing: int | None = None
     words: tuple[str, ...] = ()
+    same_as: str = ""
 
 
 def chosen(*, depth: bool, options: bool, own_volatility: bool = False) -> tuple[Column, ...]:
@@ -158,6 +162,11 @@ def _level(side: str, level: int) -> list[Column]:
     ]
 
 
+def _as_level(name: str, of_level: str) -> Column:
+    """Return the column of a level of depth under a name of its own."""
+    return replace(_BY_LEVEL[of_level], name=name, same_as=of_level)
+
+
 def _change_pct(rows: Rows) -> NDArray[np.float64]:
     # What was first listed today has a close of 0, and no change.
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
@@ -165,6 +174,13 @@ def _change_pct(rows: Rows) -> NDArray[np.float64]:
     return change
 
 
+_DEPTH: Final = tuple(
+    column
+    for level in range(DEPTH_LEVELS)
+    for side in ("bid", "ask")
+    for column in _level(side, level)
+)
+_BY_LEVEL: Final = {column.name: column for column in _DEPTH}
 _TICK: Final = (
     Column(
         "instrument_token",
@@ -186,20 +202,14 @@ _TICK: Final = (
     _number("close", lambda rows: rows.ticks.close),
     _number("change_pct", _change_pct),
     _whole("oi", lambda rows: rows.ticks.oi),
-    _number("bid", lambda rows: rows.ticks.bid_price[0]),
-    _number("ask", lambda rows: rows.ticks.ask_price[0]),
-    _whole("bid_quantity", lambda rows: rows.ticks.bid_quantity[0]),
-    _whole("ask_quantity", lambda rows: rows.ticks.ask_quantity[0]),
+    _as_level("bid", "bid_price_1"),
+    _as_level("ask", "ask_price_1"),
+    _as_level("bid_quantity", "bid_quantity_1"),
+    _as_level("ask_quantity", "ask_quantity_1"),
     _word("mode", _mode, (mode.wire_name for mode in Mode)),
     _flag("is_cached", lambda rows: rows.standing.marks.is_cached),
     _number("staleness_ratio", _staleness),
     _word("doubt", _doubt, (doubt.name.lower() for doubt in Doubt if doubt)),
-)
-_DEPTH: Final = tuple(
-    column
-    for level in range(DEPTH_LEVELS)
-    for side in ("bid", "ask")
-    for column in _level(side, level)
 )
 _OPTION: Final = (
     *map(_number_of_option, ("implied_volatility", "delta", "gamma", "theta", "vega", "rho")),

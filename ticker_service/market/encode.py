@@ -14,7 +14,7 @@ import orjson
 
 from ticker_service.config import Encoding
 from ticker_service.domain.tick import NOT_CARRIED
-from ticker_service.errors import ConfigurationError
+from ticker_service.errors import ConfigurationError, InvariantViolatedError
 from ticker_service.market.columns import Kind
 
 if TYPE_CHECKING:
@@ -26,7 +26,14 @@ if TYPE_CHECKING:
 
 WORD_CODES: Final = 256
 """A code is one byte."""
-_MARK: Final = str(NOT_CARRIED).encode()
+WORDS_MAX: Final = 32
+"""Fewer words than this have codes that are no characters of a text."""
+_NULL: Final = b"null"
+_STAND_IN: Final = -999
+_SIGN: Final = ord("-")
+
+if len(str(_STAND_IN)) != len(_NULL):  # pragma: no cover - a constant was edited
+    raise AssertionError(f"Invariant: {_STAND_IN} must be as long as {_NULL!r}")
 
 
 class Encoder(Protocol):
@@ -56,12 +63,19 @@ class JsonEncoder:
 
     def __init__(self, columns: Sequence[Column]) -> None:
         self._names = [column.name for column in columns]
-        self._marked = [n for n, column in enumerate(columns) if column.missing == NOT_CARRIED]
-        self._others = [
-            (n, json_values(column))
-            for n, column in enumerate(columns)
-            if column.kind is Kind.WORD or column.missing not in {None, NOT_CARRIED}
+        places = {name: place for place, name in enumerate(self._names)}
+        # A column that shows the values of another one is not encoded again.
+        self._twins = [
+            (place, places[column.same_as])
+            for place, column in enumerate(columns)
+            if column.same_as in places
         ]
+        own = [(n, column) for n, column in enumerate(columns) if column.same_as not in places]
+        shown = {original for _, original in self._twins}
+        self._shown = [n for n, column in own if n in shown and column.kind is Kind.NUMBER]
+        self._marked = [n for n, column in own if column.missing == NOT_CARRIED]
+        self._words = [(n, _word_texts(c.words)) for n, c in own if c.kind is Kind.WORD]
+        self._others = [(n, json_values(c)) for n, c in own if c.missing not in {None, NOT_CARRIED}]
 
     def encode(
         self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
@@ -73,8 +87,14 @@ class JsonEncoder:
         marked = _marked_texts([values[place] for place in self._marked])
         for place, text in zip(self._marked, marked, strict=True):
             cells[place] = text
+        for place, texts in self._words:
+            cells[place] = _words(values[place], texts)
         for place, of in self._others:
             cells[place] = of(values[place])
+        for place in self._shown:
+            cells[place] = orjson.Fragment(dumps(values[place]))
+        for place, original in self._twins:
+            cells[place] = cells[original]
         columns = dict(zip(self._names, cells, strict=True))
         return dumps({**header, "columns": columns})
 
@@ -95,7 +115,7 @@ def encoders(wanted: Sequence[Encoding], columns: Sequence[Column]) -> list[Enco
     return made
 
 
-def dumps(message: Mapping[str, object] | NDArray[Any]) -> bytes:
+def dumps(message: Mapping[str, object] | NDArray[Any] | str) -> bytes:
     """Return JSON; numpy arrays in it must be contiguous and native-endian."""
     return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -133,7 +153,7 @@ def _marked_texts(columns: Sequence[NDArray[np.int64]]) -> list[object]:
     """Return whole numbers for JSON, ``null`` for the mark ``NOT_CARRIED``, without objects.
 
     An index has no quantities, so hardly any of these columns is without a hole, and lists of
-    objects would take longer than all else. Nothing here is negative but the mark, so its sign is
+    objects would take longer than all else. Nothing here is negative but the mark, so a sign is
     found nowhere else in the text; should anything be, there is the slow way.
     """
     if not columns:
@@ -142,13 +162,40 @@ def _marked_texts(columns: Sequence[NDArray[np.int64]]) -> list[object]:
     least = block.min(initial=0)
     if least < NOT_CARRIED:
         return [whole_numbers(column, missing=NOT_CARRIED) for column in columns]
+    if least == NOT_CARRIED:
+        np.putmask(block, block < 0, _STAND_IN)
     text = dumps(block)
     if least == NOT_CARRIED:
-        # By its sign, and not by ``replace``: the search for one byte is many times faster.
-        first, *others = text.split(_MARK[:1])
-        text = b"null".join([first, *(other[len(_MARK) - 1 :] for other in others)])
+        text = _with_nulls(text)
     # "[[1,2],[3,4]]" has a column before each of its brackets but the last, after one byte.
     return [orjson.Fragment(part[1:] + b"]") for part in text.split(b"]")[: len(columns)]]
+
+
+def _with_nulls(text: bytes) -> bytes:
+    """Write ``null`` over each negative number: all of them are ``_STAND_IN``, as long as that."""
+    octets = bytearray(text)
+    signs = np.flatnonzero(np.frombuffer(octets, np.uint8) == _SIGN)
+    four_at = np.ndarray(len(octets) - len(_NULL) + 1, "V4", octets, strides=(1,))
+    four_at[signs] = _NULL
+    return bytes(octets)
+
+
+def _word_texts(words: Sequence[str]) -> list[bytes]:
+    """Return what each code is written as, with a comma; the last one is for all codes beyond."""
+    if len(words) >= WORDS_MAX:
+        raise InvariantViolatedError(f"Invariant: words={len(words)} limit={WORDS_MAX}")
+    return [dumps(word) + b"," for word in words] + [_NULL + b","]
+
+
+def _words(codes: NDArray[np.uint8], texts: Sequence[bytes]) -> orjson.Fragment:
+    """Return words for JSON, ``null`` for every code that has none.
+
+    A code is a byte that no word contains, so that a word is put in its place by ``replace``.
+    """
+    text = np.minimum(codes, np.uint8(len(texts) - 1)).tobytes()
+    for code, word in enumerate(texts):
+        text = text.replace(bytes((code,)), word)
+    return orjson.Fragment(b"[" + text[:-1] + b"]")
 
 
 def _arrow_encoder(columns: Sequence[Column]) -> Encoder:
