@@ -56,7 +56,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
     """
     if not __debug__:
         raise InvariantViolatedError("Invariant: checks are off; do not run with -O")
-    logging.configure(settings.log_level, settings.log_format)
+    log_lines_dropped = logging.configure(settings.log_level, settings.log_format)
     memory.keep_freed()
     surroundings = Surroundings(
         clock=SystemClock(),
@@ -64,6 +64,9 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         telemetry=Telemetry(),
     )
     surroundings.telemetry.watch_process(lambda: len(asyncio.all_tasks()))
+    surroundings.telemetry.gauge(
+        "log_lines_dropped", "Lines of the log that standard error did not take, since the start"
+    ).set_function(log_lines_dropped)
     async with contextlib.AsyncExitStack() as stack:
         health_listener = _listen(stack, settings.health_host, settings.health_port)
         office, doors_listener = None, None

@@ -10,7 +10,12 @@ from typing import TYPE_CHECKING, Final, Literal
 import orjson
 import structlog
 
+from app.log_stream import LogStream
+
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TextIO
+
     from structlog.typing import EventDict, WrappedLogger
 
 LEVELS: Final = {"debug": 10, "info": 20, "warning": 30, "error": 40}
@@ -28,13 +33,18 @@ Without an ``@`` it is a port. A password may hold what should have been encoded
 """
 
 
-def configure(level: str, style: Literal["json", "console"]) -> None:
-    """Send structlog's events to standard error, and only warnings of the libraries."""
+def configure(level: str, style: Literal["json", "console"]) -> Callable[[], int]:
+    """Send structlog's events to standard error, and only warnings of the libraries.
+
+    Returns:
+        How many lines nobody took so far, to be asked at any time.
+    """
     renderer: structlog.typing.Processor
     if style == "json":
         renderer = structlog.processors.JSONRenderer(serializer=_to_json)
     else:
         renderer = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+    stream = _standard_error(renderer)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -45,14 +55,35 @@ def configure(level: str, style: Literal["json", "console"]) -> None:
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(stream),  # type: ignore[arg-type]  # it writes
         cache_logger_on_first_use=False,
     )
-    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, force=True)
+    logging.basicConfig(stream=stream, level=logging.WARNING, force=True)
     for handler in logging.getLogger().handlers:
         handler.setFormatter(_Foreign(renderer))
     for name in SILENCED:
         logging.getLogger(name).setLevel(logging.ERROR)
+    return lambda: stream.dropped if isinstance(stream, LogStream) else 0
+
+
+def _standard_error(renderer: structlog.typing.Processor) -> LogStream | TextIO:
+    """Return the stream that never keeps us; what is no file, as in a test, is written to as is."""
+    try:
+        descriptor = sys.stderr.fileno()
+    except OSError:
+        return sys.stderr
+
+    def dropped_line(lines: int) -> str:
+        event: EventDict = {"event": "log_lines_dropped", "level": "warning", "lines": lines}
+        return f"{renderer(None, '', _stamped(event))!s}\n"
+
+    return LogStream(descriptor, dropped_line)
+
+
+def _stamped(event: EventDict) -> EventDict:
+    """Return an event of ours that did not come through structlog, with its time."""
+    stamped: EventDict = structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", event)
+    return stamped
 
 
 class _Foreign(logging.Formatter):
@@ -67,15 +98,12 @@ class _Foreign(logging.Formatter):
         event: EventDict = {
             "event": "library_says",
             "level": record.levelname.lower(),
-            "timestamp": structlog.processors.TimeStamper(fmt="iso", utc=True)(None, "", {})[
-                "timestamp"
-            ],
             "library": record.name,
             "words": record.getMessage(),
         }
         if record.exc_info:
             event["exception"] = self.formatException(record.exc_info)
-        return str(self._renderer(None, "", _hide_secrets(None, "", event)))
+        return str(self._renderer(None, "", _hide_secrets(None, "", _stamped(event))))
 
 
 def _hide_secrets(_: WrappedLogger, __: str, event: EventDict) -> EventDict:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import signal
 import socket
 import subprocess
+import sys
 from typing import TYPE_CHECKING
 
+import httpx
 import orjson
 import pytest
 from kite_stand_in import KiteStandIn, answering, nothing, raw_server
 from running import (
     Beside,
+    Daemon,
     Exchange,
     assert_gap_free,
     daemon,
@@ -337,3 +341,52 @@ def test_an_address_that_cannot_be_one_is_refused_at_start(
     assert "Traceback" not in err
     assert CANARY not in err
     assert len(err.splitlines()) == 1
+
+
+def fill(fifo: Path) -> None:
+    """Write into a pipe until it takes no more."""
+    writing = os.open(fifo, os.O_WRONLY | os.O_NONBLOCK)
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"." * select.PIPE_BUF)
+    os.close(writing)
+
+
+@pytest.mark.parametrize("reader", ["gone", "stalled"])
+def test_whoever_reads_the_log_and_stops_does_not_stop_the_daemon(
+    lively_exchange: Exchange, redis_url: str, prefix: str, tmp_path: Path, reader: str
+) -> None:
+    fifo = tmp_path / "log"
+    os.mkfifo(fifo)
+    reading = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    into_fifo = ("sh", "-c", 'exec 2>"$0"; exec "$@"', str(fifo))
+    env = environment(
+        {
+            "health_port": 0,
+            **lively_exchange.settings(redis_url=redis_url, channel_prefix=prefix),
+        }
+    )
+    with (
+        subscriber(redis_url, f"{prefix}ticks:NIFTY") as book,
+        program(
+            *("run", "--config", os.devnull),
+            env=env,
+            command=(*into_fifo, sys.executable, "-m", "app.cli"),
+        ) as started,
+        httpx.Client(trust_env=False, timeout=20.0) as http,
+    ):
+        running = Daemon(started, http)
+        running.becomes_ready()
+        if reader == "gone":
+            os.close(reading)
+        else:
+            fill(fifo)
+        lively_exchange.fault(fault="kill_sockets")  # which is logged
+        book.until(is_kind("gap"))
+        book.until(is_kind("batch"))
+        assert running.metric("log_lines_dropped") > 0
+        running.becomes_ready()
+        started.signal(signal.SIGTERM)
+        assert started.wait() == 0
+    if reader == "stalled":
+        os.close(reading)
