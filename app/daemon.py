@@ -139,6 +139,13 @@ def _doors_server(
         clock=surroundings.clock,
         reach=reach,
     )
+    refused = surroundings.telemetry.gauge(
+        "doors_refused",
+        "Turned away at the order doors for asking too much, since the start",
+        ["what"],
+    )
+    refused.labels("requests").set_function(lambda: doors.rate.refused_count)
+    refused.labels("connections").set_function(lambda: doors.connections.refused_count)
     return listener.Server(
         application(doors),
         bound,

@@ -118,6 +118,9 @@ async def assemble(
     publisher: RedisPublisher | SilentPublisher = SilentPublisher()
     if config.redis_url:
         publisher = RedisPublisher(config.redis_url, channel_prefix=config.publish.channel_prefix)
+        surroundings.telemetry.gauge(
+            "redis_values_refused", "Snapshots and other keys that Redis refused, since the start"
+        ).set_function(partial(getattr, publisher, "refused_values"))
     try:
         await publisher.check()
         dump = await KiteInstruments(config.kite).fetch()
@@ -276,6 +279,16 @@ async def assemble_orders(
     waiting = surroundings.telemetry.gauge(
         "order_sends_waiting", "Sends that wait for their turn", ["account", "lane"]
     )
+    not_sent = surroundings.telemetry.gauge(
+        "order_sends_refused",
+        "Sends for which there was no turn in time, since the start",
+        ["account"],
+    )
+    updates_dropped = surroundings.telemetry.gauge(
+        "order_updates_dropped",
+        "Order updates of the feed that found no room, since the start; the book tells the same",
+        ["account"],
+    )
     queued = surroundings.telemetry.gauge(
         "broker_requests_waiting", "Requests that wait for a thread", ["account", "lane"]
     )
@@ -309,7 +322,7 @@ async def assemble_orders(
             journal=journal,
             gateway=gateways[account],
             breaker=_breaker(account, breaker_open, clock, notices),
-            pacer=_watch_pacer(account, Pacer(PaceRules(), clock), waiting),
+            pacer=_watch_pacer(account, Pacer(PaceRules(), clock), waiting, not_sent),
             halts=_halts(account, halted, clock, notices),
             config=config.orders,
             surroundings=surroundings,
@@ -324,6 +337,9 @@ async def assemble_orders(
             config=config.orders,
             surroundings=surroundings,
             reach=reach,
+        )
+        updates_dropped.labels(account).set_function(
+            partial(getattr, desks[account], "updates_dropped")
         )
     return OrderOffice(
         FrontDesk(desks, journal, config.orders, clock),
@@ -381,8 +397,9 @@ def _count_refused(refused: Counter, account: Account, lane: BrokerLane) -> None
     refused.labels(account, lane.value).inc()
 
 
-def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge) -> Pacer:
-    """Show how many sends of an account wait in each lane."""
+def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge, refused: Gauge) -> Pacer:
+    """Show how many sends of an account wait in each lane, and how many found no turn."""
+    refused.labels(account).set_function(partial(getattr, pacer, "refused_count"))
     lanes: tuple[Lane, ...] = ("place", "cancel")
     for lane in lanes:
         waiting.labels(account, lane).set_function(partial(pacer.waiting, lane))

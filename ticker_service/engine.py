@@ -96,7 +96,8 @@ class Engine:
         self._publisher = publisher
         self._clock = clock
         self._chance = surroundings.chance
-        self._inbox = Inbox(config.flush, clock)
+        dropped = telemetry.counter("inbox_frames_dropped_total", "Frames lost to overflow")
+        self._inbox = Inbox(config.flush, clock, on_drop=dropped.inc)
         self._window = Window(universe, config.subscription)
         self._recorder = recorder
         make_path = TickPath if recorder is None else recorder.path
@@ -107,9 +108,10 @@ class Engine:
             universe, config.hours, path=self._path, feed=feed, surroundings=surroundings
         )
         self._is_stopping = False
+        self._seen_until_ns = clock.now_ns()
+        """What was received later may still wait in the inbox, for all that the path knows."""
         waiting = telemetry.gauge("inbox_bytes", "Frames waiting for the tick path")
         waiting.set_function(lambda: self._inbox.waiting_bytes)
-        self._dropped = telemetry.counter("inbox_frames_dropped_total", "Frames lost to overflow")
         self._texts = telemetry.counter("feed_texts_total", "Text messages received", ["kind"])
         self._sink: FeedSink = self._inbox
         if orders is not None:
@@ -242,9 +244,9 @@ class Engine:
 
     async def _flush_inbox(self) -> None:
         """Carry everything that waits down the path, frames and events in their order."""
+        self._seen_until_ns = self._clock.now_ns()
         taken = self._inbox.take()
         if taken.overflow:
-            self._dropped.inc(taken.overflow.frames)
             await self._path.announce_gap(
                 np.flatnonzero(self._window.wanted),
                 from_ns=taken.overflow.from_ns,
@@ -290,7 +292,7 @@ class Engine:
         log.info("subscription_changed", instruments=len(tokens), mode=mode.wire_name)
 
     async def _heartbeat(self) -> None:
-        await self._watch.look()
+        await self._watch.look(seen_until_ns=self._seen_until_ns)
         await self._path.heartbeat(self._watch.feed_of_book(), self._watch.open_books())
 
     async def _handle(self, event: FeedEvent) -> None:

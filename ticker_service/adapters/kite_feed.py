@@ -50,6 +50,9 @@ SEND_S_MAX: Final = 5.0
 CLOSE_S_MAX: Final = 1.0
 FRAME_BYTES_MAX: Final = 4 << 20
 """A full frame of 3,000 instruments is 558 kB; anything much larger is not a tick frame."""
+FRAMES_UNREAD_MAX: Final = 1_024
+"""BLOCK: more stay in the socket. Frames go straight to the inbox, which has the limit; but nothing
+is read while we subscribe, and whoever does not take our requests could fill our memory."""
 TOKENS_PER_MESSAGE_MAX: Final = 500
 STABLE_S: Final = 30.0
 """A connection that lived this long was a success: the next failure starts the backoff anew."""
@@ -210,7 +213,7 @@ class _Connection:
                     _url(self._config, token),
                     compression=None,
                     max_size=FRAME_BYTES_MAX,
-                    max_queue=None,  # frames go straight to the inbox, which has the limit
+                    max_queue=FRAMES_UNREAD_MAX,
                     ping_interval=None,  # liveness is any inbound frame, as Kite's heartbeats are
                     open_timeout=None,
                     close_timeout=CLOSE_S_MAX,

@@ -28,6 +28,7 @@ from redis.exceptions import (
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
+from ticker_service.client.arrivals import Arrivals
 from ticker_service.domain.book import hash_tagged
 from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.pacing import Backoff
@@ -42,16 +43,12 @@ CONNECTION_SILENT_S_MAX: Final = 30.0
 """A connection on which nothing came for so long, three of the slowest heartbeats, is given up."""
 REQUEST_S_MAX: Final = 5.0
 RECONNECT: Final = Backoff(delay_s_min=0.05, delay_s_max=5.0)
-WAITING_MAX: Final = 1_000
-"""Messages that may wait for a slow caller here; then Redis keeps them, and drops us at its limit
-(docs/wire.md): what is lost by then is told by its numbers."""
 CONNECTION_LOST: Final = (RedisConnectionError, RedisTimeoutError, OSError)
 ACCESS_REFUSED: Final = (AuthenticationError, AuthorizationError)
 """Kinds of a lost connection, to redis; trying again does not help against them."""
 _ARRIVALS: Final = frozenset({"message", "smessage"})
 
 Address = tuple[str, int]
-Item = bytes | Exception
 
 
 @dataclass(slots=True)
@@ -85,7 +82,7 @@ class Lines:
         self._prefix = channel_prefix
         self._tasks = asyncio.TaskGroup()
         self._lines: list[_Line] = []
-        self._arrived: asyncio.Queue[Item] = asyncio.Queue(WAITING_MAX)
+        self._arrived = Arrivals()
         self._is_open = False
         self._chance = random.Random()  # noqa: S311 - jitter, not a secret
 
@@ -145,7 +142,7 @@ class Lines:
     async def _subscribe(self) -> None:
         if not self._is_known:
             await self._find_out()
-        self._arrived = asyncio.Queue(WAITING_MAX)
+        self._arrived = Arrivals()
         for address, channels in await self._places():
             client = _client(self._url, address)
             line = _Line(client, client.pubsub())
@@ -212,7 +209,7 @@ class Lines:
             self._lines.pop()
 
 
-async def _carry(pubsub: PubSub, arrived: asyncio.Queue[Item]) -> None:
+async def _carry(pubsub: PubSub, arrived: Arrivals) -> None:
     """Carry one connection's messages to the caller until it breaks, and say that it did."""
     arriving = pubsub.listen()
     try:

@@ -76,13 +76,18 @@ class FeedWatch:
         """Return the books whose market is open."""
         return self._opening.open_books
 
-    async def look(self) -> None:
-        """Look after markets and silences; once a second."""
+    async def look(self, *, seen_until_ns: int) -> None:
+        """Look after markets and silences; once a second.
+
+        Args:
+            seen_until_ns: Up to when everything that was received has gone down the path. While
+                Redis stands still that is long ago, and what waits since then is no silence.
+        """
         now_ns = self._clock.now_ns()
         for turn in self._opening.advance(now_ns):
             log.info(turn.state, book=self._universe.books[turn.book], reason=turn.reason)
             await self._path.announce_status([turn.book], turn.state, turn.reason)
-        await self._look_for_silence(now_ns)
+        await self._look_for_silence(seen_until_ns)
         self._let_time_pass()
 
     async def came_up(self, event: FeedUp) -> None:

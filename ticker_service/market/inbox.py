@@ -2,7 +2,8 @@
 
 Bounded in bytes, DROP_OLDEST: when the path stands still the newest frames win, and what was lost
 is told as one interval, so that a gap can be announced. Texts of the broker go like frames, but
-are no gap; connection states stay, few as they are. Everything stays in order.
+are no gap. Connection states stay, being few; of a connection that comes and goes all day the
+oldest make room, and their time counts as lost. Everything stays in order.
 """
 
 from __future__ import annotations
@@ -13,16 +14,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
-from ticker_service.ports import FeedEvent, FeedText, Frame
+from ticker_service.ports import FeedDown, FeedText, FeedUp, Frame
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ticker_service.config import FlushConfig
+    from ticker_service.ports import FeedEvent
     from ticker_service.runtime.clock import Clock
 
 FRAME_OVERHEAD_BYTES: Final = 160
 """Memory of a waiting frame beyond its payload: without it, small frames would be a loophole."""
 TEXT_BYTES: Final = 4_096
 """What a text is taken to hold; an order update as a parsed object is about so large."""
+STATES_MAX: Final = 1_000
+"""Connection states that wait, more than an hour of the fastest reconnecting brings."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,12 +51,17 @@ class Taken:
 class Inbox:
     """The queue between the feed's tasks and the path's task; one event loop, one consumer."""
 
-    def __init__(self, config: FlushConfig, clock: Clock) -> None:
+    def __init__(
+        self, config: FlushConfig, clock: Clock, *, on_drop: Callable[[], None] = lambda: None
+    ) -> None:
+        """Take the limits, and whom to tell of each frame in the moment in which it is dropped."""
         self._config = config
+        self._on_drop = on_drop
         self._clock = clock
         self._items: deque[Frame | FeedEvent] = deque()
         self._bytes = 0
         self._memory_bytes = 0
+        self._states = 0
         self._taken_at_ns = clock.monotonic_ns() - config.interval_ms * NS_PER_MS
         self.last_frame_ns = 0
         """When the last frame was received, taken or not; ns since the Unix epoch."""
@@ -75,6 +86,10 @@ class Inbox:
     def put_event(self, event: FeedEvent) -> None:
         """Take an event; it never waits for a batch to fill."""
         self._append(event)
+        if isinstance(event, FeedUp | FeedDown):
+            self._states += 1
+            if self._states > STATES_MAX:
+                self._drop_oldest_state()
         self._make_room()
         self._urgent.set()
 
@@ -102,7 +117,7 @@ class Inbox:
         if self._items:
             self._taken_at_ns = self._clock.monotonic_ns()
         self._items.clear()
-        self._bytes = self._memory_bytes = 0
+        self._bytes = self._memory_bytes = self._states = 0
         self._overflow = None
         self._arrived.clear()
         self._urgent.clear()
@@ -124,17 +139,28 @@ class Inbox:
                 del self._items[place]
                 self._memory_bytes -= _memory_bytes(item)
                 if isinstance(item, Frame):
-                    self._note_lost(item)
+                    self._bytes -= len(item.payload)
+                    self._note_lost(item.received_at_ns, item.received_at_ns, frames=1)
+                    self._on_drop()
                 return True
         return False
 
-    def _note_lost(self, frame: Frame) -> None:
-        self._bytes -= len(frame.payload)
+    def _drop_oldest_state(self) -> None:
+        """Drop a state that a later one of its connection replaces; what was between is lost."""
+        for place, item in enumerate(self._items):
+            if isinstance(item, FeedUp | FeedDown):
+                del self._items[place]
+                self._states -= 1
+                since_ns = item.last_frame_ns if isinstance(item, FeedDown) else item.at_ns
+                self._note_lost(since_ns, item.at_ns, frames=0)
+                return
+
+    def _note_lost(self, from_ns: int, to_ns: int, *, frames: int) -> None:
         lost = self._overflow
         self._overflow = Overflow(
-            from_ns=lost.from_ns if lost else frame.received_at_ns,
-            to_ns=frame.received_at_ns,
-            frames=lost.frames + 1 if lost else 1,
+            from_ns=min(lost.from_ns, from_ns) if lost else from_ns,
+            to_ns=max(lost.to_ns, to_ns) if lost else to_ns,
+            frames=lost.frames + frames if lost else frames,
         )
 
     async def _wait_for(self, event: asyncio.Event, until_ns: int) -> None:

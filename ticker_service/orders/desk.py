@@ -114,6 +114,8 @@ class AccountDesk:
         )
         self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
+        self.updates_dropped = 0
+        """Updates of the feed that found no room; the broker's book tells the same."""
         self._slots = asyncio.Semaphore(config.sends_parallel)
         self._cancel_slots = asyncio.Semaphore(config.sends_parallel)
 
@@ -164,6 +166,7 @@ class AccountDesk:
         try:
             self._updates.put_nowait(row)
         except asyncio.QueueFull:
+            self.updates_dropped += 1
             self._book_wanted.ring()
 
     def want_book(self) -> None:

@@ -8,7 +8,7 @@ import itertools
 import random
 import socket
 import struct
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from kite_stand_in import (
@@ -737,5 +737,43 @@ def test_a_silent_server_is_left_even_with_a_full_send_buffer(
                 await crowd(feed, sink, kite, within_s=3.0)
                 downs = sink.downs()
             assert [down.reason for down in downs] == ["silent"]
+
+    play(scene)
+
+
+def test_what_is_poured_in_while_the_subscription_is_on_its_way_stays_outside(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kite_feed, "FRAMES_UNREAD_MAX", 64)
+    released = asyncio.Event()
+    request = kite_feed._Connection._request
+
+    async def late(self: Any, *arguments: Any) -> bool:
+        await released.wait()
+        return await request(self, *arguments)
+
+    monkeypatch.setattr(kite_feed._Connection, "_request", late)
+    frame, frames_max = bytes(1 << 18), 1_000
+    sent = 0
+
+    async def pouring(connection: ServerConnection) -> None:
+        nonlocal sent
+        with contextlib.suppress(TimeoutError):
+            while sent < frames_max:
+                async with asyncio.timeout(0.5):
+                    await connection.send(frame)
+                sent += 1
+        released.set()
+        await asyncio.Event().wait()
+
+    async def scene() -> None:
+        async with KiteStandIn(converse=pouring) as kite:
+            feed = feed_of(kite.url)
+            feed.want({NIFTY: Mode.FULL})
+            async with running(feed) as sink:
+                await sink.until(lambda: sink.ups() and len(sink.payloads()) >= sent)
+                assert isinstance(sink.items[0], FeedUp)
+                # 64 wait in the library, the rest in the buffers of two sockets.
+                assert sent < frames_max // 4
 
     play(scene)

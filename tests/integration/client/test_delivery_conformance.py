@@ -7,17 +7,15 @@ official parser: nothing of our decoder, publisher or reader is trusted.
 from __future__ import annotations
 
 import asyncio
-import base64
 import os
 import signal
 import time
 from typing import TYPE_CHECKING, Any, Final
 
-import httpx
 import pytest
-from kiteconnect import KiteTicker
 from redis.asyncio import Redis
 from running import LIVELY, Exchange, daemon, exchange
+from sent_truth import difference, truth
 
 from ticker_service.client import TickReader
 
@@ -28,7 +26,6 @@ if TYPE_CHECKING:
     from running import Daemon
 
     from app.embedded import EmbeddedRedis
-    from ticker_service.client import BookTable
 
 BOOK: Final = "NIFTY"
 PREFIX: Final = "ticker:v1:"
@@ -36,65 +33,12 @@ DEADLINE_S: Final = 60.0
 REST_S: Final = 20.0
 """A muted feed is opened anew after half a minute; by then both sides must have come to rest."""
 PACE_S: Final = 0.05
-COLUMN_OF: Final = {
-    "last_price": "ltp",
-    "last_traded_quantity": "last_quantity",
-    "average_traded_price": "average_price",
-    "volume_traded": "volume",
-    "total_buy_quantity": "buy_quantity",
-    "total_sell_quantity": "sell_quantity",
-    "oi": "oi",
-}
 
 
 @pytest.fixture
 def still_exchange() -> Iterator[Exchange]:
     with exchange(LIVELY) as running:
         yield running
-
-
-def truth(at: Exchange) -> dict[int, dict[str, Any]]:
-    """Return what Kite's parser reads in the packets sent last on the one open socket."""
-    answer = httpx.get(f"{at.rest_root}/sim/sent", trust_env=False).raise_for_status()
-    connections = answer.json()["data"]["connections"]
-    if len(connections) != 1:
-        return {}
-    packets = [base64.b64decode(packet) for packet in connections[0]["packets"].values()]
-    frame = len(packets).to_bytes(2, "big")
-    frame += b"".join(len(packet).to_bytes(2, "big") + packet for packet in packets)
-    ticks = KiteTicker("key", "token")._parse_binary(frame)
-    return {tick["instrument_token"]: expected_row(tick) for tick in ticks}
-
-
-def expected_row(tick: dict[str, Any]) -> dict[str, Any]:
-    """Return a tick of the official parser in the names of the wire."""
-    row = {ours: tick[theirs] for theirs, ours in COLUMN_OF.items() if theirs in tick}
-    row |= {name: tick["ohlc"][name] for name in ("open", "high", "low", "close")}
-    stamp = tick.get("exchange_timestamp")
-    if stamp is not None:
-        row["exchange_ts_us"] = int(stamp.timestamp()) * 1_000_000
-    for side, name in (("buy", "bid"), ("sell", "ask")):
-        for number, level in enumerate(tick.get("depth", {}).get(side, ()), start=1):
-            row[f"{name}_price_{number}"] = level["price"] or None
-            row[f"{name}_quantity_{number}"] = level["quantity"]
-            row[f"{name}_orders_{number}"] = level["orders"]
-    return row
-
-
-def difference(table: BookTable, expected: dict[int, dict[str, Any]]) -> str:
-    """Return the first difference between a table and the truth, empty if there is none."""
-    got = {row["instrument_token"]: row for row in table.rows()}
-    if got.keys() != expected.keys():
-        return f"instruments differ: {sorted(got.keys() ^ expected.keys())[:5]} of {len(expected)}"
-    for token, row in expected.items():
-        for name, value in row.items():
-            mine = got[token][name]
-            is_same = mine == value or (value == 0 and mine is None)
-            if not is_same and isinstance(value, float) and mine is not None:
-                is_same = abs(mine - value) < 1e-9
-            if not is_same:
-                return f"token={token} {name}: {mine!r} is not {value!r}"
-    return "" if expected else "nothing was sent yet"
 
 
 class Consumer:

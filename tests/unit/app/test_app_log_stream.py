@@ -23,10 +23,8 @@ def pipe() -> Iterator[tuple[int, int]]:
     reading, writing = os.pipe()
     fcntl.fcntl(writing, fcntl.F_SETPIPE_SZ, PIPE_PAGES * select.PIPE_BUF)
     os.set_blocking(reading, False)
-    yield reading, writing
-    for descriptor in (reading, writing):
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb"):
+        yield reading, writing
 
 
 def told(lines: int) -> str:
@@ -66,12 +64,13 @@ def test_a_reader_that_stalls_costs_lines_and_no_wait_and_is_told_how_many(
     assert read(reading) == "and on\n"
 
 
-def test_a_reader_that_has_gone_ends_nothing(pipe: tuple[int, int]) -> None:
-    reading, writing = pipe
-    stream = LogStream(writing, told)
-    os.close(reading)
-    stream.write("nobody reads this\n")
-    stream.write("or this\n")
+def test_a_reader_that_has_gone_ends_nothing() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb"):
+        stream = LogStream(writing, told)
+        os.close(reading)
+        stream.write("nobody reads this\n")
+        stream.write("or this\n")
     assert stream.dropped == 2
 
 

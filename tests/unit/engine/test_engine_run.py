@@ -403,12 +403,11 @@ def test_an_overflow_of_ticks_while_redis_hangs_drops_and_delays_no_order_update
             await stage.spot()
             await stage.feed.receive(order_text(number))
             assert told.what[-1] == number
-        assert stage.metric("inbox_frames_dropped_total") == 0  # counted when the path goes on
+        assert stage.metric("inbox_frames_dropped_total") > 0
         assert told.what == list(range(400))
         assert stage.metric("feed_texts_total", kind="order") == 400
         stage.publisher.is_down = False
         await stage.pass_s(2.0)
-        assert stage.metric("inbox_frames_dropped_total") > 0
 
     play(script, flush=FlushConfig(bytes_max=1_024, backlog_bytes_max=20_000), orders=told)
 
@@ -876,6 +875,29 @@ def test_a_connection_that_stays_silent_is_opened_anew_and_the_gap_begins_with_i
         assert (gap["from_us"], gap["reason"]) == (last_us, "heartbeats_only")
         states = [body["state"] for body in stage.bodies("status")]
         assert states == ["feed_up", "feed_silent", "feed_down", "feed_up"]
+
+    play(script)
+
+
+def test_a_feed_is_not_called_silent_for_what_waited_until_redis_was_back() -> None:
+    """What was received while nothing could be sent is not yet seen, and no silence of the feed."""
+
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        stage.publisher.is_down = True
+        await tick_for(stage, 60)
+        stage.publisher.is_down = False
+        await tick_for(stage, 5)
+        assert [body["state"] for body in stage.bodies("status")] == ["feed_up"]
+        assert stage.bodies("gap") == []
+        # One that falls silent meanwhile is called so once what it had sent is out.
+        stage.publisher.is_down = True
+        await tick_for(stage, 10)
+        await beat_for(stage, 30)
+        stage.publisher.is_down = False
+        await beat_for(stage, 5)
+        assert [body["state"] for body in stage.bodies("status")] == ["feed_up", "feed_silent"]
 
     play(script)
 

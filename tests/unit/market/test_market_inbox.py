@@ -10,7 +10,7 @@ import virtual_time
 from virtual_time import LoopClock
 
 from ticker_service.config import FlushConfig
-from ticker_service.market.inbox import Inbox, Overflow
+from ticker_service.market.inbox import STATES_MAX, Inbox, Overflow
 from ticker_service.ports import FeedDown, FeedText, FeedUp, Frame
 from ticker_service.runtime.clock import ManualClock
 
@@ -109,6 +109,33 @@ def test_connection_states_survive_an_overflow_in_their_place() -> None:
     for at in range(1, 201):
         inbox.put_frame(frame(at, 1_000))
     assert inbox.take().items[:2] == [DOWN, UP]
+
+
+def test_a_connection_that_comes_and_goes_all_day_is_bounded_and_its_time_counts_as_lost() -> None:
+    inbox = new_inbox()
+    for at in range(10, 10 * STATES_MAX, 10):
+        inbox.put_event(FeedDown(connection=0, at_ns=at, last_frame_ns=at - 5, reason="silent"))
+        inbox.put_event(FeedUp(connection=0, at_ns=at + 1))
+    taken = inbox.take()
+    assert len(taken.items) == STATES_MAX
+    assert taken.items[-1] == FeedUp(connection=0, at_ns=10 * STATES_MAX - 9)
+    (first, *_) = taken.items
+    assert isinstance(first, FeedUp | FeedDown)
+    assert taken.overflow is not None
+    assert taken.overflow.from_ns == 5
+    assert first.at_ns - 10 <= taken.overflow.to_ns <= first.at_ns
+    assert inbox.take().overflow is None
+
+
+def test_a_frame_is_counted_when_it_is_dropped_and_not_when_redis_is_back() -> None:
+    dropped: list[None] = []
+    inbox = Inbox(CONFIG, ManualClock(0), on_drop=lambda: dropped.append(None))
+    for at in range(1, 201):
+        inbox.put_frame(frame(at, 1_000))
+    before = len(dropped)
+    overflow = inbox.take().overflow
+    assert overflow is not None
+    assert before == len(dropped) == overflow.frames > 0
 
 
 @pytest.mark.parametrize("size", [0, 1, 12])
