@@ -30,6 +30,7 @@ SCRATCH_NUMBERS: Final = 17
 """Float64 columns of a pass: twelve with names, five spare. The fewer they are the better: of 9,000
 rows, they and the caller's columns just fit into a core's second-level cache."""
 _Z_NEAR: Final = 8
+_MILLS_GAP: Final = 10
 _FIRST_SPARE: Final = 12
 SCRATCH_FLAGS: Final = 5
 """Bool columns of a pass: three with a name, two spare."""
@@ -90,6 +91,8 @@ class OptionColumns:
 
     def rows(self, chunk: slice) -> OptionColumns:
         """Return a view of some of the rows."""
+        if chunk.stop - chunk.start == len(self):
+            return self
         return OptionColumns(
             given=self.given[chunk],
             forward=self.forward[chunk],
@@ -97,6 +100,21 @@ class OptionColumns:
             years=self.years[chunk],
             rate=self.rate if isinstance(self.rate, float) else self.rate[chunk],
             is_call=self.is_call[chunk],
+        )
+
+    def twice(self) -> OptionColumns:
+        """Return the only row and a copy of it, which costs less than the row alone.
+
+        Of one element numpy does not see that input and output are the same place in memory, and
+        takes the long way round: nearly twice the time a call.
+        """
+        return OptionColumns(
+            given=np.repeat(self.given, 2),
+            forward=np.repeat(self.forward, 2),
+            strike=np.repeat(self.strike, 2),
+            years=np.repeat(self.years, 2),
+            rate=self.rate if isinstance(self.rate, float) else np.repeat(self.rate, 2),
+            is_call=np.repeat(self.is_call, 2),
         )
 
     def _check_lengths(self) -> None:
@@ -133,6 +151,7 @@ class Scratch:
         spare: Columns without a name; a step may use them and must not expect to find them again.
         z_both: ``z_near`` and ``z_far`` as one column, shape ``(n + padding + n,)``: what is done
             to both takes half the calls.
+        mills_both: Likewise ``mills_gap`` and ``mills_far``.
         spare_pairs: Likewise the first and second spare column, and the third and fourth.
         solvable: The row has an answer.
         in_the_money: The row's option is the in-the-money leg of its strike.
@@ -157,6 +176,7 @@ class Scratch:
     far_tail: Column
     spare: list[Column]
     z_both: Column
+    mills_both: Column
     spare_pairs: list[Column]
     solvable: Flags
     in_the_money: Flags
@@ -191,6 +211,7 @@ class Scratch:
         ) = [self._columns(place, 1) for place in range(SCRATCH_NUMBERS)]
         self.density, self.far_tail = self.excess, self.mills_far
         self.z_both = self._columns(_Z_NEAR, 2)
+        self.mills_both = self._columns(_MILLS_GAP, 2)
         self.spare_pairs = [self._columns(_FIRST_SPARE + place, 2) for place in (0, 2)]
         self.solvable, self.in_the_money, self.wide, *self.spare_flags = [
             memory.flags[place * flags : place * flags + rows] for place in range(SCRATCH_FLAGS)

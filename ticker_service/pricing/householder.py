@@ -24,11 +24,9 @@ from ticker_service.pricing import mills
 from ticker_service.pricing.columns import constant
 
 if TYPE_CHECKING:
-    from ticker_service.pricing.columns import Scratch
+    from ticker_service.pricing.columns import Column, Scratch
 
-LN_SQRT_2PI: Final = 0.9189385332046727
-
-_LN_SQRT_2PI: Final = constant(LN_SQRT_2PI)
+_LN_SQRT_2PI: Final = constant(0.9189385332046727)
 _HALF: Final = constant(0.5)
 _ONE: Final = constant(1.0)
 _SIXTH: Final = constant(1.0 / 6.0)
@@ -51,12 +49,22 @@ def step(scratch: Scratch) -> None:
     """
     arguments(scratch)
     mills.gap_and_far(scratch)
-
-    mismatch, newton, product, squares, second = scratch.spare[:5]
-    third = scratch.mills_gap
-    np.multiply(scratch.z_near, scratch.z_near, out=squares)
+    mismatch = scratch.spare[0]
     np.divide(scratch.time_value, scratch.mills_gap, out=mismatch)
     np.log(mismatch, out=mismatch)
+    move(scratch, mismatch)
+
+
+def move(scratch: Scratch, mismatch: Column) -> None:
+    """Move ``total_volatility`` by one step from where ``z_near`` and ``z_far`` are.
+
+    Args:
+        scratch: ``mills_gap`` is R and gets lost.
+        mismatch: The first spare column, ln p - ln R of the price; becomes f.
+    """
+    _, newton, product, squares, second = scratch.spare
+    third = scratch.mills_gap
+    np.multiply(scratch.z_near, scratch.z_near, out=squares)
     np.multiply(squares, _HALF, out=second)
     mismatch += second
     mismatch += _LN_SQRT_2PI

@@ -19,9 +19,9 @@ from ticker_service.pricing import (
     greeks,
     householder,
     normalise,
-    wide,
 )
 from ticker_service.pricing.columns import Memory, OptionColumns, Scratch
+from ticker_service.pricing.wide import WideRows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -50,8 +50,12 @@ class PricingKernel:
         if capacity < 1:
             raise InvariantViolatedError(f"Invariant: capacity={capacity} rows_min=1")
         self._capacity = capacity
-        self._memory = Memory(capacity)
-        self._scratch = Scratch(self._memory, capacity)
+        rows = max(capacity, 2)  # a single row is worked on twice, see OptionColumns.twice
+        self._memory = Memory(rows)
+        self._wide = WideRows(rows)
+        self._pair = np.empty((len(SOLVE_ROWS), 2))
+        self._pair_status = np.empty(2, np.uint8)
+        self._scratch = Scratch(self._memory, rows)
 
     @property
     def capacity(self) -> int:
@@ -145,23 +149,35 @@ class PricingKernel:
     def _solve_chunk(
         self, options: OptionColumns, out: NDArray[np.float64], status: NDArray[np.uint8]
     ) -> None:
+        if len(options) == 1:
+            self._solve_chunk(options.twice(), self._pair, self._pair_status)
+            out[:], status[:] = self._pair[:, :1], self._pair_status[:1]
+            return
         scratch = self._scratch_of(len(options))
         normalise.terms(options, scratch)
         normalise.time_value(options, scratch, status)
         first_guess.total_volatility(scratch)
-        householder.step(scratch)
-        if scratch.wide.any():
-            wide.replace(scratch)
+        wide_rows = np.count_nonzero(scratch.wide)
+        if wide_rows < scratch.rows:
+            householder.step(scratch)
+        if wide_rows:
+            self._wide.solve(scratch)
         np.divide(scratch.total_volatility, scratch.root_years, out=out[0])
         greeks.far_tail(scratch)
         greeks.fill(options, options.given, scratch, out)
         _blank_unsolvable(scratch, out)
 
     def _evaluate_chunk(self, options: OptionColumns, out: NDArray[np.float64]) -> None:
+        if len(options) == 1:
+            self._evaluate_chunk(options.twice(), self._pair)
+            out[:] = self._pair[:, :1]
+            return
         scratch = self._scratch_of(len(options))
         normalise.terms(options, scratch)
         normalise.total_volatility(options, scratch)
         evaluation.time_value(scratch)
+        if scratch.wide.any():
+            self._wide.evaluate(scratch)
         evaluation.price(options, scratch, out[0])
         greeks.fill(options, out[0], scratch, out)
         _blank_unsolvable(scratch, out)

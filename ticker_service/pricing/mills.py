@@ -35,17 +35,24 @@ _CENTRE: Final = constant(MILLS_CENTRE)
 _LEADING, *_MIDDLE, _CONSTANT = (constant(each) for each in reversed(MILLS_POLYNOMIAL))
 
 
-def ratio(z: Column) -> Column:
-    """Return M(z) as a new column, for z of at least ``ARGUMENT_MIN``."""
-    w = _ONE / (z + _SHIFT)
-    v = w - _CENTRE
-    polynomial = v * _LEADING
+def ratio(z: Column, out: Column, *, v: Column, w: Column) -> None:
+    """Write M(z), for z of at least ``ARGUMENT_MIN``.
+
+    Args:
+        z: The arguments, shape ``(n,)``.
+        out: Where to write, shape ``(n,)``.
+        v: A column to work in, likewise.
+        w: Another.
+    """
+    np.add(z, _SHIFT, out=w)
+    np.divide(_ONE, w, out=w)
+    np.subtract(w, _CENTRE, out=v)
+    np.multiply(v, _LEADING, out=out)
     for coefficient in _MIDDLE:
-        polynomial += coefficient
-        polynomial *= v
-    polynomial += _CONSTANT
-    polynomial *= w
-    return polynomial
+        out += coefficient
+        out *= v
+    out += _CONSTANT
+    out *= w
 
 
 def gap_and_far(scratch: Scratch) -> None:

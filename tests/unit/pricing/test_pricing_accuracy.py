@@ -17,9 +17,11 @@ from ticker_service.pricing import (
     _coefficients,
     first_guess,
     mills,
+    wide,
 )
 from ticker_service.pricing.columns import Memory, Scratch
-from ticker_service.pricing.wide import solve as solve_wide
+from ticker_service.pricing.normalise import EXCESS_AT_THE_MONEY
+from ticker_service.pricing.wide import WideRows
 
 FORWARD = 24_000.0
 MINUTE = 1 / 525_600
@@ -157,10 +159,36 @@ def test_the_first_guess_is_good_to_3e_4_where_one_step_has_to_do() -> None:
     np.testing.assert_allclose(scratch.total_volatility, s[is_price], rtol=3e-4)
 
 
-def test_wide_rows_reach_any_moneyness_and_any_time_value() -> None:
-    k = np.array([0.0, 1e-8, 0.5, 3.0, 12.0, 41.0])
-    s = np.array([0.75, 0.9, 1.4, 3.0, 9.0, 14.0])
+def solve_wide(k: np.ndarray, p: np.ndarray) -> np.ndarray:
+    """Solve rows as those that the first guess does not cover, whether it does or not."""
+    scratch = Scratch(Memory(len(k)), len(k))
+    scratch.log_moneyness[:] = np.maximum(k, EXCESS_AT_THE_MONEY)
+    scratch.excess[:] = np.maximum(np.expm1(k), EXCESS_AT_THE_MONEY)
+    scratch.time_value[:] = p
+    with np.errstate(all="ignore"):
+        first_guess.total_volatility(scratch)
+        scratch.wide[:] = True
+        WideRows(len(k)).solve(scratch)
+    return scratch.total_volatility
+
+
+def wide_grid() -> tuple[np.ndarray, np.ndarray]:
+    """Return k and s all over the region that is not the first guess's, and just inside that."""
+    k = np.array([0.0, 1e-8, 0.01, 0.1, 0.5, 1.0, 1.99, 2.01, 2.5, 3.0, 4.0, 6.0, 12.0, 25.0, 41.0])
+    s = np.array([0.06, 0.1, 0.2, 0.4, 0.75, 0.81, 0.9, 1.4, 1.7, 2.2, 3.0, 4.0, 6.0, 9.0, 14.0])
+    rng = np.random.default_rng(5)
+    random_k = np.concatenate([rng.uniform(0.0, 6.0, 600), rng.uniform(0.0, 41.4, 300)])
+    random_s = np.concatenate(
+        [10 ** rng.uniform(-0.3, 1.1, 600), 10 ** rng.uniform(-1.2, 1.1, 300)]
+    )
     k, s = (grid.ravel() for grid in np.meshgrid(k, s))
+    k, s = np.concatenate([k, random_k]), np.concatenate([s, random_s])
+    is_wide = (s > 0.7) | (k > 1.9)
+    return k[is_wide], s[is_wide]
+
+
+def test_wide_rows_reach_any_moneyness_and_any_time_value() -> None:
+    k, s = wide_grid()
     with mp.workdps(60):
         exact = [_time_value(mp.mpf(float(a)), mp.mpf(float(b))) for a, b in zip(k, s, strict=True)]
     p = np.array([float(value) for value in exact])
@@ -171,8 +199,27 @@ def test_wide_rows_reach_any_moneyness_and_any_time_value() -> None:
     # One unit in the last place of p (or of 1 - p, which is what a float64 above a half resolves).
     density = np.exp(-0.5 * (k / s - s / 2)[inside] ** 2) / np.sqrt(2 * np.pi)
     resolution = np.spacing(p[inside]) / density / s[inside]
-    assert inside.sum() > 25
+    assert inside.sum() > 800
     assert (np.abs(found / s[inside] - 1.0) <= 4e-15 + 4 * resolution).all()
+
+
+def test_three_steps_are_enough_for_every_wide_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = 300_000
+    rng = np.random.default_rng(9)
+    k = np.concatenate([rng.uniform(0.0, most, rows) for most in (0.5, 6.0, 41.4)])
+    log_p = np.concatenate([rng.uniform(least, 0.0, rows) for least in (-2.0, -20.0, -660.0)])
+    p = np.exp(rng.permutation(log_p))
+    is_high = rng.random(len(k)) < 0.4
+    p[is_high] = 1.0 - 10 ** rng.uniform(-15.9, -0.3, is_high.sum())
+    p = np.clip(p, 1e-290, 1.0 - 2.0**-53)
+
+    three = solve_wide(k, p)
+    monkeypatch.setattr(wide, "STEPS", 4)
+    four = solve_wide(k, p)
+
+    is_wide = (four > first_guess.TOTAL_VOLATILITY_MAX) | (k > first_guess.LOG_MONEYNESS_MAX)
+    assert is_wide.sum() > 500_000
+    assert np.abs(three / four - 1.0)[is_wide].max() < 5e-15
 
 
 def _time_value(k: mp.mpf, s: mp.mpf) -> mp.mpf:
@@ -183,7 +230,8 @@ def _time_value(k: mp.mpf, s: mp.mpf) -> mp.mpf:
 def test_mills_polynomial_is_good_to_two_units_of_1e_15() -> None:
     z = np.linspace(_coefficients.MILLS_LOWEST, 38.0, 400)
 
-    ratio = mills.ratio(z)
+    ratio = np.empty_like(z)
+    mills.ratio(z, ratio, v=np.empty_like(z), w=np.empty_like(z))
 
     with mp.workdps(60):
         for value, argument in zip(ratio, z, strict=True):

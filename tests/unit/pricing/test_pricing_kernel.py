@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 import warnings
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
@@ -16,6 +17,9 @@ from ticker_service.pricing import (
     PriceStatus,
     PricingKernel,
 )
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 RATE = 0.065
 NAN = float("nan")
@@ -284,31 +288,89 @@ def test_a_kernel_without_room_for_a_row_is_refused() -> None:
     assert PricingKernel(3).capacity == 3
 
 
-def test_a_warm_call_allocates_no_columns() -> None:
-    rows = 9_000
-    price, *terms, is_call = chain(rows)
-    price[::50] = NAN
+def some_of_every_kind(rows: int) -> tuple[np.ndarray, ...]:
+    """Return a chain in which some rows are bad and some are outside the first guess."""
+    price, forward, strike, years, is_call = chain(rows)
+    wide = np.arange(0, rows, 7)
+    volatility = np.full(len(wide), 1.2)
+    volatility[::2] = 4.0
+    years[wide] = 1.0
+    strike[wide] = forward[wide] * np.resize([0.05, 1.0, 1.3, 20.0], len(wide))
+    terms = forward[wide], strike[wide], years[wide], RATE, is_call[wide]
+    price[wide] = PricingKernel(len(wide)).evaluate(volatility, *terms)[0]
+    price[1::7], forward[2::7], years[3::7] = NAN, -1.0, 0.0
+    return price, forward, strike, years, is_call
+
+
+def narrow(rows: int) -> tuple[np.ndarray, ...]:
+    return chain(rows)
+
+
+def bad(rows: int) -> tuple[np.ndarray, ...]:
+    _, *terms = chain(rows)
+    return np.full(rows, NAN), *terms
+
+
+def wide(rows: int) -> tuple[np.ndarray, ...]:
+    _, forward, strike, _, is_call = chain(rows)
+    years = np.full(rows, 2.0)
+    terms = forward, strike, years, RATE, is_call
+    return (
+        PricingKernel(rows).evaluate(np.full(rows, 2.5), *terms)[0],
+        forward,
+        strike,
+        years,
+        is_call,
+    )
+
+
+# Views, numbers, slices and the arguments' holder: some forty small objects that live through a
+# call, the same for two rows and for 9,000. A piece of wide rows lays its columns out anew.
+WARM_BYTES_MAX = 8_000
+
+
+@pytest.mark.parametrize("rows", [1, 2, 9_000, 40_000])
+@pytest.mark.parametrize("make", [narrow, bad, wide, some_of_every_kind])
+def test_a_warm_call_allocates_nothing_that_grows_with_its_rows(
+    make: Callable[[int], tuple[np.ndarray, ...]], rows: int
+) -> None:
+    price, *terms, is_call = make(rows)
     rate = np.full(rows, RATE)
-    volatility = np.full(rows, 0.2)
+    volatility = np.where(np.arange(rows) % 7, 0.2, 4.0)
     kernel = PricingKernel(rows)
     out, status = np.empty((6, rows)), np.empty(rows, np.uint8)
-    kernel.solve(price, *terms, rate, is_call, out, status)
-    kernel.evaluate(volatility, *terms, rate, is_call, out)
 
-    tracemalloc.start()
-    try:
-        kernel.solve(price, *terms, rate, is_call, out, status)
-        tracemalloc.reset_peak()
-        before = tracemalloc.get_traced_memory()[0]
+    def call() -> None:
         kernel.solve(price, *terms, rate, is_call, out, status)
         kernel.evaluate(volatility, *terms, rate, is_call, out)
+
+    call()
+    tracemalloc.start()
+    try:
+        call()
+        tracemalloc.reset_peak()
+        before = tracemalloc.get_traced_memory()[0]
+        call()
         after, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
 
-    # Views are small objects; the smallest column, one of flags, would be 9,000 bytes.
-    assert peak - before < rows
+    assert peak - before < WARM_BYTES_MAX
     assert after - before < 1_000
+
+
+def test_rows_of_every_kind_in_one_call_are_what_they_are_alone() -> None:
+    rows = 4_000
+    price, *terms, is_call = some_of_every_kind(rows)
+    out, status = PricingKernel(rows).solve(price, *terms, RATE, is_call)
+    kernel = PricingKernel(1)
+
+    assert set(status.tolist()) >= {PriceStatus.OK, PriceStatus.EXPIRED, PriceStatus.BAD_INPUT}
+    for row in range(140):
+        one = slice(row, row + 1)
+        alone, code = kernel.solve(price[one], *(c[one] for c in terms), RATE, is_call[one])
+        assert code[0] == status[row]
+        np.testing.assert_allclose(out[:, one], alone, rtol=1e-14)
 
 
 def test_a_million_random_rows_solve_without_a_nan() -> None:
