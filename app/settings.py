@@ -37,6 +37,7 @@ from pydantic_settings import (
 
 from ticker_service import assembly
 from ticker_service.config import (
+    SETTLE_MARGIN_RATIO,
     AccountConfig,
     BarsConfig,
     Encoding,
@@ -371,11 +372,12 @@ class Settings(BaseSettings):
         secret_bytes = len(self.token_secret.get_secret_value().encode())
         checks = [
             (
-                self.order_settle_after_s < self.order_request_s,
+                self.order_settle_after_s < SETTLE_MARGIN_RATIO * self.order_request_s,
                 "ORDER_SETTLE_AFTER_S",
                 (
-                    f"must not be below order_request_s={self.order_request_s}: an order could "
-                    "still be under way when its absence is proven"
+                    f"must be at least {SETTLE_MARGIN_RATIO} times order_request_s="
+                    f"{self.order_request_s}: an order could still be under way when its absence "
+                    "is proven"
                 ),
             ),
             (

@@ -157,6 +157,11 @@ class RecordConfig:
     part_s: int = 900
 
 
+SETTLE_MARGIN_RATIO: Final = 1.25
+"""What left at the last instant is under way for as long as its answer is awaited, and needs a
+moment more to show in the book: absence is looked for no sooner (reliability.md §1.7, A1)."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class OrdersConfig:
     """How orders are sent and settled; seconds, settable so that tests can scale them.

@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 
 # An index row holds a third of a page; a name longer than this is no name.
 NAME_LENGTH_MAX: Final = 200
+PAGE_ROWS: Final = 500
+"""So many tasks at a time; far within the limit of a statement's time."""
 
 
 class PostgresJournal:
@@ -331,7 +333,19 @@ class PostgresJournal:
         await self._orders.run(self._sql.add_halt, parameters)
 
     async def _open_work(self, statement: bytes, account: Account) -> list[OrderTask]:
-        return [task_of(row) for row in await self._orders.run(statement, {"account": account})]
+        """Read open work page by page: no statement grows with what is open.
+
+        Its order is by what never changes, so nothing that is open all the while is overlooked.
+        """
+        found: list[OrderTask] = []
+        wanted = {"account": account, "limit": Int8(PAGE_ROWS)}
+        after = {"after": time_of(0), "after_id": uuid.UUID(int=0)}
+        while True:
+            rows = await self._orders.run(statement, wanted | after)
+            found += map(task_of, rows)
+            if len(rows) < PAGE_ROWS:
+                return found
+            after = {"after": rows[-1]["created_at"], "after_id": rows[-1]["task_id"]}
 
     async def _move(
         self, statement: bytes, task: OrderTask, parameters: Mapping[str, object]

@@ -13,8 +13,8 @@ import structlog
 
 from ticker_service.domain.order import TaskKind, TaskUpdate
 from ticker_service.domain.order_state import TaskState
-from ticker_service.errors import TaskMoved
-from ticker_service.orders.settle import Evidence, judge_live
+from ticker_service.errors import BrokerUnavailable, LoginRequired, TaskMoved
+from ticker_service.orders.settle import Evidence, judge_live, judge_unseen
 from ticker_service.runtime.clock import Moment
 
 if TYPE_CHECKING:
@@ -91,7 +91,11 @@ class BookKeeper:
         await self._doubt_what_nobody_sends()
         began = Moment.of(self._clock)
         must_hold = await self._reconciler.begin_pass(began.now_ns)
-        rows = await self._gateway.orders()
+        try:
+            rows = await self._gateway.orders()
+        except (BrokerUnavailable, LoginRequired):
+            await self._end_unseen_days(began)
+            raise
         is_whole = must_hold <= {row.order_id for row in rows}
         if not is_whole and self._was_whole:
             log.warning("book_lacks_known_orders", account=self._account, rows=len(rows))
@@ -165,9 +169,27 @@ class BookKeeper:
             if update is None:
                 is_live = True
             else:
-                log.warning("order_outlived_its_day", task_id=str(task.task_id), was=task.state)
-                await self._record(task, update)
+                await self._end_day(task, update)
         return is_live
+
+    async def _end_unseen_days(self, began: Moment) -> None:
+        """End what was at rest or in doubt on days whose book nobody can read any more."""
+        left = await self._journal.live_orders(self._account)
+        left += await self._journal.in_doubt(self._account)
+        for task in left:
+            update = judge_unseen(task, began=began)
+            if update is not None and task.state is not TaskState.SENDING:
+                await self._end_day(task, update)
+
+    async def _end_day(self, task: OrderTask, update: TaskUpdate) -> None:
+        log.error(
+            "order_outlived_its_day",
+            account=self._account,
+            task_id=str(task.task_id),
+            was=task.state,
+            code=update.reason_code,
+        )
+        await self._record(task, update)
 
     async def _record(self, task: OrderTask, update: TaskUpdate) -> None:
         """Record a step of our own; when the task moved meanwhile, what moved it stands."""

@@ -29,11 +29,11 @@ from ticker_service.orders import pipeline
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
+from ticker_service.orders.waiting import Waiting
 from ticker_service.runtime.bell import Bell
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Mapping
 
     from ticker_service.config import OrdersConfig
@@ -101,7 +101,8 @@ class AccountDesk:
         self._lost = asyncio.Event()
         self._work = Bell()
         self._book_wanted = Bell()
-        self._in_flight: dict[uuid.UUID, OrderTask] = {}
+        self._waiting = Waiting(config.waiting_max)
+        self._in_flight = self._waiting.carried
         self._book = BookKeeper(
             journal=journal,
             gateway=gateway,
@@ -137,7 +138,16 @@ class AccountDesk:
                 return known, False
             if not await self._withdraws(new):
                 raise refusal
-        admitted = await self._journal.admit(new)
+        self._waiting.begin(new)
+        try:
+            admitted = await self._journal.admit(new)
+        except JournalUnavailable:
+            raise  # it may have been taken; the next scan of the journal knows
+        except BaseException:
+            self._waiting.end(new)
+            raise
+        if not admitted.is_new:
+            self._waiting.end(new)
         self._reach("C1")
         self._work.ring()
         self.news.ring()
@@ -150,9 +160,9 @@ class AccountDesk:
             if self.state is DeskState.LOGIN_REQUIRED:
                 rule += f"; run `ticker-service login {self.account}`"
             return OrderRefused("ACCOUNT_NOT_OPEN", rule)
-        if len(self._in_flight) >= self._config.waiting_max:
-            return OrderRefused("TOO_MANY_WAITING", f"{len(self._in_flight)} orders are waiting")
-        return None if kind is TaskKind.CANCEL else self.halts.refusal()
+        if kind is TaskKind.CANCEL:
+            return self._waiting.refusal(kind)
+        return self._waiting.refusal(kind) or self.halts.refusal()
 
     async def _withdraws(self, new: NewTask) -> bool:
         """Return whether this is the cancel of an order that waits here for a login."""
@@ -242,14 +252,17 @@ class AccountDesk:
         """Start carrying every instruction that nobody carries yet, oldest first."""
         while True:
             ring = self._work.listen()
+            before = self._waiting.uncarried()
+            unsent: list[OrderTask] = []
             try:
-                waiting = await self._journal.unsent(self.account)
+                unsent = await self._journal.unsent(self.account)
             except JournalUnavailable as error:
                 log.warning("work_not_read", account=self.account, error=str(error))
-                waiting = []
-            for task in waiting:
+            else:
+                self._waiting.correct(before, unsent)
+            for task in unsent:
                 if task.task_id not in self._in_flight and not self._waits_its_turn(task):
-                    self._in_flight[task.task_id] = task
+                    self._waiting.carry(task)
                     tasks.create_task(self._carry_until_done(task), name=f"task-{task.task_id}")
             await _sleep_or_ring(SCAN_S, ring)
 

@@ -152,8 +152,22 @@ def judge_live(task: OrderTask, *, is_in_book: bool, began: Moment) -> TaskUpdat
     return None if is_in_book or not _is_day_over(task, began) else _DAY_OVER
 
 
+def judge_unseen(task: OrderTask, *, began: Moment) -> TaskUpdate | None:
+    """Return the end of an order in doubt or at rest whose book can be read no more.
+
+    For when no book comes at all, for want of a login perhaps: one that came now would be of a
+    later day. The day after its own is let pass, because Kite does not say when it begins a book.
+    """
+    return _DAY_OVER if _days_since(task, began) > 1 else None
+
+
 def _is_day_over(task: OrderTask, began: Moment) -> bool:
-    return ist_date(began.now_ns) > ist_date(task.intent_at_ns or task.created_at_ns)
+    return _days_since(task, began) > 0
+
+
+def _days_since(task: OrderTask, began: Moment) -> int:
+    sent_on = ist_date(task.intent_at_ns or task.created_at_ns)
+    return (ist_date(began.now_ns) - sent_on).days
 
 
 def _to_manual(code: str, reason: str) -> TaskUpdate:

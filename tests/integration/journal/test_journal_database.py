@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
@@ -21,6 +22,7 @@ from journal_values import (
     step,
 )
 
+from ticker_service.adapters import postgres_journal
 from ticker_service.adapters.postgres_journal import PostgresJournal
 from ticker_service.adapters.postgres_pool import JournalOptions
 from ticker_service.adapters.postgres_statements import Statements
@@ -213,6 +215,25 @@ def test_evidence_that_outruns_the_answer_leaves_the_attempt_open_for_it(databas
     assert found == [("ACKED", 200)]
 
 
+def test_open_work_is_read_page_by_page_and_whole(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_journal, "PAGE_ROWS", 3)
+
+    async def scene(journal: PostgresJournal) -> None:
+        # Several of one instant: the page's end falls between two that differ by their id alone.
+        given = [
+            (await journal.admit(new_task(received_at_ns=NOON_NS + number // 4 * 1_000))).task
+            for number in range(9)
+        ]
+        inorder = sorted(given, key=lambda task: (task.created_at_ns, task.task_id))
+        for count in (9, 8, 7, 6):
+            assert await journal.unsent(ACCOUNT) == inorder[9 - count :]
+            await journal.record(inorder[9 - count], step(TaskState.EXPIRED), now_ns=NOON_NS)
+
+    with_journal(database_url, scene)
+
+
 def test_each_send_is_one_row_with_its_own_tag(database_url: str) -> None:
     async def two_sends(journal: PostgresJournal) -> None:
         epoch = await journal.acquire(ACCOUNT)
@@ -267,6 +288,9 @@ def test_open_work_is_found_without_reading_history(
                 "account": "A",
                 "order_ids": ["1", "2"],
                 "since": dt.datetime(2026, 11, 21, tzinfo=dt.UTC),
+                "after": dt.datetime(2026, 11, 21, tzinfo=dt.UTC),
+                "after_id": uuid.UUID(int=0),
+                "limit": 500,
             },
         ).fetchall()
     text = "\n".join(line for (line,) in plan)

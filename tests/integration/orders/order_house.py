@@ -234,7 +234,7 @@ def house(redis_url: str, prefix: str, **settings: object) -> Iterator[House]:
             "orders_port": 0,
             "order_book_poll_s": 0.3,
             "order_request_s": 2.0,
-            "order_settle_after_s": 2.0,
+            "order_settle_after_s": 2.5,
             "order_settle_spacing_s": 0.2,
             **settings,
         }

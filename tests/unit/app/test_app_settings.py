@@ -225,6 +225,10 @@ def test_a_slash_at_the_end_of_a_root_is_dropped(load: Load) -> None:
     ("environment", "words"),
     [
         (
+            {"ORDER_REQUEST_S": "20", "ORDER_SETTLE_AFTER_S": "24.9"},
+            ("ORDER_SETTLE_AFTER_S", "at least 1.25", "order_request_s=20"),
+        ),
+        (
             {"FLUSH_INTERVAL_MS": "600", "CONFLATE_AFTER_MS": "500"},
             ("flush_interval_ms=600", "conflate_after_ms=500"),
         ),

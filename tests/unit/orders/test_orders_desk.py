@@ -799,6 +799,83 @@ def test_a_known_key_has_its_task_whatever_the_account_is_like_now(closed: str) 
     virtual_time.run(play())
 
 
+def test_changes_that_wait_their_turn_are_counted_among_what_waits_and_keep_no_cancel_out() -> None:
+    scene = Scene(OrdersConfig(waiting_max=3, deadline_s=600.0))
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.reaches(await scene.place(), S.WORKING)
+            scene.broker.answers.append(Answer(reply=SILENCE, takes_effect=False))
+            doubted = await scene.reaches(await scene.modify(placed, price="101"), S.UNKNOWN)
+            waiting = [await scene.modify(placed, price=f"10{number}") for number in (2, 3, 4)]
+            for _ in range(2):
+                with pytest.raises(OrderRefused) as refused:
+                    await scene.modify(placed, price="105")
+                assert refused.value.code == "TOO_MANY_WAITING"
+                with pytest.raises(OrderRefused):
+                    await scene.place()
+                await asyncio.sleep(5.0)
+            await scene.reaches(doubted, S.NOT_PLACED)
+            await scene.reaches(waiting[-1], S.ACKED)
+            await scene.reaches(await scene.modify(placed, price="105"), S.ACKED)
+
+    virtual_time.run(play())
+
+
+def test_a_cancel_is_taken_however_many_orders_wait() -> None:
+    scene = Scene(OrdersConfig(waiting_max=3, deadline_s=600.0))
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.reaches(await scene.place(), S.WORKING)
+            scene.broker.on_sent = _stuck_unless_cancel
+            for _ in range(3):
+                await scene.place()
+            with pytest.raises(OrderRefused, match="3 orders and changes"):
+                await scene.place()
+            await scene.reaches(await scene.cancel(placed), S.ACKED)
+
+    virtual_time.run(play())
+
+
+def test_no_two_instructions_take_the_last_place_and_none_is_counted_that_was_not_taken() -> None:
+    scene = Scene(OrdersConfig(waiting_max=2))
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.on_sent = _stuck
+            async with asyncio.TaskGroup() as tasks:
+                asked = [tasks.create_task(_taken(scene)) for _ in range(5)]
+            assert sum(task.result() for task in asked) == 2
+            await asyncio.sleep(60.0)
+            scene.broker.on_sent = _unstuck
+            scene.journal.is_down = True
+            for _ in range(5):
+                with pytest.raises(JournalUnavailable):
+                    await scene.place()
+            scene.journal.is_down = False
+            await asyncio.sleep(2.0)
+            placed = await scene.place(request_id="k", client_order_id="k")
+            for _ in range(5):
+                await scene.place(request_id="k", client_order_id="k")
+            await scene.reaches(placed, S.ACKED)
+
+    virtual_time.run(play())
+
+
+async def _taken(scene: Scene) -> bool:
+    try:
+        await scene.place()
+    except OrderRefused as refused:
+        return refused.code != "TOO_MANY_WAITING"
+    return True
+
+
+async def _stuck_unless_cancel(sent: Sent) -> None:
+    if sent.kind is not TaskKind.CANCEL:
+        await asyncio.sleep(30.0)
+
+
 async def _stuck(_: Sent) -> None:
     await asyncio.sleep(30.0)
 

@@ -152,6 +152,7 @@ def test_an_order_whose_end_was_not_seen_is_for_a_person_the_day_after_and_not_l
         async with scene.opened():
             ended = await scene.reaches(placed, S.MANUAL)
             assert ended.reason_code == "DAY_OVER"
+            assert "day is over" in (ended.reason or "")
             reads = scene.broker.reads
             await asyncio.sleep(20 * scene.config.book_poll_live_s)
             assert scene.broker.reads - reads <= 5
@@ -171,6 +172,35 @@ def test_an_order_of_yesterday_that_the_book_still_shows_keeps_what_the_book_say
             (order_id,) = scene.broker.book
             scene.broker.change(order_id, status="CANCELLED")
             await scene.reaches(placed, S.CANCELLED)
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("rests", [True, False], ids=["at-rest", "in-doubt"])
+def test_an_order_of_a_day_whose_book_nobody_could_read_is_for_a_person(rests: bool) -> None:  # noqa: FBT001
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await (scene.place() if rests else doubtful(scene))
+            before = await scene.reaches(placed, S.WORKING if rests else S.UNKNOWN)
+            scene.broker.is_token_refused = True
+            scene.pass_days(1)
+            await asyncio.sleep(120.0)
+            assert scene.now(placed).state is before.state, "its book may still be there"
+            scene.pass_days(1)
+            with capture_logs() as logs:
+                ended = await scene.reaches(placed, S.MANUAL)
+            assert ended.reason_code == "DAY_OVER"
+            (alarm,) = [each for each in logs if each["event"] == "order_outlived_its_day"]
+            assert (alarm["log_level"], alarm["code"]) == ("error", "DAY_OVER")
+            # Whatever a book tells of it all the same is believed.
+            if rests:
+                (order_id,) = scene.broker.book
+                scene.broker.change(order_id, status="COMPLETE", filled_quantity=75)
+                scene.broker.is_token_refused = False
+                scene.desk.has_new_token()
+                await scene.reaches(placed, S.FILLED)
 
     virtual_time.run(play())
 

@@ -1,4 +1,6 @@
 -- An account's instructions whose outcome is not known, oldest first; see unsent_tasks.sql.
 SELECT * FROM order_task
 WHERE account = %(account)s AND state IN ('SENDING', 'UNKNOWN')
+    AND (created_at, task_id) > (%(after)s, %(after_id)s)
 ORDER BY created_at, task_id
+LIMIT %(limit)s

@@ -1,0 +1,65 @@
+"""How many instructions of an account wait, so that their number has a limit (I15).
+
+Path: order -> [admit] -> journal -> execute -> settle -> report. What is journalled and not yet
+sent waits: carried by a task, or for its turn behind an earlier change of the same order. Cancels
+are counted apart, so that no number of orders keeps one out.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from ticker_service.domain.order import TaskKind
+from ticker_service.errors import OrderRefused
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Iterable
+
+    from ticker_service.domain.order import NewTask, OrderTask
+
+
+class Waiting:
+    """What of one account waits; belongs to one event loop."""
+
+    def __init__(self, waiting_max: int) -> None:
+        """Begin with nothing; ``waiting_max`` is for cancels and for all others, each."""
+        self.carried: dict[uuid.UUID, OrderTask] = {}
+        """What a task of ours is at work on."""
+        self._waiting_max = waiting_max
+        self._uncarried: dict[uuid.UUID, TaskKind] = {}
+
+    def refusal(self, kind: TaskKind) -> OrderRefused | None:
+        """Return why one more of a kind is too many, None if it is not."""
+        if len(self.carried) + len(self._uncarried) < self._waiting_max:
+            return None
+        kinds = [task.kind for task in self.carried.values()] + [*self._uncarried.values()]
+        is_cancel = kind is TaskKind.CANCEL
+        alike = sum((each is TaskKind.CANCEL) is is_cancel for each in kinds)
+        if alike < self._waiting_max:
+            return None
+        what = "cancels" if is_cancel else "orders and changes"
+        return OrderRefused("TOO_MANY_WAITING", f"{alike} {what} are waiting")
+
+    def begin(self, new: NewTask) -> None:
+        """Count an instruction from before it is journalled, so that no two take one place."""
+        self._uncarried[new.task_id] = new.kind
+
+    def end(self, new: NewTask) -> None:
+        """Count it no more: it was not taken, or its key had named another before."""
+        self._uncarried.pop(new.task_id, None)
+
+    def carry(self, task: OrderTask) -> None:
+        """Know that somebody is at work on a task."""
+        self._uncarried.pop(task.task_id, None)
+        self.carried[task.task_id] = task
+
+    def uncarried(self) -> frozenset[uuid.UUID]:
+        """Return what is counted and not carried; to be taken before the journal is read."""
+        return frozenset(self._uncarried)
+
+    def correct(self, before: frozenset[uuid.UUID], unsent: Iterable[OrderTask]) -> None:
+        """Hold the count against what the journal has unsent, read since ``before`` was taken."""
+        found = {task.task_id: task.kind for task in unsent if task.task_id not in self.carried}
+        younger = {key: kind for key, kind in self._uncarried.items() if key not in before}
+        self._uncarried = found | younger
