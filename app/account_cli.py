@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from app.jobs import run_job
-from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -72,7 +71,4 @@ def _whoever() -> str:
 def _orders(config: Path | None) -> OrderHalfConfig:
     from app import settings  # noqa: PLC0415 - as above
 
-    half = settings.load(config).order_half_config()
-    if half is None:
-        raise ConfigurationError("accounts: none is configured; see docs/settings.md")
-    return half
+    return settings.load_accounts(config, journal=True).accounts_config()

@@ -22,13 +22,12 @@ async def log_in(account: str, pasted: str, config: Path | None) -> int:
         TickerServiceError: The account is not configured, the login failed, or there is no
             passphrase to keep the token with.
     """
-    loaded = settings.load(config)
-    half = loaded.order_half_config()
-    if half is None:
-        raise ConfigurationError("accounts: none is configured; see docs/settings.md")
-    if not loaded.token_passphrase.get_secret_value():
+    loaded = settings.load_accounts(config)
+    half = loaded.accounts_config()
+    if not loaded.passphrase():
         raise ConfigurationError(
-            "token_passphrase: is required to hand the token to the daemon; see docs/settings.md"
+            "TICKER_SERVICE_TOKEN_PASSPHRASE (or token_passphrase): is required to hand the token "
+            "to the daemon; see docs/settings.md"
         )
     clock = SystemClock()
     app = assembly.kite_app(half, account)

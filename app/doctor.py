@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import httpx
@@ -11,22 +11,39 @@ import httpx
 from app import settings
 from app.console import latency
 from ticker_service import assembly
-from ticker_service.errors import TickerServiceError
+from ticker_service.errors import (
+    BrokerUnavailable,
+    CatalogError,
+    ConfigurationError,
+    MigrationsPending,
+    TickerServiceError,
+)
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
+
+    from ticker_service.config import OrderHalfConfig
+    from ticker_service.runtime.clock import Clock
 
 CHECK_S_MAX: Final = 15.0
 ANSWER_S_MAX: Final = 2.0
+REACH_KITE: Final = "check the network and kite_rest_root"
 
 
 @dataclass(frozen=True, slots=True)
 class _Check:
+    """What to look at, and what to do about it when it has a certain kind of fault, or any."""
+
     name: str
     look: Callable[[], Awaitable[str]]
     advice: str
+    for_kind: Mapping[type[Exception], str] = field(default_factory=dict)
+
+    def what_to_do(self, error: Exception) -> str:
+        """Return what to do about a fault."""
+        return self.for_kind.get(type(error), self.advice)
 
 
 async def examine(config: Path | None) -> int:
@@ -44,44 +61,66 @@ async def examine(config: Path | None) -> int:
         _Check(
             "instruments",
             lambda: assembly.look_at_instruments(engine, clock),
-            "check the network and kite_rest_root; names must be as in Kite's dump",
+            REACH_KITE,
+            {CatalogError: "name underlyings and instruments as Kite's dump does"},
         ),
         _Check(
             "clock",
             lambda: assembly.look_at_clock(engine, clock),
-            "synchronise this machine's clock (chrony, systemd-timesyncd)",
+            REACH_KITE,
+            {
+                ConfigurationError: "synchronise this machine's clock (chrony, systemd-timesyncd): "
+                "tokens, deadlines and times to expiry are wrong with it"
+            },
         ),
     ]
-    if half is not None:
-        store = loaded.token_store(clock)
-        checks.append(
-            _Check(
-                "database",
-                lambda: assembly.look_at_journal(half),
-                "start PostgreSQL, set DATABASE_URL, run `ticker-service migrate`",
-            )
-        )
-        checks += [
-            _Check(
-                f"account {each.account}",
-                lambda each=each: assembly.look_at_account(half, each, store, clock),  # type: ignore[misc]
-                f"run `ticker-service login {each.account}`",
-            )
-            for each in half.accounts
-        ]
-        checks.append(
-            _Check(
-                "halts",
-                lambda: assembly.look_at_halts(half, clock),
-                "do what it says; new orders of the account wait for that",
-            )
-        )
-    else:
-        print("-     orders: no account is configured; ticks only")  # noqa: T201 - the answer
     outcomes = [await _run(check) for check in checks]
+    if half is None:
+        print("-     orders: no account is configured; ticks only")  # noqa: T201 - the answer
+    else:
+        outcomes += await _order_half(loaded, half, clock)
     for line in await _running(loaded):
         print(line)  # noqa: T201 - the answer
     return 0 if all(outcomes) else 1
+
+
+async def _order_half(loaded: settings.Settings, half: OrderHalfConfig, clock: Clock) -> list[bool]:
+    """Look at what orders need beside the rest."""
+    database = _Check(
+        "database",
+        lambda: assembly.look_at_journal(half),
+        "start PostgreSQL, or correct DATABASE_URL",
+        {
+            MigrationsPending: "run `ticker-service migrate`",
+            ConfigurationError: "give it a PostgreSQL that keeps what it confirms",
+        },
+    )
+    store = loaded.token_store(clock)
+    first = "" if loaded.passphrase() else "set TICKER_SERVICE_TOKEN_PASSPHRASE, then "
+    accounts = [
+        _Check(
+            f"account {each.account}",
+            lambda each=each: assembly.look_at_account(half, each, store, clock),  # type: ignore[misc]
+            f"{first}run `ticker-service login {each.account}`",
+            {
+                BrokerUnavailable: f"{REACH_KITE}; the token may be good",
+                TimeoutError: f"{REACH_KITE}; the token may be good",
+                ConfigurationError: "do what it says first: neither a login nor the daemon gets "
+                f"past {loaded.token_folder}",
+            },
+        )
+        for each in half.accounts
+    ]
+    outcomes = [await _run(check) for check in [database, *accounts]]
+    if not outcomes[0]:
+        print("-     halts: they are in the database")  # noqa: T201 - the answer
+        return outcomes
+    halts = _Check(
+        "halts",
+        lambda: assembly.look_at_halts(half, clock),
+        "do what it says; new orders of the account wait for that",
+    )
+    return [*outcomes, await _run(halts)]
 
 
 async def _running(loaded: settings.Settings) -> list[str]:
@@ -106,16 +145,17 @@ async def _running(loaded: settings.Settings) -> list[str]:
 
 
 async def _run(check: _Check) -> bool:
+    fault: Exception
     try:
         async with asyncio.timeout(CHECK_S_MAX):
             found = await check.look()
-    except TimeoutError:
-        found, is_well = f"no answer within {CHECK_S_MAX:.0f} s", False
+    except TimeoutError as error:
+        found, fault = f"no answer within {CHECK_S_MAX:.0f} s", error
     except TickerServiceError as error:
-        found, is_well = str(error), False
+        found, fault = str(error).removeprefix("Condition failed: "), error
     else:
-        is_well = True
-    print(f"{'ok   ' if is_well else 'FAULT'} {check.name}: {found}")  # noqa: T201 - the answer
-    if not is_well:
-        print(f"      -> {check.advice}")  # noqa: T201 - likewise
-    return is_well
+        print(f"ok    {check.name}: {found}")  # noqa: T201 - the answer
+        return True
+    print(f"FAULT {check.name}: {found}")  # noqa: T201 - likewise
+    print(f"      -> {check.what_to_do(fault)}")  # noqa: T201 - likewise
+    return False

@@ -10,6 +10,7 @@ import orjson
 import typer
 
 from app.jobs import run_job
+from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -51,6 +52,10 @@ def create(
         from app import settings  # noqa: PLC0415 - other verbs start faster without it
         from app.security.tokens import Scope, TokenIssuer  # noqa: PLC0415 - likewise
 
+        unknown = sorted(set(scope or ()) - set(Scope))
+        if unknown:
+            known = ", ".join(Scope)
+            raise ConfigurationError(f"Condition failed: scope={unknown}: must be of {known}")
         issuer = TokenIssuer(settings.token_secret(config))
         token = issuer.mint(
             subject,

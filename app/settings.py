@@ -56,7 +56,7 @@ from ticker_service.config import (
 from ticker_service.domain import trading_hours
 from ticker_service.domain.bar import BAR_SECONDS
 from ticker_service.domain.tick import Mode
-from ticker_service.errors import ConfigurationError
+from ticker_service.errors import ConfigurationError, InvariantViolatedError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -71,6 +71,7 @@ FILE: Final = Path("ticker-service.toml")
 LOOPBACK_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 ACCOUNT_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 TOKEN_SECRET_BYTES_MIN: Final = 32
+TOKEN_PASSPHRASE_BYTES_MIN: Final = 16
 SMILE_MS_MIN: Final = 200
 _SECRETS: Final = frozenset(
     {
@@ -112,6 +113,7 @@ class Settings(BaseSettings):
         str_strip_whitespace=True,
     )
 
+    feeds: ClassVar[bool] = True
     publishes: ClassVar[bool] = True
 
     kite_rest_root: str = Field("https://api.kite.trade", description="Root of Kite's REST API")
@@ -361,7 +363,8 @@ class Settings(BaseSettings):
     @classmethod
     def _check_token(cls, value: SecretStr, info: ValidationInfo) -> SecretStr:
         accounts = info.data.get("accounts", {})
-        if not value.get_secret_value().strip() and not _of_app(accounts, info.data):
+        is_missing = cls.feeds and not value.get_secret_value().strip()
+        if is_missing and not _of_app(accounts, info.data):
             raise PydanticCustomError("missing", "is required")
         return value
 
@@ -371,6 +374,7 @@ class Settings(BaseSettings):
         is_loopback = all(urlsplit(root).hostname in LOOPBACK_HOSTS for root in roots)
         secret_bytes = len(self.token_secret.get_secret_value().encode())
         checks = [
+            self._passphrase_fault(),
             (
                 self.order_settle_after_s < SETTLE_MARGIN_RATIO * self.order_request_s,
                 "ORDER_SETTLE_AFTER_S",
@@ -408,16 +412,35 @@ class Settings(BaseSettings):
         ]
         return [f"{PREFIX}{name}: {rule}" for is_fault, name, rule in checks if is_fault]
 
+    def _passphrase_fault(self) -> tuple[bool, str, str]:
+        length = len(self.token_passphrase.get_secret_value().encode())
+        return (
+            0 < length < TOKEN_PASSPHRASE_BYTES_MIN,
+            "TOKEN_PASSPHRASE",
+            f"needs {TOKEN_PASSPHRASE_BYTES_MIN} bytes, has {length}",
+        )
+
     def feed_account(self) -> str:
         """Return the account whose logins serve the feed as well, empty if none has its app."""
         return _of_app(self.accounts, {"kite_api_key": self.kite_api_key})
 
-    def token_store(self, clock: Clock) -> AccessTokens:
-        """Return where access tokens rest: encrypted files with a passphrase, memory without."""
+    def passphrase(self) -> bytes:
+        """Return what opens the folder of access tokens, empty if there is nothing."""
         passphrase = self.token_passphrase.get_secret_value().encode()
         if not passphrase and "CREDENTIALS_DIRECTORY" in os.environ:
             passphrase = assembly.passphrase_credential(os.environ)
-        return assembly.token_store(self.token_folder, passphrase, clock)
+        return passphrase
+
+    def token_store(self, clock: Clock) -> AccessTokens:
+        """Return where access tokens rest: encrypted files with a passphrase, memory without."""
+        return assembly.token_store(self.token_folder, self.passphrase(), clock)
+
+    def accounts_config(self) -> OrderHalfConfig:
+        """Return the order half's own view of settings that must have accounts."""
+        config = self.order_half_config()
+        if config is None:
+            raise InvariantViolatedError("Invariant: settings without accounts were refused")
+        return config
 
     def order_half_config(self) -> OrderHalfConfig | None:
         """Return the order half's own view, None when no account is set."""
@@ -536,6 +559,48 @@ class RecordingSettings(Settings):
     def order_half_config(self) -> OrderHalfConfig | None:
         """Return None: who only records trades nothing."""
         return None
+
+
+class AccountsSettings(Settings):
+    """The accounts alone, for the commands that log them in or let them trade again.
+
+    They run where a person sits, who need not have what the daemon has beside them: the feed's app,
+    the address of Redis, the key of callers' tokens.
+    """
+
+    feeds: ClassVar[bool] = False
+    publishes: ClassVar[bool] = False
+
+    kite_api_key: str = Field("", description="Not used here")
+    redis_url: SecretStr = Field(
+        SecretStr(""),
+        validation_alias=AliasChoices(f"{PREFIX}redis_url", "redis_url"),
+        description="Not used here",
+    )
+
+    def relation_faults(self) -> list[str]:
+        """Return what is wrong with the accounts; what else is wrong does not matter here."""
+        checks = [
+            self._passphrase_fault(),
+            (not self.accounts, "ACCOUNTS", "none is configured; see docs/settings.md"),
+        ]
+        return [f"{PREFIX}{name}: {rule}" for is_fault, name, rule in checks if is_fault]
+
+
+def load_accounts(file: Path | None = None, *, journal: bool = False) -> Settings:
+    """Read what the accounts need, and nothing else.
+
+    Args:
+        file: As for :func:`load`.
+        journal: Whether the journal's address is needed, too.
+
+    Raises:
+        ConfigurationError: As from :func:`load`.
+    """
+    loaded = load(file, kind=AccountsSettings)
+    if journal and not loaded.database_url.get_secret_value():
+        database_url(file)  # says what is missing
+    return loaded
 
 
 def load(
@@ -685,6 +750,12 @@ def _fault(detail: ErrorDetails, source: Path) -> str:
     field = name.lower().removeprefix(PREFIX.lower())
     where = f"{PREFIX}{field.upper()} (or {field} in {source})"
     rule = detail["msg"].removeprefix("Value error, ")
+    if len(path) > 1 and field == "accounts":
+        inner = ".".join([field, *path[1:]])
+        rule = {"missing": "is required", "extra_forbidden": "is not a setting"}.get(
+            detail["type"], rule
+        )
+        return f"{where}: {inner}: {rule}"
     if detail["type"] == "missing":
         return f"{where}: is required; {_description(field)}"
     if detail["type"] == "extra_forbidden":

@@ -42,6 +42,7 @@ from ticker_service.errors import (
     BrokerUnavailable,
     ConfigurationError,
     LoginRequired,
+    MigrationsPending,
     RecordingError,
 )
 from ticker_service.market import subscribe
@@ -367,7 +368,8 @@ async def _watch_of(config: OrderHalfConfig, tokens: AccessTokens, clock: Clock)
     names = [Account(each.account) for each in config.accounts]
     for name in names:
         await tokens.get(name)  # a vault that cannot be opened is a fault of the start
-    watch = TokenWatch(names, tokens, given=given, clock=clock)
+    users = {Account(each.account): each.user_id for each in config.accounts}
+    watch = TokenWatch(names, tokens, given=given, clock=clock, users=users)
     await watch.look(lambda _: None)
     return watch
 
@@ -618,11 +620,12 @@ async def look_at_clock(config: EngineConfig, clock: Clock) -> str:
     """Return how far this machine's clock is from the broker's, for people.
 
     Raises:
-        BrokerUnavailable: The broker does not say, or the clocks are too far apart.
+        BrokerUnavailable: The broker does not say.
+        ConfigurationError: The clocks are too far apart.
     """
     ahead_s = await KiteInstruments(config.kite).clock_ahead_s(clock)
     if abs(ahead_s) > CLOCK_AHEAD_S_MAX:
-        raise BrokerUnavailable(f"{ahead_s:+.1f} s against the broker's Date header")
+        raise ConfigurationError(f"{ahead_s:+.1f} s against the broker's Date header")
     return f"within {CLOCK_AHEAD_S_MAX:.0f} s of the broker's"
 
 
@@ -635,7 +638,7 @@ async def look_at_journal(config: OrderHalfConfig) -> str:
     """
     pending = await postgres_migrate.pending(config.database_url)
     if pending:
-        raise ConfigurationError(f"migrations are pending: {', '.join(pending)}")
+        raise MigrationsPending(f"migrations are pending: {', '.join(pending)}")
     journal = PostgresJournal(
         config.database_url,
         _journal_options(config),
@@ -650,10 +653,15 @@ async def look_at_account(
     """Return whether the broker takes an account's token, for people.
 
     Raises:
-        LoginRequired: There is none for today, or the broker refuses it.
+        LoginRequired: There is none for today, it is another user's, or the broker refuses it.
+        ConfigurationError: The stored one cannot be read.
         BrokerUnavailable: No answer.
     """
     token = await tokens.get(Account(account.account))
+    if token is not None and token.user_id != account.user_id:
+        raise LoginRequired(
+            f"the stored token is of user_id={token.user_id}, the account of {account.user_id}"
+        )
     value = token.value if token else account.access_token
     if not value:
         raise LoginRequired("no access token for today")

@@ -2,6 +2,7 @@
 
     TickerServiceError
     ├── ConfigurationError        stop at start; the message lists every fault at once
+    │   └── MigrationsPending     run `ticker-service migrate`
     ├── FeedError                 the feed cannot go on as it is
     │   ├── FeedDisconnected      reconnect
     │   └── LoginRequired         log in again; retrying with the same token is useless
@@ -33,6 +34,10 @@ class TickerServiceError(Exception):
 
 class ConfigurationError(TickerServiceError):
     """The settings cannot be right; the process stops before it does anything."""
+
+
+class MigrationsPending(ConfigurationError):  # noqa: N818 - says what there is to do
+    """The journal's database is older than this program."""
 
 
 class FeedError(TickerServiceError):

@@ -38,6 +38,7 @@ class TokenWatch:
         *,
         given: Mapping[Account, AccessToken],
         clock: Clock,
+        users: Mapping[Account, str] | None = None,
     ) -> None:
         """Know no token yet; :meth:`look` or :meth:`run` finds them.
 
@@ -46,11 +47,14 @@ class TokenWatch:
             tokens: Where logins leave them.
             given: Those of the settings, used while none is stored.
             clock: Tells when a token has ended.
+            users: Whose token each account's must be; a name in the settings may have moved on to
+                another user after a login, whose token would trade on the wrong account.
         """
         self._accounts = tuple(accounts)
         self._tokens = tokens
         self._given = dict(given)
         self._clock = clock
+        self._users = dict(users or {})
         self._stored: dict[Account, str] = {}
         self._in_use: dict[Account, str] = {}
         self._faults: dict[Account, str] = {}
@@ -76,7 +80,12 @@ class TokenWatch:
             except ConfigurationError as error:
                 self._say_fault(account, str(error))
                 continue
-            self._faults.pop(account, None)
+            owner = self._users.get(account)
+            if token is not None and owner not in {None, token.user_id}:
+                self._say_fault(account, f"it is of user_id={token.user_id}, not of {owner}")
+                token = None
+            else:
+                self._faults.pop(account, None)
             self._stored[account] = token.value if token is not None else ""
             value = self._stored[account] or self._given_value(account)
             if value != self._in_use.get(account, ""):

@@ -6,7 +6,10 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 
@@ -23,7 +26,6 @@ from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 PASSPHRASE = "a passphrase nobody types"  # allow-secret
 
@@ -216,12 +218,14 @@ def test_the_doctor_finds_nothing_wrong_with_what_runs(home: House) -> None:
     ("settings", "name", "advice"),
     [
         ({"redis_url": f"redis://{NOWHERE}/0"}, "redis", "REDIS_URL"),
-        ({"underlyings": "NOSUCHNAME"}, "instruments", "kite_rest_root"),
+        ({"underlyings": "NOSUCHNAME"}, "instruments", "Kite's dump"),
         ({"kite_rest_root": f"http://{NOWHERE}"}, "instruments", "kite_rest_root"),
-        ({"database_url": f"postgresql://x@{NOWHERE}/x"}, "database", "migrate"),
-        ({"journal_may_be_volatile": False}, "database", "PostgreSQL"),
+        ({"kite_rest_root": f"http://{NOWHERE}"}, "clock", "kite_rest_root"),
+        ({"kite_rest_root": f"http://{NOWHERE}"}, "account MAIN", "kite_rest_root"),
+        ({"database_url": f"postgresql://x@{NOWHERE}/x"}, "database", "start PostgreSQL"),
+        ({"journal_may_be_volatile": False}, "database", "keeps what it confirms"),
     ],
-    ids=["redis", "names", "broker", "database", "durability"],
+    ids=["redis", "names", "broker", "broker's clock", "no answer", "database", "durability"],
 )
 def test_the_doctor_names_each_fault_and_what_to_do(
     home: House, settings: dict[str, object], name: str, advice: str
@@ -256,6 +260,78 @@ def test_the_doctor_says_that_there_is_a_migration_to_make(home: House) -> None:
     assert ran.status == 1
     assert "0001_pre_order_journal" in ran.out
     assert "ticker-service migrate" in ran.out
+
+
+def test_the_doctor_tells_a_wrong_clock_from_a_broker_that_does_not_answer(home: House) -> None:
+    class Yesterday(BaseHTTPRequestHandler):
+        def do_HEAD(self) -> None:
+            self.send_response_only(200)
+            self.send_header("Date", "Fri, 20 Nov 2020 04:00:00 GMT")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Yesterday) as server:
+        serving = threading.Thread(target=server.serve_forever)
+        serving.start()
+        try:
+            root = f"http://127.0.0.1:{server.server_port}"
+            ran = run("doctor", env=env_of(home, kite_rest_root=root))
+        finally:
+            server.shutdown()
+            serving.join()
+    lines = ran.out.splitlines()
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("FAULT clock:")]
+    assert "synchronise" in lines[at + 1]
+
+
+def test_the_doctor_leaves_out_what_only_the_database_could_say(home: House) -> None:
+    url = f"postgresql://x@{NOWHERE}/x"
+    ran = run("doctor", env=env_of(home, database_url=url))
+    assert "FAULT halts" not in ran.out
+    assert "-     halts: they are in the database" in ran.out
+
+
+@pytest.mark.parametrize("broken", ["open to others", "no token file", "another passphrase"])
+def test_the_doctor_says_of_a_token_that_is_not_read_what_is_wrong_with_it(
+    home: House, vault: dict[str, str], broken: str
+) -> None:
+    assert run("login", "SPARE", "--redirect", redirect(home, "CD5678"), env=vault).status == 0
+    folder = Path(vault["TICKER_SERVICE_TOKEN_FOLDER"])
+    word = {
+        "open to others": "chmod 0700",
+        "no token file": "remove it",
+        "another passphrase": "restore the passphrase",
+    }[broken]
+    if broken == "open to others":
+        folder.chmod(0o777)
+    elif broken == "no token file":
+        next(folder.iterdir()).write_text("x")
+    else:
+        vault |= {"TICKER_SERVICE_TOKEN_PASSPHRASE": "another passphrase than before"}
+    lines = run("doctor", env=vault).out.splitlines()
+    (at,) = [n for n, line in enumerate(lines) if line.startswith("FAULT account SPARE:")]
+    assert word in lines[at]
+    assert str(folder) in lines[at + 1]
+    assert "`ticker-service login" not in lines[at + 1]
+
+
+def test_the_doctor_sees_that_a_token_is_another_user_s(home: House, vault: dict[str, str]) -> None:
+    assert run("login", "SPARE", "--redirect", redirect(home, "CD5678"), env=vault).status == 0
+    accounts = orjson.loads(vault["TICKER_SERVICE_ACCOUNTS"])
+    accounts["SPARE"]["user_id"] = "EF9012"
+    ran = run("doctor", env=vault | {"TICKER_SERVICE_ACCOUNTS": orjson.dumps(accounts).decode()})
+    (line,) = [line for line in ran.out.splitlines() if line.startswith("FAULT account SPARE:")]
+    assert "CD5678" in line
+    assert "EF9012" in line
+
+
+def test_without_a_passphrase_the_doctor_asks_for_it_before_the_login(
+    vault: dict[str, str],
+) -> None:
+    bare = {name: v for name, v in vault.items() if not name.endswith("TOKEN_PASSPHRASE")}
+    assert "set TICKER_SERVICE_TOKEN_PASSPHRASE, then run" in run("doctor", env=bare).out
 
 
 def test_the_doctor_does_not_begin_with_wrong_settings(home: House) -> None:
@@ -327,3 +403,31 @@ def test_a_login_needs_a_known_account_and_a_passphrase(home: House, vault: dict
     refused(run("login", "NOBODY", "--redirect", "x", env=vault), "NOBODY")
     bare = {name: v for name, v in vault.items() if not name.endswith("TOKEN_PASSPHRASE")}
     refused(run("login", "SPARE", "--redirect", "x", env=bare), "token_passphrase")
+
+
+def test_a_login_and_a_look_at_halts_need_no_more_than_the_accounts(
+    home: House, vault: dict[str, str]
+) -> None:
+    used = ("ACCOUNTS", "KITE_REST_ROOT", "TOKEN_FOLDER", "TOKEN_PASSPHRASE", "DATABASE_URL")
+    settings = {name: vault[f"TICKER_SERVICE_{name}"] for name in used}
+    journal = settings.pop("DATABASE_URL")
+    ran = run("login", "SPARE", "--redirect", redirect(home, "CD5678"), env=environment(settings))
+    assert ran.status == 0, ran.err
+    refused(run("account", "halts", env=environment(settings)), "DATABASE_URL")
+    more = {"database_url": journal, "journal_may_be_volatile": True}
+    ran = run("account", "halts", env=environment({**settings, **more}))
+    assert (ran.status, ran.out) == (0, "")
+    refused(run("login", "SPARE", env=environment({})), "ACCOUNTS", "none is configured")
+
+
+def test_a_fault_within_an_account_is_named_by_its_place() -> None:
+    env = environment({"accounts": '{"MAIN": {"user_id": "AB1234", "api_key": "x", "secret": 1}}'})
+    ran = run("login", "MAIN", "--redirect", "x", env=env)
+    assert ran.status == 2
+    assert "accounts.MAIN.api_secret: is required" in ran.err
+    assert "accounts.MAIN.secret: is not a setting" in ran.err
+
+
+def test_a_scope_that_nobody_knows_is_no_token(home: House) -> None:
+    ran = run("token", "create", "me", "--account", "MAIN", "--scope", "orders", env=env_of(home))
+    refused(ran, "orders:read, orders:write")

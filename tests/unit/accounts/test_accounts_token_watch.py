@@ -55,6 +55,22 @@ def test_a_login_is_noticed_within_two_seconds_and_told_once() -> None:
     play(scene)
 
 
+def test_a_stored_token_of_another_user_is_not_used_and_told_once() -> None:
+    async def scene(clock: virtual_time.LoopClock) -> None:
+        tokens = MemoryTokens(clock)
+        await tokens.put(token("of AB1234", clock))
+        watch = TokenWatch([MAIN], tokens, given={}, clock=clock, users={MAIN: "CD5678"})
+        with capture_logs() as logged:
+            for _ in range(3):
+                await watch.look(lambda _: None)
+        assert (watch.value(MAIN), watch.stored(MAIN)) == ("", "")
+        (line,) = logged
+        assert (line["event"], line["account"]) == ("token_not_read", MAIN)
+        assert "AB1234" in line["error"]
+
+    play(scene)
+
+
 def test_at_six_in_the_morning_there_is_no_token_until_the_next_login() -> None:
     async def scene(clock: virtual_time.LoopClock) -> None:
         tokens = MemoryTokens(clock)
