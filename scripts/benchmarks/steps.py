@@ -41,7 +41,7 @@ class Steps:
         self._watch(path.latest, "merge", "merge")
         self._watch(path.pricer, "update", "solve")
         self._watch(path.pricer, "columns", "greeks")
-        self._watch(path.announcer, "batch", "encode")
+        self._watch(path, "_batches", "encode")
         self._watch(path._publisher, "send", "send")  # noqa: SLF001 - nobody else has it
         self._watch(path, "flush", "flush")
 

@@ -24,14 +24,12 @@ class Batch:
     """Ticks of one book in order of arrival.
 
     ``part`` is where its rows lie among those of all books, which are priced together.
-    ``is_repriced`` marks a batch without packets: rows repeated because their Greeks moved.
     """
 
     book: int
     part: slice
     ticks: Ticks
     conflated: int = 0
-    is_repriced: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

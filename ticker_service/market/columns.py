@@ -59,6 +59,7 @@ class Rows:
     priced: Priced
     standing: Standing
     is_repriced: bool = False
+    """They had no packet: rows repeated because their numbers moved."""
 
 
 @dataclass(frozen=True, slots=True)

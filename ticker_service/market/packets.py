@@ -33,6 +33,9 @@ LARGE_FRAMES_BYTES_MIN: Final = 400
 """From this mean size on, walking through frames costs less than the arithmetic on all of them."""
 LONG_PACKETS_BYTES_MIN: Final = 170
 """A frame with more bytes a packet than this has nine full packets in ten."""
+LONG_RUNS_PACKETS_MIN: Final = 40
+RUNS_MAX: Final = 8
+"""With fewer packets, or more runs of equal ones, walking costs less than finding the runs."""
 
 _received_at_ns: Final = attrgetter("received_at_ns")
 
@@ -185,19 +188,25 @@ def _walk_quickly(payloads: Sequence[bytes]) -> tuple[NDArray[np.int64], list[in
 
     Looks at the lower byte of each length alone; the caller looks at all upper bytes at once.
     """
-    within: list[int] = []
+    parts: list[NDArray[np.int64]] = []
+    within: list[int] = []  # what is not in the parts yet
     found: list[int] = []
     broken: list[bytes] = []
-    before = 0
     for payload in payloads:
         size = len(payload)
         if size <= HEARTBEAT_BYTES_MAX:
             found.append(0)
             continue
         count = payload[0] << 8 | payload[1]
+        if size > LONG_PACKETS_BYTES_MIN * count and count >= LONG_RUNS_PACKETS_MIN:
+            runs = _runs(payload)
+            if runs is not None and sum(map(len, runs)) == count:
+                parts += [np.fromiter(within, np.int64, len(within)), *runs]
+                within = []
+                found.append(count)
+                continue
         at = COUNT_BYTES + LENGTH_BYTES
-        if size > LONG_PACKETS_BYTES_MIN * count:
-            at = _follow_runs(payload, within)
+        before = len(within)
         while at <= size:
             within.append(at)
             at += payload[at - 1] + LENGTH_BYTES
@@ -208,25 +217,28 @@ def _walk_quickly(payloads: Sequence[bytes]) -> tuple[NDArray[np.int64], list[in
             if not is_whole:
                 broken.append(payload)
         found.append(len(within) - before)
-        before = len(within)
-    return np.fromiter(within, np.int64, before), found, broken
+    parts.append(np.fromiter(within, np.int64, len(within)))
+    return np.concatenate(parts), found, broken
 
 
-def _follow_runs(payload: bytes, within: list[int]) -> int:
-    """Append where packets begin, a run of equal lengths at a time; return where the next would.
+def _runs(payload: bytes) -> list[NDArray[np.int64]] | None:
+    """Return where packets begin, an array for each run of equal lengths; None if they do not fit.
 
-    One step of the interpreter finds a run however long it is, but takes as long as five packets
-    one by one.
+    One step of the interpreter finds a run however long it is, and takes as long as some twenty
+    packets one by one.
     """
     size = len(payload)
     at = COUNT_BYTES + LENGTH_BYTES
+    runs: list[NDArray[np.int64]] = []
     while at <= size:
         step = payload[at - 1] + LENGTH_BYTES
         lengths = payload[at - 1 :: step]
         run = len(lengths) - len(lengths.lstrip(lengths[:1]))
-        within += range(at, at + run * step, step)
+        runs.append(np.arange(at, at + run * step, step))
         at += run * step
-    return at
+        if len(runs) > RUNS_MAX:
+            return None
+    return runs if at == size + LENGTH_BYTES else None
 
 
 def _walk_all(payloads: Sequence[bytes]) -> tuple[NDArray[np.int64], list[int], list[bytes]]:

@@ -15,7 +15,7 @@ import structlog
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S, NS_PER_US
 from ticker_service.errors import PublishError
-from ticker_service.market import batch, decode, publish, validate
+from ticker_service.market import batch, columns, decode, publish, validate
 from ticker_service.market.bar_wire import BarAnnouncer
 from ticker_service.market.bars import Bars
 from ticker_service.market.latency import LatencyLedger
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
     from ticker_service.config import EngineConfig
     from ticker_service.domain.universe import Universe
     from ticker_service.market.batch import Batch
-    from ticker_service.market.price import Priced
-    from ticker_service.market.streams import Standing
     from ticker_service.ports import Frame, TickPublisher
     from ticker_service.runtime.surroundings import Surroundings
     from ticker_service.runtime.telemetry import Telemetry
@@ -149,8 +147,8 @@ class TickPath:
             arrived.terms.rows, arrived.ticks.received_at_ns, now_ns=now_ns, marks=arrived.marks
         )
         priced_ns = self._clock.now_ns()
-        of_books = (self._batch(one, priced, standing, now_ns=now_ns) for one in arrived.batches)
-        await self._send(Outgoing.join(of_books))
+        rows = columns.Rows(ticks=arrived.ticks, priced=priced, standing=standing)
+        await self._send(self._batches(arrived.batches, rows, now_ns=now_ns))
         published_ns = self._clock.now_ns()
         self._metrics.latency.observe((published_ns - frames[0].received_at_ns) / NS_PER_MS)
         self._ledger.enter(accepted, decoded_ns, priced_ns, published_ns)
@@ -166,14 +164,14 @@ class TickPath:
         rows, priced = seen.terms.rows[places], everything.take(places)
         ticks = self.latest.ticks.take(rows)
         standing = self.streams.standing(rows, ticks.received_at_ns, now_ns=now_ns)
-        of_books = []
+        batches = []
         for book, of_book in enumerate(seen.parts):
             part = slice(*np.searchsorted(places, (of_book.start, of_book.stop)).tolist())
             if part.start < part.stop:
-                one = batch.Batch(book=book, part=part, ticks=ticks.part(part), is_repriced=True)
-                of_books.append(self._batch(one, priced, standing, now_ns=now_ns))
+                batches.append(batch.Batch(book=book, part=part, ticks=ticks.part(part)))
         self._sent.keep(rows, priced)
-        await self._send(Outgoing.join(of_books))
+        moved = columns.Rows(ticks=ticks, priced=priced, standing=standing, is_repriced=True)
+        await self._send(self._batches(batches, moved, now_ns=now_ns))
 
     async def smile(self, books: Sequence[int]) -> None:
         """Send the smiles of some books, each of which has options."""
@@ -279,14 +277,13 @@ class TickPath:
             self._metrics.gaps.labels(reason).inc()
         await self._send(Outgoing.join(of_books))
 
-    def _batch(self, one: Batch, priced: Priced, standing: Standing, *, now_ns: int) -> Outgoing:
-        rows_out = self._metrics.repriced if one.is_repriced else self._metrics.published
-        rows_out.labels(self.universe.books[one.book]).inc(len(one.ticks))
-        self._metrics.conflated.inc(one.conflated)
-        self._metrics.batches.inc()
-        return self.announcer.batch(
-            one, priced.part(one.part), standing.part(one.part), now_ns=now_ns
-        )
+    def _batches(self, batches: Sequence[Batch], rows: columns.Rows, *, now_ns: int) -> Outgoing:
+        rows_out = self._metrics.repriced if rows.is_repriced else self._metrics.published
+        for one in batches:
+            rows_out.labels(self.universe.books[one.book]).inc(len(one.ticks))
+            self._metrics.conflated.inc(one.conflated)
+            self._metrics.batches.inc()
+        return Outgoing.join(self.announcer.batches(batches, rows, now_ns=now_ns))
 
     async def _send(self, outgoing: Outgoing) -> None:
         """Send until confirmed: a message keeps its ``seq``, so repeating it is harmless.

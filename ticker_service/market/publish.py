@@ -21,7 +21,7 @@ from ticker_service.market.instrument_channels import InstrumentChannels
 from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -82,15 +82,26 @@ class Announcer:
                 lifetime_ms=config.instrument_ttl_ms,
             )
 
-    def batch(self, batch: Batch, priced: Priced, standing: Standing, *, now_ns: int) -> Outgoing:
-        """Return the messages of one batch; consumes a ``seq``."""
-        counters = self._counters[batch.book]
-        counters.published += 0 if batch.is_repriced else len(batch.ticks)
-        counters.conflated += batch.conflated
-        rows = columns.Rows(
-            ticks=batch.ticks, priced=priced, standing=standing, is_repriced=batch.is_repriced
-        )
+    def batches(
+        self, batches: Sequence[Batch], rows: columns.Rows, *, now_ns: int
+    ) -> Iterator[Outgoing]:
+        """Yield the messages of each batch; each consumes a ``seq`` of its book.
+
+        Args:
+            batches: One per book that has rows.
+            rows: The rows of all of them, each batch's where its ``part`` says.
+            now_ns: The instant of publishing, ns since the Unix epoch.
+        """
+        # For all books at once: a call costs more than the rows of a book.
         values = self._values(rows)
+        for batch in batches:
+            if not rows.is_repriced:
+                self._counters[batch.book].published += len(batch.ticks)
+            yield self._batch(batch, [column[batch.part] for column in values], now_ns=now_ns)
+
+    def _batch(self, batch: Batch, values: list[NDArray[Any]], *, now_ns: int) -> Outgoing:
+        counters = self._counters[batch.book]
+        counters.conflated += batch.conflated
         header = self._numbered(batch.book, "batch", now_ns, {"n": len(batch.ticks)})
         if self.tap is not None:
             self.tap(batch.book, header, values)

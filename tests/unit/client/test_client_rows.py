@@ -22,6 +22,7 @@ from ticker_service.config import Encoding, PricingConfig, PublishConfig
 from ticker_service.errors import ConfigurationError
 from ticker_service.market import columns
 from ticker_service.market.batch import Batch
+from ticker_service.market.columns import Rows
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
 from ticker_service.market.publish import Announcer
@@ -47,10 +48,10 @@ def published(seed: int, rows: int) -> tuple[Message, Message]:
     priced = Pricer(CHOSEN, LatestTable(CHOSEN), PricingConfig()).columns(
         CHOSEN.terms(chosen), now_ns=NOW_NS
     )
-    batch = Batch(
-        book=0, part=slice(0, rows), ticks=any_values(ticks_of(CHOSEN, chosen.tolist()), chance)
-    )
-    sent = announcer.batch(batch, any_values(priced, chance), fresh(rows), now_ns=NOW_NS)
+    ticks = any_values(ticks_of(CHOSEN, chosen.tolist()), chance)
+    batch = Batch(book=0, part=slice(0, rows), ticks=ticks)
+    shown = Rows(ticks=ticks, priced=any_values(priced, chance), standing=fresh(rows))
+    (sent,) = announcer.batches([batch], shown, now_ns=NOW_NS)
     (_, text), (_, stream) = sent.messages
     of_json, of_arrow = reader_of("json")(text), reader_of("arrow")(stream)
     assert of_json is not None

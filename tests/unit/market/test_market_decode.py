@@ -442,3 +442,34 @@ def test_decoding_is_the_inverse_of_encoding(packets: list[tuple[bytes, dict[str
             read.append([name, *(wire_number(name, v, scale) for v in np.atleast_1d(column))])
             sent.append([name, *np.atleast_1d(value).tolist()])
     assert read == sent
+
+
+def long_frame(lengths: list[int]) -> bytes:
+    packets = {8: ltp_packet(SBIN, 5), 44: b"q" * 44, 184: FULL, 7: b"?" * 7}
+    return frame_of(*(packets[length] for length in lengths)).payload
+
+
+@pytest.mark.parametrize(
+    "lengths",
+    [
+        [184] * 60,
+        [8] + [184] * 60,
+        [184] * 60 + [7],
+        [184, 184, 184, 184, 184, 184, 184, 8] * 20,
+        [184] * 39,
+    ],
+)
+def test_a_long_frame_of_full_packets_is_cut_up_like_any_other(lengths: list[int]) -> None:
+    payload = long_frame(lengths)
+    assert decode.frames([Frame(1, payload)]).packets == len(lengths)
+    cut = decode.frames([Frame(1, payload[:-1]), Frame(2, payload)])
+    assert cut.packets == 2 * len(lengths) - 1
+    assert cut.rejected["malformed_frame"] == 1
+
+
+@pytest.mark.parametrize("count", [59, 61])
+def test_a_long_frame_that_lies_about_its_count_is_malformed(count: int) -> None:
+    payload = struct.pack(">H", count) + long_frame([184] * 60)[2:]
+    found = decode.frames([Frame(1, payload)])
+    assert found.packets == min(count, 60)
+    assert found.rejected["malformed_frame"] == 1

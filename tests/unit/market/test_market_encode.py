@@ -30,6 +30,7 @@ from ticker_service.domain.tick import Ticks
 from ticker_service.errors import ConfigurationError
 from ticker_service.market import columns, encode, encode_arrow
 from ticker_service.market.batch import Batch
+from ticker_service.market.columns import Rows
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Priced, Pricer
 from ticker_service.market.publish import Announcer
@@ -60,8 +61,15 @@ class TwoChannels:
 
     def batch(self, rows: Sequence[int], ticks: Ticks, **more: Any) -> Outgoing:
         priced = more.pop("priced", None) or self.priced(rows)
-        one = Batch(book=0, part=slice(0, len(rows)), ticks=ticks, **more)
-        return self.announcer.batch(one, priced, fresh(len(rows)), now_ns=NOW_NS)
+        one = Batch(book=0, part=slice(0, len(rows)), ticks=ticks)
+        shown = Rows(
+            ticks=ticks,
+            priced=priced,
+            standing=fresh(len(rows)),
+            **more,
+        )
+        (sent,) = self.announcer.batches([one], shown, now_ns=NOW_NS)
+        return sent
 
 
 def both(sent: Outgoing) -> tuple[dict[str, Any], dict[str, Any]]:

@@ -23,6 +23,7 @@ from ticker_service.config import PricingConfig, PublishConfig
 from ticker_service.errors import CatalogError
 from ticker_service.market import columns
 from ticker_service.market.batch import Batch
+from ticker_service.market.columns import Rows
 from ticker_service.market.instrument_channels import InstrumentChannels
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Pricer
@@ -46,10 +47,13 @@ def sent(rows: list[int], *, is_repriced: bool = False, **ticks: object) -> Outg
         book=0,
         part=slice(0, len(rows)),
         ticks=ticks_of(CHOSEN, rows, **ticks),
-        is_repriced=is_repriced,
     )
     priced = pricer.columns(terms, now_ns=NOW_NS)
-    return announcer.batch(batch, priced, fresh(len(rows)), now_ns=NOW_NS)
+    shown = Rows(
+        ticks=batch.ticks, priced=priced, standing=fresh(len(rows)), is_repriced=is_repriced
+    )
+    (sent,) = announcer.batches([batch], shown, now_ns=NOW_NS)
+    return sent
 
 
 def rows_of(outgoing: Outgoing) -> dict[str, dict[str, Any]]:
@@ -115,7 +119,8 @@ def test_nothing_of_it_goes_out_unless_asked_for() -> None:
     pricer = Pricer(CHOSEN, LatestTable(CHOSEN), PricingConfig())
     priced = pricer.columns(CHOSEN.terms(np.array([SPOT])), now_ns=NOW_NS)
     batch = Batch(book=0, part=slice(0, 1), ticks=ticks_of(CHOSEN, [SPOT], ltp=1.0))
-    outgoing = announcer.batch(batch, priced, fresh(1), now_ns=NOW_NS)
+    shown = Rows(ticks=batch.ticks, priced=priced, standing=fresh(1))
+    (outgoing,) = announcer.batches([batch], shown, now_ns=NOW_NS)
     assert (len(outgoing.messages), len(outgoing.values)) == (1, 0)
 
 

@@ -26,6 +26,7 @@ from small_exchange import (
 from ticker_service.config import PricingConfig, PublishConfig
 from ticker_service.domain.tick import Mode, Ticks
 from ticker_service.market.batch import Batch
+from ticker_service.market.columns import Rows
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Priced, Pricer
 from ticker_service.market.publish import Announcer
@@ -105,8 +106,15 @@ class Wire:
     def message(self, rows: list[int], ticks: Ticks, **more: Any) -> tuple[str, dict[str, Any]]:
         book, part = int(self.chosen.book[rows[0]]), slice(0, len(rows))
         standing = self.standing(rows, ticks, more.pop("marks", None))
+        is_repriced = more.pop("is_repriced", False)
         one = Batch(book=book, part=part, ticks=ticks, **more)
-        sent = self.announcer.batch(one, self.priced(rows), standing, now_ns=NOW_NS)
+        shown = Rows(
+            ticks=ticks,
+            priced=self.priced(rows),
+            standing=standing,
+            is_repriced=is_repriced,
+        )
+        (sent,) = self.announcer.batches([one], shown, now_ns=NOW_NS)
         ((channel, raw),) = sent.messages
         return channel, json.loads(raw)
 
@@ -413,5 +421,6 @@ def test_a_row_that_is_infinite_would_be_null_and_not_broken_json(wire: Wire) ->
     broken = replace(priced, delta=np.array([np.inf]))
     ticks = ticks_of(CHOSEN, [CALL])
     one = Batch(book=NIFTY, part=slice(0, 1), ticks=ticks)
-    sent = wire.announcer.batch(one, broken, wire.standing([CALL], ticks), now_ns=NOW_NS)
+    shown = Rows(ticks=ticks, priced=broken, standing=wire.standing([CALL], ticks))
+    (sent,) = wire.announcer.batches([one], shown, now_ns=NOW_NS)
     assert read(sent)["columns"]["delta"] == [None]
