@@ -66,15 +66,14 @@ def gap_and_far(scratch: Scratch) -> None:
         M(near) - M(far) = (w_near - w_far) * (P(near) + w_far * Q)
         M(far)           = w_far * (P(near) - (w_near - w_far) * Q)
     """
-    value, quotient, v_near, _, w_far = scratch.spare
+    value, quotient, v_near, *_ = scratch.spare
     both, v_both = scratch.spare_pairs
-    w_gap = scratch.mills_gap
-    np.add(scratch.z_both, _SHIFT, out=both)
-    np.divide(_ONE, both, out=both)
-    np.subtract(both, _CENTRE, out=v_both)
-    np.multiply(value, quotient, out=w_gap)
+    w_gap, w_far = scratch.mills_gap, scratch.mills_far
+    np.add(scratch.z_both, _SHIFT, out=scratch.mills_both)
+    np.divide(_ONE, scratch.mills_both, out=scratch.mills_both)
+    np.subtract(scratch.mills_both, _CENTRE, out=v_both)
+    w_gap *= w_far
     w_gap *= scratch.total_volatility
-    np.copyto(w_far, quotient)
 
     # The quotient takes in each new value: with value first, one multiplication serves both.
     np.multiply(v_both, _LEADING, out=both)
@@ -88,10 +87,10 @@ def gap_and_far(scratch: Scratch) -> None:
     value *= v_near
     value += _CONSTANT
 
-    np.multiply(quotient, w_gap, out=scratch.mills_far)
-    np.subtract(value, scratch.mills_far, out=scratch.mills_far)
-    np.multiply(scratch.mills_far, w_far, out=scratch.mills_far)
-
+    far = v_near
+    np.multiply(quotient, w_gap, out=far)
+    np.subtract(value, far, out=far)
     quotient *= w_far
     value += quotient
     w_gap *= value
+    w_far *= far
