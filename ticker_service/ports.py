@@ -271,13 +271,17 @@ class Reply:
 class BrokerGateway(Protocol):
     """One account's orders at the broker. Nothing here is ever repeated by the gateway itself."""
 
-    async def place(self, request: OrderRequest, *, tag: str, deadline_ns: int) -> Reply:
+    async def place(
+        self, request: OrderRequest, *, tag: str, deadline_ns: int, leave_by_ns: int | None = None
+    ) -> Reply:
         """Send one new order once.
 
         Args:
             request: The order.
             tag: Goes with it and comes back in the book.
             deadline_ns: Monotonic instant after which nothing may be sent or waited for.
+            leave_by_ns: Monotonic instant after which its first byte may not leave any more,
+                however long a connection took; the deadline if not given.
 
         Returns:
             What was observed; it does not raise for anything the broker or the network did.
@@ -285,12 +289,25 @@ class BrokerGateway(Protocol):
         ...
 
     async def modify(
-        self, order_id: str, variety: Variety, change: OrderChange, *, deadline_ns: int
+        self,
+        order_id: str,
+        variety: Variety,
+        change: OrderChange,
+        *,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,
     ) -> Reply:
         """Send one change once; as :meth:`place`."""
         ...
 
-    async def cancel(self, order_id: str, variety: Variety, *, deadline_ns: int) -> Reply:
+    async def cancel(
+        self,
+        order_id: str,
+        variety: Variety,
+        *,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,
+    ) -> Reply:
         """Send one cancel once, on a lane of its own; as :meth:`place`."""
         ...
 

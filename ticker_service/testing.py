@@ -669,11 +669,13 @@ class Answer:
     """How a :class:`ScriptedBroker` takes one request.
 
     ``reply`` of None is the plain one of a request that went well; ``takes_effect`` says whether
-    the order is placed, changed or cancelled, whatever is answered.
+    the order is placed, changed or cancelled, whatever is answered. Its first byte leaves after
+    ``connects_s``, if it still may.
     """
 
     reply: Reply | None = None
     takes_effect: bool = True
+    connects_s: float = 0.0
 
 
 class ScriptedBroker:
@@ -715,14 +717,18 @@ class ScriptedBroker:
 
     # --- the port -----------------------------------------------------------------------------
 
-    async def place(self, request: OrderRequest, *, tag: str, deadline_ns: int) -> Reply:
+    async def place(
+        self, request: OrderRequest, *, tag: str, deadline_ns: int, leave_by_ns: int | None = None
+    ) -> Reply:
         """Take one new order into the book, and answer."""
         order_id = f"{len(self.book) + 1:015d}"
 
         def effect() -> None:
             self.book[order_id] = _row(request, order_id, tag=tag, user_id=self._user_id)
 
-        return await self._take(TaskKind.PLACE, tag, order_id, effect, deadline_ns)
+        return await self._take(
+            TaskKind.PLACE, tag, order_id, effect, _first(deadline_ns, leave_by_ns)
+        )
 
     async def modify(
         self,
@@ -731,6 +737,7 @@ class ScriptedBroker:
         change: OrderChange,
         *,
         deadline_ns: int,
+        leave_by_ns: int | None = None,
     ) -> Reply:
         """Change one order of the book, and answer."""
 
@@ -739,7 +746,9 @@ class ScriptedBroker:
             given = {name: getattr(change, name) for name in shown}
             self.change(order_id, **{name: v for name, v in given.items() if v is not None})
 
-        return await self._take(TaskKind.MODIFY, order_id, order_id, effect, deadline_ns)
+        return await self._take(
+            TaskKind.MODIFY, order_id, order_id, effect, _first(deadline_ns, leave_by_ns)
+        )
 
     async def cancel(
         self,
@@ -747,13 +756,16 @@ class ScriptedBroker:
         variety: Variety,  # noqa: ARG002 - the port's signature
         *,
         deadline_ns: int,
+        leave_by_ns: int | None = None,
     ) -> Reply:
         """Cancel one order of the book, and answer."""
 
         def effect() -> None:
             self.change(order_id, status="CANCELLED")
 
-        return await self._take(TaskKind.CANCEL, order_id, order_id, effect, deadline_ns)
+        return await self._take(
+            TaskKind.CANCEL, order_id, order_id, effect, _first(deadline_ns, leave_by_ns)
+        )
 
     async def orders(self) -> Sequence[BrokerOrder]:
         """Return what the book shows."""
@@ -785,6 +797,9 @@ class ScriptedBroker:
         effect: Callable[[], None],
         deadline_ns: int,
     ) -> Reply:
+        connects_s = self.answers[0].connects_s if self.answers else 0.0
+        if connects_s:
+            await asyncio.sleep(connects_s)
         if self._clock.monotonic_ns() >= deadline_ns:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure="the deadline had passed")
         sent = Sent(kind=kind, what=what, deadline_ns=deadline_ns)
@@ -812,6 +827,10 @@ def refusal(http_status: int, error_type: str, message: str = "told to refuse") 
     """Return Kite's error envelope as a reply."""
     body = {"status": "error", "error_type": error_type, "message": message}
     return Reply(http_status=http_status, content_type="application/json", body=body)
+
+
+def _first(deadline_ns: int, leave_by_ns: int | None) -> int:
+    return deadline_ns if leave_by_ns is None else min(deadline_ns, leave_by_ns)
 
 
 async def _unheld(_: Sent) -> None:

@@ -139,7 +139,9 @@ class KiteBroker:
         self._cancels = lane(BrokerLane.CANCELS, threads=options.cancel_threads)
         self._reads = lane(BrokerLane.READS, threads=options.read_threads)
 
-    async def place(self, request: OrderRequest, *, tag: str, deadline_ns: int) -> Reply:
+    async def place(
+        self, request: OrderRequest, *, tag: str, deadline_ns: int, leave_by_ns: int | None = None
+    ) -> Reply:
         """Send one new order once.
 
         If the awaiting task is cancelled, ``CancelledError`` is raised and its order's outcome is
@@ -147,10 +149,16 @@ class KiteBroker:
         had is at the broker.
         """
         call = partial(self._client.place_order, **to_fields(request), tag=tag)
-        return await self._send(self._orders, call, deadline_ns)
+        return await self._send(self._orders, call, deadline_ns, leave_by_ns)
 
     async def modify(
-        self, order_id: str, variety: Variety, change: OrderChange, *, deadline_ns: int
+        self,
+        order_id: str,
+        variety: Variety,
+        change: OrderChange,
+        *,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,
     ) -> Reply:
         """Send one change once; as :meth:`place`."""
         if not _ORDER_ID.fullmatch(order_id):
@@ -161,14 +169,21 @@ class KiteBroker:
             order_id=order_id,
             **to_fields(change),
         )
-        return await self._send(self._orders, call, deadline_ns)
+        return await self._send(self._orders, call, deadline_ns, leave_by_ns)
 
-    async def cancel(self, order_id: str, variety: Variety, *, deadline_ns: int) -> Reply:
+    async def cancel(
+        self,
+        order_id: str,
+        variety: Variety,
+        *,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,
+    ) -> Reply:
         """Send one cancel once, on a lane of its own; as :meth:`place`."""
         if not _ORDER_ID.fullmatch(order_id):
             return _unsent("the order id is none")
         call = partial(self._client.cancel_order, variety=variety.value, order_id=order_id)
-        return await self._send(self._cancels, call, deadline_ns)
+        return await self._send(self._cancels, call, deadline_ns, leave_by_ns)
 
     async def orders(self) -> Sequence[BrokerOrder]:
         """Return the day's order book.
@@ -234,9 +249,12 @@ class KiteBroker:
             log.warning("broker_threads_stuck", user_id=self._user_id, limit_s=CLOSE_S_MAX)
         self._session.close()
 
-    async def _send(self, lane: _Lane, call: Callable[[], object], deadline_ns: int) -> Reply:
+    async def _send(
+        self, lane: _Lane, call: Callable[[], object], deadline_ns: int, leave_by_ns: int | None
+    ) -> Reply:
         exchange = Exchange(
             deadline_ns=deadline_ns,
+            leave_by_ns=leave_by_ns,
             clock=self._clock,
             bytes_max=ORDER_BYTES_MAX,
             reach=self._reach,

@@ -93,7 +93,13 @@ class Exchange:
     """
 
     def __init__(
-        self, *, deadline_ns: int, clock: Clock, bytes_max: int, reach: Reach = never
+        self,
+        *,
+        deadline_ns: int,
+        clock: Clock,
+        bytes_max: int,
+        reach: Reach = never,
+        leave_by_ns: int | None = None,
     ) -> None:
         """Begin with nothing sent.
 
@@ -102,10 +108,12 @@ class Exchange:
             clock: Tells the deadline.
             bytes_max: Largest body, after decompression.
             reach: Called at C4, request written, and C5, answer read; for orders only.
+            leave_by_ns: Monotonic instant after which nothing leaves; the deadline if not given.
         """
         self.bytes_max = bytes_max
         self.reach = reach
         self._deadline_ns = deadline_ns
+        self._leave_by_ns = deadline_ns if leave_by_ns is None else leave_by_ns
         self._clock = clock
         self._lock = threading.Lock()
         self._is_abandoned = False
@@ -142,6 +150,8 @@ class Exchange:
                 if self._is_abandoned:
                     raise DeadlinePassed("nobody waits for the request any more")
                 self.remaining_s()
+                if self.now_ns() >= self._leave_by_ns:
+                    raise DeadlinePassed("the time to send the request is over")
                 self._may_have_left = True
 
     def answered(self, status: int, content_type: str, body: bytes) -> None:

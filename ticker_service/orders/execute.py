@@ -200,16 +200,18 @@ class Executor:
         if failure:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=failure)
         deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
+        # A connection takes its time, too: what has not left by the end of the window never will.
+        send = {"deadline_ns": deadline_ns, "leave_by_ns": closes_ns}
         if task.kind is TaskKind.PLACE:
             request = request_from_fields(task.body)
-            return await self._gateway.place(request, tag=task.tag or "", deadline_ns=deadline_ns)
+            return await self._gateway.place(request, tag=task.tag or "", **send)
         if target is None or target.broker_order_id is None:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_BROKER_ID)
         order_id, variety = target.broker_order_id, Variety(target.body["variety"])
         if task.kind is TaskKind.CANCEL:
-            return await self._gateway.cancel(order_id, variety, deadline_ns=deadline_ns)
+            return await self._gateway.cancel(order_id, variety, **send)
         change = change_from_fields(task.body)
-        return await self._gateway.modify(order_id, variety, change, deadline_ns=deadline_ns)
+        return await self._gateway.modify(order_id, variety, change, **send)
 
     def _held_at_the_last(self, task: OrderTask, closes_ns: int) -> str:
         """Return why a committed intent must not leave after all, empty if it may."""

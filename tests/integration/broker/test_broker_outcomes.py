@@ -211,8 +211,9 @@ def test_nothing_leaves_when_the_name_is_unknown(monkeypatch: pytest.MonkeyPatch
     assert place_once(broker).withheld is NOTHING
 
 
-def test_nothing_leaves_after_the_deadline_when_the_name_takes_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("limit", ["deadline", "leave_by"])
+def test_nothing_leaves_after_its_time_when_the_name_takes_for_ever(
+    limit: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found, resolve = threading.Event(), socket.getaddrinfo
 
@@ -223,10 +224,14 @@ def test_nothing_leaves_after_the_deadline_when_the_name_takes_for_ever(
         return resolve(host, *arguments, **named)  # type: ignore[arg-type]
 
     async def scene(broker: KiteBroker) -> Reply:
-        try:
-            return await broker.place(ORDER, tag=TAG, deadline_ns=in_s(SHORT_S))
-        finally:
-            found.set()
+        if limit == "deadline":
+            try:
+                return await broker.place(ORDER, tag=TAG, deadline_ns=in_s(SHORT_S))
+            finally:
+                found.set()
+        leave_by_ns = in_s(SHORT_S)
+        threading.Timer(2 * SHORT_S, found.set).start()
+        return await broker.place(ORDER, tag=TAG, deadline_ns=in_s(LONG_S), leave_by_ns=leave_by_ns)
 
     with HostileBroker(always(ACKED)) as server:
         broker = broker_at(f"http://broker.invalid:{server.port}")

@@ -183,6 +183,27 @@ def test_after_a_stall_beyond_its_deadline_an_order_does_not_leave() -> None:
     virtual_time.run(play())
 
 
+@pytest.mark.parametrize("kind", ["place", "cancel", "modify"])
+def test_what_takes_longer_to_connect_than_the_send_window_never_leaves(kind: str) -> None:
+    scene = Scene(OrdersConfig(send_window_s=2.0, request_s_max=7.0, deadline_s=4.0))
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.reaches(await scene.place(), S.WORKING)
+            scene.broker.answers.extend([Answer(connects_s=2.5)] * 9)
+            if kind == "place":
+                late = await scene.place()
+            elif kind == "cancel":
+                late = await scene.cancel(placed)
+            else:
+                late = await scene.modify(placed, price="101")
+            ended = await scene.reaches(late, S.EXPIRED, S.REJECTED_LOCAL)
+            assert ended.attempt > 0
+            assert len(scene.broker.sent) == 1
+
+    virtual_time.run(play())
+
+
 def test_after_a_stall_beyond_the_send_window_nothing_leaves() -> None:
     scene = Scene()
 

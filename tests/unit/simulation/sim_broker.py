@@ -260,7 +260,14 @@ class Line:
         self._broker = broker
         self._request_s = request_s
 
-    async def place(self, request: OrderRequest, *, tag: str, deadline_ns: int) -> Reply:
+    async def place(
+        self,
+        request: OrderRequest,
+        *,
+        tag: str,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
+    ) -> Reply:
         """Send one new order."""
         return await self._send(
             TaskKind.PLACE,
@@ -271,7 +278,13 @@ class Line:
         )
 
     async def modify(
-        self, order_id: str, variety: Variety, change: OrderChange, *, deadline_ns: int
+        self,
+        order_id: str,
+        variety: Variety,
+        change: OrderChange,
+        *,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
     ) -> Reply:
         """Send one change."""
         return await self._send(
@@ -282,7 +295,14 @@ class Line:
             lambda broker: broker.modify(order_id, variety, change, deadline_ns=NEVER_NS),
         )
 
-    async def cancel(self, order_id: str, variety: Variety, *, deadline_ns: int) -> Reply:
+    async def cancel(
+        self,
+        order_id: str,
+        variety: Variety,
+        *,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
+    ) -> Reply:
         """Send one cancel."""
         return await self._send(
             TaskKind.CANCEL,
