@@ -88,6 +88,8 @@ def place(
 ) -> None:
     """Journal a new order and print it; it is sent behind this. Repeating it is safe."""
     exchange, _, tradingsymbol = symbol.partition(":")
+    if not tradingsymbol:
+        raise typer.BadParameter(f"{symbol!r} must be EXCHANGE:TRADINGSYMBOL, such as NSE:INFY")
     order: dict[str, object] = {
         "exchange": exchange,
         "tradingsymbol": tradingsymbol,

@@ -31,6 +31,8 @@ FINAL_STATES: Final = frozenset(
     }
 )
 SHOWN: Final = 3
+NOT_YET: Final = frozenset({"ACCOUNT_NOT_OPEN", "JOURNAL_UNAVAILABLE"})
+"""Answers after which the same order is sent again under its key, as anybody should."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,13 +97,18 @@ async def _place(
         f"{client_order_id} {order['transaction_type']} {order['quantity']} "
         f"{order['tradingsymbol']} at {order['price']}"
     )
-    try:
-        task = await client.place(client_order_id, door.account, order)
-    except OrderError as error:
-        trades.states[client_order_id] = "REJECTED_LOCAL"
-        trades.told[client_order_id] += f" ({error})"
-    else:
-        trades.states.setdefault(client_order_id, task["state"])
+    while True:
+        try:
+            task = await client.place(client_order_id, door.account, order)
+        except OrderError as error:
+            if error.answer["code"] in NOT_YET:
+                await asyncio.sleep(LOOK_EVERY_S)
+                continue
+            trades.states[client_order_id] = "REJECTED_LOCAL"
+            trades.told[client_order_id] += f" ({error})"
+        else:
+            trades.states.setdefault(client_order_id, task["state"])
+        return
 
 
 async def _follow(client: OrderClient, trades: Trades) -> None:

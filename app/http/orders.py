@@ -69,10 +69,14 @@ class _ExactRequest(Request):
 
 
 class _ExactRoute(APIRoute):
+    """A route that first asks who is there, and only then reads what they brought."""
+
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         handle = super().get_route_handler()
 
         async def handle_exactly(request: Request) -> Response:
+            doors = _doors(request)
+            request.state.caller = doors.caller_of(request.headers.get("authorization", ""))
             return await handle(_ExactRequest(request.scope, request.receive))
 
         return handle_exactly
@@ -84,11 +88,11 @@ def _doors(connection: Request) -> Doors:
 
 
 def _caller(
-    doors: Annotated[Doors, Depends(_doors)],
     request: Request,
-    _: Annotated[object, Security(_BEARER)],  # for those who read the OpenAPI; `doors` decides
+    _: Annotated[object, Security(_BEARER)],  # for those who read the OpenAPI; the doors decide
 ) -> Caller:
-    return doors.caller_of(request.headers.get("authorization", ""))
+    caller: Caller = request.state.caller
+    return caller
 
 
 def _reader(

@@ -239,6 +239,16 @@ def test_no_route_opens_to_a_token_that_is_not_good(
     assert len(doors.journal.tasks) == count
 
 
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_what_somebody_without_a_token_brings_is_not_even_read(
+    doors: House, content: bytes
+) -> None:
+    headers = {"Content-Type": "application/json"}
+    url = f"{doors.url}/v1/orders"
+    answer = httpx.post(url, headers=headers, content=content, trust_env=False)
+    assert (answer.status_code, answer.json()["code"]) == (401, "TOKEN_INVALID")
+
+
 @pytest.mark.parametrize("header", ["", "Basic abc", "Bearer", "bearer ,"])
 @pytest.mark.parametrize(("method", "path", "body"), ROUTES, ids=ids)
 def test_no_route_opens_to_a_header_without_a_token(

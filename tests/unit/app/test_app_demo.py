@@ -7,15 +7,20 @@ import math
 import os
 import re
 from types import SimpleNamespace
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import pytest
+import virtual_time
 
-from app.console import demo_score
+from app.console import demo_orders, demo_score
 from app.console.demo_names import names_of_this_run
 from app.console.demo_score import Score, compare, count
-from ticker_service.client import Message
+from ticker_service.client import Message, OrderClient
+from ticker_service.client.order_client import OrderError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 def batch(*rows: tuple[str | None, float | None, float | None], is_repriced: bool) -> Message:
@@ -101,3 +106,28 @@ def test_on_servers_of_others_a_demo_uses_names_of_its_own() -> None:
     assert re.fullmatch(rf"demo-{os.getpid()}-[0-9a-f]{{4}}:v1:", names.channel_prefix)
     assert re.fullmatch(r"DEMO-[0-9a-f]{4}", names.account)
     assert names.tail_options() == f" --channel-prefix {names.channel_prefix}"
+
+
+class NotOpenYet(OrderClient):
+    """A door whose account opens after two requests."""
+
+    def __init__(self) -> None:
+        super().__init__("ws://127.0.0.1:1", "")
+        self.asked: list[str] = []
+
+    async def place(
+        self, client_order_id: str, account: str, order: Mapping[str, object]
+    ) -> dict[str, Any]:
+        self.asked.append(client_order_id)
+        if len(self.asked) <= 2:
+            raise OrderError({"code": "ACCOUNT_NOT_OPEN", "message": "not yet"})
+        return {"state": "RECEIVED", "account": account, "order": order}
+
+
+def test_an_order_that_comes_before_the_account_is_open_is_repeated_under_its_key() -> None:
+    client, trades = NotOpenYet(), demo_orders.Trades()
+    door = demo_orders.Door(url="", token="", account="DEMO", run="1")
+    order = {"transaction_type": "BUY", "quantity": 1, "tradingsymbol": "INFY", "price": "1.00"}
+    virtual_time.run(demo_orders._place(client, door, "k", order, trades))
+    assert client.asked == ["k", "k", "k"]
+    assert trades.states == {"k": "RECEIVED"}

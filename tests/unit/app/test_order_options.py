@@ -35,6 +35,13 @@ def test_a_number_that_no_journal_holds_is_refused_by_its_option(arguments: list
     assert isinstance(ran.exception, SystemExit)
 
 
+def test_a_symbol_without_its_exchange_is_refused_by_its_option() -> None:
+    wrong = [part.replace("NSE:INFY", "INFY") for part in PLACE]
+    ran = CliRunner().invoke(order_cli, [*wrong, "--quantity", "1"])
+    assert ran.exit_code == 2
+    assert "EXCHANGE:TRADINGSYMBOL" in ran.output
+
+
 @pytest.mark.parametrize("error", [KeyError, OSError])
 def test_who_has_no_name_resumes_an_account_by_number(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
