@@ -132,6 +132,8 @@ def application(doors: Doors) -> FastAPI:
         description=DESCRIPTION,
         docs_url=None,
         redoc_url=None,
+        # To repeat a POST elsewhere, at a host that the request itself named, is nobody's wish.
+        redirect_slashes=False,
     )
     rest.install_faults(app)
     app.state.doors = doors

@@ -64,7 +64,10 @@ def invalid(details: Sequence[ErrorDetails] | Sequence[Any]) -> ErrorAnswer:
     first = details[0]
     if first["type"] == "json_invalid":
         return _refused(not_json(first["ctx"]["error"]))
-    field = ".".join(str(part) for part in first["loc"] if part != "body")
+    where, *inner = first["loc"]
+    # A REST request has parts; a frame has none, and there the first word is the field's own.
+    is_part = where == "body" or (where in {"query", "path"} and inner)
+    field = ".".join(map(str, inner if is_part else first["loc"]))
     value = first.get("input")
     is_plain = isinstance(value, int | float | str | Decimal | None)
     shown = value if is_plain else type(value).__name__

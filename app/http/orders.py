@@ -44,6 +44,7 @@ HEADERS: Final = {
 }
 BODY_BYTES_MAX: Final = 16_384
 PAGE_MAX: Final = 500
+FIELD_MAX: Final = 64
 _ERRORS: Final[dict[int | str, dict[str, Any]]] = {
     code: {"model": ErrorAnswer}
     for code in (400, 401, 403, 404, 409, 411, 413, 415, 422, 429, 500, 503)
@@ -77,9 +78,20 @@ class _ExactRoute(APIRoute):
         async def handle_exactly(request: Request) -> Response:
             doors = _doors(request)
             request.state.caller = doors.caller_of(request.headers.get("authorization", ""))
+            self._check_query(request)
             return await handle(_ExactRequest(request.scope, request.receive))
 
         return handle_exactly
+
+    def _check_query(self, request: Request) -> None:
+        """Refuse a parameter that is not one, or comes twice: it was meant to matter."""
+        known = [parameter.alias for parameter in self.dependant.query_params]
+        seen: set[str] = set()
+        for name, value in request.query_params.multi_items():
+            if name in seen or name not in known:
+                rule = f"must be one of {known}, each once" if known else "must not be there"
+                raise OrderRefused("INVALID_REQUEST", rule, field=name[:FIELD_MAX], value=value)
+            seen.add(name)
 
 
 def _doors(connection: Request) -> Doors:

@@ -206,6 +206,11 @@ def test_no_body_is_more_than_a_refusal(home: House, content: bytes) -> None:
         ("GET", "/" + "a" * 65),
         ("DELETE", "/k"),
         ("DELETE", "/k?request_id=%ff"),
+        ("DELETE", "/k?request_id=r&request_id=s"),
+        ("DELETE", "/k?request_id=r&quantity=5"),
+        ("GET", "/events?account=MAIN&account=MAIN"),
+        ("GET", "?acount=MAIN"),
+        ("GET", "/k?%ff=1"),
     ],
 )
 def test_no_parameter_is_more_than_a_refusal(home: House, method: str, path: str) -> None:
@@ -272,6 +277,20 @@ def test_every_answer_has_its_security_headers_and_no_name_of_the_server(
     answer = httpx.request(method, home.rest_url + path, trust_env=False)
     assert {name: answer.headers.get(name) for name in HEADERS} == HEADERS
     assert "server" not in answer.headers
+
+
+@pytest.mark.parametrize("method", ["GET", "POST"])
+def test_a_path_with_a_slash_too_many_leads_nowhere(home: House, method: str) -> None:
+    with home.caller() as caller:
+        answer = caller.ask(method, "/")
+    assert (answer.status_code, answer.json()["code"]) == (404, "NOT_FOUND")
+    assert "location" not in answer.headers
+
+
+def test_a_parameter_at_fault_is_named_as_it_was_written(home: House) -> None:
+    with home.caller() as caller:
+        answers = [caller.ask("GET", path) for path in ("?limit=0", "?limt=5", "/events?after=1")]
+    assert [answer.json()["field"] for answer in answers] == ["limit", "limt", "account"]
 
 
 def test_the_door_describes_itself(home: House) -> None:
