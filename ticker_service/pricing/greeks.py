@@ -93,9 +93,10 @@ def fill(options: OptionColumns, price: Column, scratch: Scratch, out: NDArray[n
     unit *= inverse
     _delta(options, scratch, unit, delta)
 
-    np.divide(per_total_volatility, scratch.total_volatility, out=gamma)
+    # In this order, or a tiny volatility would overflow before the forward could help.
+    np.multiply(per_total_volatility, inverse, out=gamma)
     np.multiply(gamma, inverse, out=gamma)
-    np.multiply(gamma, inverse, out=gamma)
+    np.divide(gamma, scratch.total_volatility, out=gamma)
 
     # Time decay plus the interest that the price itself earns.
     np.multiply(per_total_volatility, scratch.total_volatility, out=theta)
@@ -134,6 +135,7 @@ def _delta(options: OptionColumns, scratch: Scratch, unit: Column, delta: Column
     size *= otm_is_call
     size += scratch.far_tail
     size *= unit
+    np.minimum(size, scratch.discount, out=size)  # or rounding could turn the other leg's sign
     otm_is_call *= _TWO
     otm_is_call -= _ONE
     size *= otm_is_call

@@ -36,8 +36,8 @@ class PricingKernel:
     """Prices columns of options; one instance per thread, because it owns its scratch columns.
 
     Any number of rows may be given: they are worked through in chunks of at most ``capacity``, so
-    memory never grows. One chunk of about 9,000 rows is fastest; small chunks pay the fixed cost
-    of some two hundred numpy calls again and again (``docs/pricing.md``, "Speed").
+    memory never grows. Chunks of 9,000 rows or more are fastest; small ones pay the fixed cost of
+    some two hundred numpy calls again and again (``docs/pricing.md``, "Speed").
 
     Args of both methods are columns of shape ``(n,)``, positional and more than five on purpose:
     this is the hot path, the order is that of Black's formula, and a value object per call would
@@ -97,6 +97,8 @@ class PricingKernel:
         with np.errstate(all="ignore"):
             options = OptionColumns.of(price, forward, strike, years, rate, is_call)
             out, status = _output(out, options), _status(status, options)
+            if np.may_share_memory(out, status):
+                raise InvariantViolatedError("Invariant: out overlaps status")
             for chunk in self._chunks(len(options)):
                 self._solve_chunk(options.rows(chunk), out[:, chunk], status[chunk])
         return out, status
@@ -213,5 +215,7 @@ def _status(status: NDArray[np.uint8] | None, options: OptionColumns) -> NDArray
 def _check_given(given: object, shape: tuple[int, ...], dtype: np.dtype[Any], name: str) -> None:
     """Raise ``InvariantViolatedError`` unless the array can take the result."""
     is_fit = isinstance(given, np.ndarray) and (given.shape, given.dtype) == (shape, dtype)
+    # What is written into a masked array would stay hidden where it was masked.
+    is_fit = is_fit and not isinstance(given, np.ma.MaskedArray)
     if not is_fit or not cast("np.ndarray[Any, Any]", given).flags.writeable:
         raise InvariantViolatedError(f"Invariant: {name} has to be a writable {dtype} of {shape}")

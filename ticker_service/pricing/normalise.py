@@ -26,14 +26,15 @@ if TYPE_CHECKING:
 
 PRICE_MIN: Final = 1e-6
 PRICE_MAX: Final = 1e12
-"""Rupees. A forward or strike outside is no price, and its Greeks could overflow a float64."""
+"""Rupees. A forward or strike outside is no price."""
 YEARS_MIN: Final = 1e-17
 """A third of a nanosecond; anything shorter has expired."""
 YEARS_MAX: Final = 1e3
 DISCOUNT_MIN: Final = 1e-40
-DISCOUNT_MAX: Final = 1e40
-VOLATILITY_MIN: Final = 1e-290
+DISCOUNT_MAX: Final = 1e10
+VOLATILITY_MIN: Final = 1e-280
 VOLATILITY_MAX: Final = 1e12
+# The limits together keep a gamma, which grows as discount / (forward * volatility), in a float64.
 TIME_VALUE_MIN: Final = 1e-290
 """Less time value than this, over the smaller of forward and strike, is none. At the widest
 moneyness that the limits above allow, ``excess / time_value`` still fits into a float64."""

@@ -17,6 +17,17 @@ from ticker_service.pricing import (
     PriceStatus,
     PricingKernel,
 )
+from ticker_service.pricing.normalise import (
+    DISCOUNT_MAX,
+    DISCOUNT_MIN,
+    PRICE_MAX,
+    PRICE_MIN,
+    TIME_VALUE_MIN,
+    VOLATILITY_MAX,
+    VOLATILITY_MIN,
+    YEARS_MAX,
+    YEARS_MIN,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,6 +284,47 @@ def test_a_result_that_would_overwrite_an_input_is_refused(place: int) -> None:
         )
 
 
+def test_out_and_status_in_the_same_memory_are_refused() -> None:
+    price, *terms, is_call = chain(40)
+    memory = np.empty(6 * 40 * 8, np.uint8)
+    out = memory.view(np.float64).reshape(6, 40)
+    with pytest.raises(InvariantViolatedError):
+        PricingKernel(40).solve(price, *terms, RATE, is_call, out, memory[:40])
+
+
+def test_a_masked_array_takes_no_result() -> None:
+    price, *terms, is_call = chain(40)
+    out = np.ma.masked_all((6, 40))  # type: ignore[no-untyped-call]
+    with pytest.raises(InvariantViolatedError):
+        PricingKernel(40).solve(price, *terms, RATE, is_call, out)
+
+
+def test_results_land_in_arrays_of_any_layout() -> None:
+    price, *terms, is_call = chain(40)
+    kernel = PricingKernel(16)
+    plain, _ = kernel.solve(price, *terms, RATE, is_call)
+    for out in (np.zeros((6, 80))[:, ::2], np.zeros((40, 6)).T, np.zeros((12, 40))[::-2]):
+        codes = np.full(80, 99, np.uint8)[::2]
+        kernel.solve(price, *terms, RATE, is_call, out, codes)
+        np.testing.assert_array_equal(out, plain)
+        assert not codes.any()
+
+
+def test_no_delta_has_the_other_kind_s_sign_however_senseless_the_volatility() -> None:
+    rows = 50_000
+    rng = np.random.default_rng(13)
+    forward = rng.uniform(1.0, 1e5, rows)
+    strike = forward * np.exp(rng.normal(0.0, 1.5, rows))
+    years, is_call = 10 ** rng.uniform(-8.0, 2.0, rows), rng.random(rows) < 0.5
+    volatility = 10 ** rng.uniform(-3.0, 1.5, rows)
+
+    delta = PricingKernel(9_000).evaluate(volatility, forward, strike, years, RATE, is_call)[1]
+
+    signed = np.where(is_call, delta, -delta)
+    assert (signed >= 0.0).all()
+    assert (signed <= np.exp(-RATE * years) * (1.0 + 1e-15)).all()
+
+
 def test_a_masked_price_is_a_missing_one() -> None:
     price, forward, strike, years, is_call = chain(40)
     masked = np.ma.masked_array(price, mask=np.arange(40) == 7)  # type: ignore[no-untyped-call]
@@ -415,6 +467,31 @@ def test_limits_of_float64_raise_nothing_even_where_numpy_is_told_to() -> None:
             assert np.isnan(solved[:, ~is_ok]).all()
             is_blank = np.isnan(evaluated).all(axis=0)
             assert np.isfinite(evaluated[:, ~is_blank]).all()
+
+
+def test_every_corner_of_the_limits_is_finite_or_nan_with_a_reason() -> None:
+    money = [PRICE_MIN, 1.0, PRICE_MAX]
+    years = [YEARS_MIN, 1e-9, 1.0, YEARS_MAX]
+    log_discount = [np.log(DISCOUNT_MIN) * 0.999_999, 0.0, np.log(DISCOUNT_MAX) * 0.999_999]
+    volatility = [VOLATILITY_MIN, 1e-100, 0.2, VOLATILITY_MAX]
+    time_value = [1.001 * TIME_VALUE_MIN, 1e-100, 0.5, 1.0 - 1e-15]
+    forward, strike, time, log, sigma, share = (
+        grid.ravel()
+        for grid in np.meshgrid(money, money, years, log_discount, volatility, time_value)
+    )
+    kernel = PricingKernel(len(forward))
+    for is_call in (True, False):
+        kind = np.full(len(forward), is_call)
+        intrinsic = np.maximum((forward - strike) * (1 if is_call else -1), 0.0)
+        price = (intrinsic + share * np.minimum(forward, strike)) * np.exp(log)
+
+        solved, status = kernel.solve(price, forward, strike, time, -log / time, kind)
+        evaluated = kernel.evaluate(sigma, forward, strike, time, -log / time, kind)
+
+        assert (status == PriceStatus.OK).sum() > 500
+        assert np.isfinite(solved[:, status == PriceStatus.OK]).all()
+        assert np.isnan(solved[:, status != PriceStatus.OK]).all()
+        assert np.isfinite(evaluated).all()
 
 
 def test_status_codes_and_row_names_are_a_contract_of_the_wire() -> None:
