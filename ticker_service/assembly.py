@@ -9,6 +9,7 @@ from importlib import import_module
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+import orjson
 import structlog
 
 from ticker_service.accounts import login
@@ -133,6 +134,9 @@ async def assemble(
             today=ist_date(surroundings.clock.now_ns()),
         )
         subscribe.check_fits(chosen, config.subscription)
+        earlier_ns = await _earlier_runs(
+            publisher, chosen, config.publish.channel_prefix, surroundings.clock
+        )
         return Engine(
             chosen,
             config,
@@ -146,10 +150,41 @@ async def assemble(
             surroundings=surroundings,
             orders=office,
             recorder=_recorder(record, surroundings) if record else None,
+            earlier_ns=earlier_ns,
         )
     except BaseException:
         await publisher.close()
         raise
+
+
+async def _earlier_runs(
+    publisher: RedisPublisher | SilentPublisher,
+    chosen: universe.Universe,
+    prefix: str,
+    clock: Clock,
+) -> dict[int, int]:
+    """Return until when an earlier run served each book, by its number, ns since the Unix epoch.
+
+    Told by the newest heartbeats. They are no truth to build on: a Redis that lost them
+    only leaves unsaid what the new epoch says anyway.
+    """
+    keys = [f"{prefix}heartbeat:{book}" for book in chosen.books]
+    earlier_ns = {}
+    for book, raw in enumerate(await publisher.values(keys)):
+        published_at_us = _published_at_us(raw)
+        if 0 < published_at_us * NS_PER_US < clock.now_ns():
+            earlier_ns[book] = published_at_us * NS_PER_US
+    return earlier_ns
+
+
+def _published_at_us(raw: bytes | None) -> int:
+    """Return when a message was made, 0 if that is not to be read from it."""
+    try:
+        message = orjson.loads(raw or b"{}")
+    except orjson.JSONDecodeError:
+        return 0
+    at_us = message.get("published_at_us") if isinstance(message, dict) else None
+    return at_us if isinstance(at_us, int) else 0
 
 
 def _recorder(config: RecordConfig, surroundings: Surroundings) -> Recorder:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -27,6 +28,8 @@ from ticker_service.ports import FeedDown, FeedText, FeedUp, Frame
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
     from prometheus_client import Counter
 
@@ -88,6 +91,7 @@ class Engine:
         surroundings: Surroundings,
         orders: OrderUpdates | None = None,
         recorder: Recorder | None = None,
+        earlier_ns: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         clock, telemetry = surroundings.clock, surroundings.telemetry
         self.universe = universe
@@ -105,7 +109,12 @@ class Engine:
             universe, config, publisher, surroundings=surroundings, pause=self._pause
         )
         self._watch = FeedWatch(
-            universe, config.hours, path=self._path, feed=feed, surroundings=surroundings
+            universe,
+            config.hours,
+            path=self._path,
+            feed=feed,
+            surroundings=surroundings,
+            earlier_ns=earlier_ns,
         )
         self._is_stopping = False
         self._seen_until_ns = clock.now_ns()

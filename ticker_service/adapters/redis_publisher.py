@@ -58,6 +58,18 @@ class RedisPublisher:
         _refuse(answers)
         return max(0, *map(int, answers))  # negative: no such key
 
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Return what these keys hold; None where there is nothing that we may read.
+
+        Raises:
+            PublishError: It does not answer.
+        """
+        exchange = await self._servers.exchange()
+        for key in keys:
+            exchange.commands.get(self._servers.name(key))
+        answers = await exchange.send()
+        return [answer if isinstance(answer, bytes) else None for answer in answers]
+
     async def send(self, outgoing: Outgoing) -> None:
         """Send everything in order in one exchange.
 

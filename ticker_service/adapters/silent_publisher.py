@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ticker_service.ports import Outgoing
 
 
@@ -13,6 +15,10 @@ class SilentPublisher:
 
     async def check(self) -> None:
         """Find nothing wrong."""
+
+    async def values(self, keys: Sequence[str]) -> list[bytes | None]:
+        """Hold nothing."""
+        return [None] * len(keys)
 
     async def send(self, outgoing: Outgoing) -> None:
         """Confirm everything and keep nothing."""

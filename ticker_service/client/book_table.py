@@ -63,6 +63,8 @@ class BookTable(Rows):
         if message.kind == "missed":
             self.is_current = False
             return
+        if message.body["epoch"] != self.epoch:
+            self.is_current = False  # a new run has begun, and its snapshot is still to come
         self.epoch, self.seq = message.body["epoch"], message.body["seq"]
         if message.kind == "snapshot":
             self._replace(message.to_numpy())

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, Protocol, Self
 
 from ticker_service.client.book_table import BookTable
@@ -34,6 +34,8 @@ WAITING_MAX: Final = 1_000
 """How many messages of a book may wait for its snapshot, which is renewed twice a second."""
 PRUNE_S: Final = 10.0
 """How often a table is rid of what is no longer subscribed; no message says that."""
+GAPS_MAX: Final = 100
+"""Gaps of a book that are kept while it waits for its snapshot; then the oldest go."""
 EPOCH_SILENT_S: Final = 3.0
 """A lower epoch is followed once the higher one has said nothing for so long."""
 
@@ -68,6 +70,12 @@ class _Position:
     heard_at_s: float
     asked_at_s: float = 0.0
     pruned_at_s: float = 0.0
+    gaps: deque[Message] = field(default_factory=lambda: deque(maxlen=GAPS_MAX))
+
+    def note_gap(self, message: Message) -> None:
+        """Keep a gap that came while there is no snapshot."""
+        if message.kind == "gap":
+            self.gaps.append(message)
 
 
 class TickReader:
@@ -203,6 +211,7 @@ class TickReader:
             self._ready.append(message)
             return
         position.waiting.append(message)
+        position.note_gap(message)
         await self._catch_up(position, message.book)
 
     async def _step_back(self, position: _Position, message: Message) -> None:
@@ -228,7 +237,10 @@ class TickReader:
     async def _restart(self, message: Message) -> None:
         """Begin the book anew: this message waits until a snapshot reaches up to it."""
         epoch, seq = message.body["epoch"], message.body["seq"]
+        before = self._positions.get(message.book)
         position = _Position(epoch, seq, [message], self._monotonic_s())
+        position.gaps += before.gaps if before else ()
+        position.note_gap(message)
         self._positions[message.book] = position
         await self._catch_up(position, message.book)
 
@@ -250,6 +262,12 @@ class TickReader:
             # Set before the first message that waits: what came between is in the next snapshot.
             del waiting[:-WAITING_MAX]
             return
+        if book in self._begun:
+            # The snapshot makes good where things stand, and not what a caller who keeps ticks
+            # has missed: the gaps that it lies beyond are told before it.
+            place = (position.epoch, seq)
+            self._ready.extend(gap for gap in position.gaps if _place_of(gap) <= place)
+        position.gaps.clear()
         self._begun.add(book)
         position.waiting = None
         position.pruned_at_s = now_s
@@ -276,3 +294,7 @@ class TickReader:
         except CONNECTION_LOST:
             return None  # asked for again with a later message
         return self._read(raw) if raw else None
+
+
+def _place_of(message: Message) -> tuple[int, int]:
+    return message.body["epoch"], message.body["seq"]

@@ -17,7 +17,7 @@ from ticker_service.market.opening import Opening
 from ticker_service.market.packets import HEARTBEAT_BYTES_MAX
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from ticker_service.config import HoursConfig
     from ticker_service.domain.universe import Universe
@@ -30,6 +30,8 @@ log = structlog.get_logger()
 
 HEARTBEATS_ONLY: Final = "heartbeats_only"
 """Why ticks may be missing of a connection that was open all the time."""
+RESTART: Final = "restart"
+"""Why ticks may be missing between an earlier run of the daemon and this one."""
 RENEW_AFTER_S: Final = 30.0
 """A connection that stays silent so long is opened anew: a new socket may be fed better."""
 TEXT_INTERVAL_NS: Final = 1_000_000_000
@@ -50,14 +52,19 @@ class FeedWatch:
         path: TickPath,
         feed: FeedSource,
         surroundings: Surroundings,
+        earlier_ns: Mapping[int, int],
     ) -> None:
-        """Take whom to watch, and through whom to speak."""
+        """Take whom to watch, through whom to speak, and until when an earlier run served a book.
+
+        The last by book number, ns since the Unix epoch; books that nobody served are not in it.
+        """
         self.connections = Connections(universe)
         self._universe = universe
         self._opening = Opening(universe, hours)
         self._path = path
         self._feed = feed
         self._clock = surroundings.clock
+        self._earlier_ns = dict(earlier_ns)
         self._is_audible = np.zeros(len(universe), np.bool_)
         self._watched_ns = self._clock.monotonic_ns()
         self._said_at_ns = 0
@@ -93,6 +100,7 @@ class FeedWatch:
     async def came_up(self, event: FeedUp) -> None:
         """Tell that a connection is open and subscribed, and before that what was lost."""
         number = event.connection
+        await self._announce_restart(to_ns=event.at_ns)
         await self._announce_loss(number, to_ns=event.at_ns)
         self.connections.replace(number, Connection(state=FeedState.UP, up_ns=event.at_ns))
         # Everything on it was subscribed anew, and Kite sends again what it had kept.
@@ -185,6 +193,17 @@ class FeedWatch:
         self._up.set(self.connections.count(FeedState.UP))
         self._silent.set(self.connections.count(FeedState.SILENT))
         await self._path.announce_status(self.connections.books_of(number), state, reason)
+
+    async def _announce_restart(self, *, to_ns: int) -> None:
+        """Tell once what lies between an earlier run and the first connection of this one.
+
+        All instruments of a book are told: which of them the earlier run had subscribed, nobody
+        knows.
+        """
+        earlier_ns, self._earlier_ns = self._earlier_ns, {}
+        for book, since_ns in earlier_ns.items():
+            rows = np.flatnonzero(self._universe.book == book)
+            await self._path.announce_gap(rows, from_ns=since_ns, to_ns=to_ns, reason=RESTART)
 
     async def _announce_loss(self, number: int, *, to_ns: int) -> None:
         connection = self.connections.of(number)

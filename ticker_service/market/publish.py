@@ -41,6 +41,9 @@ SNAPSHOT_LIFETIME_MS: Final = 5_000
 INSTRUMENTS_LIFETIME_MS: Final = 120_000
 """Renewed every 30 s; what nobody publishes any more should not look as if somebody did."""
 
+HEARTBEAT_LIFETIME_MS: Final = 7 * 86_400_000
+"""A newest heartbeat stays over any holidays: the next run tells by it since when it was away."""
+
 
 @dataclass(slots=True)
 class _BookCounters:
@@ -128,7 +131,7 @@ class Announcer:
         return self._messages(book, self._numbered(book, "smile", now_ns, facts))
 
     def heartbeat(self, book: int, feed: str, *, is_market_open: bool, now_ns: int) -> Outgoing:
-        """Return the messages that tell a quiet channel from a dead one; repeat the ``seq``."""
+        """Return what tells a quiet channel from a dead one, as message and key; no new ``seq``."""
         counters = self._counters[book]
         facts = {
             "feed": feed,
@@ -137,7 +140,9 @@ class Announcer:
             "conflated": counters.conflated,
             "rejected": counters.rejected,
         }
-        return self._messages(book, self._header(book, "heartbeat", now_ns, facts))
+        header = self._header(book, "heartbeat", now_ns, facts)
+        key = (self._name("heartbeat", book), encode.dumps(header), HEARTBEAT_LIFETIME_MS)
+        return Outgoing.join([self._messages(book, header), Outgoing(values=[key])])
 
     def snapshot(
         self, book: int, ticks: Ticks, priced: Priced, standing: Standing, *, now_ns: int

@@ -68,6 +68,8 @@ class Read:
             if message.kind == "missed":
                 at = None
                 continue
+            if message.kind == "gap" and (at is None or at[0] != epoch):
+                continue  # told at once, and not in its turn
             if message.kind != "snapshot":
                 assert at is not None, f"{message.kind} before a snapshot"
                 assert (epoch, seq) == (at[0], at[1] + (message.kind != "heartbeat"))
@@ -291,7 +293,7 @@ def test_messages_lost_on_the_way_are_told_and_made_good_by_a_snapshot(
     asyncio.run(scene())
 
 
-def test_a_new_run_of_the_daemon_is_a_new_epoch_and_a_new_snapshot(
+def test_a_new_run_of_the_daemon_is_a_new_epoch_with_a_gap_before_it(
     settings: dict[str, object], redis_url: str, prefix: str
 ) -> None:
     async def scene() -> None:
@@ -300,13 +302,18 @@ def test_a_new_run_of_the_daemon_is_a_new_epoch_and_a_new_snapshot(
                 await asyncio.to_thread(first.becomes_ready)
                 await read.until(batches(5))
                 first.program.signal(15)
-                await read.until(lambda m: m.kind == "status" and m.body["state"] == "stopped")
+                stopped = await read.until(
+                    lambda m: m.kind == "status" and m.body["state"] == "stopped"
+                )
                 assert await asyncio.to_thread(first.program.wait) == 0
             with daemon(settings) as second:
-                news = await read.until(lambda m: m.body["epoch"] == second.epoch)
+                gap = await read.until(lambda m: m.kind == "gap")
                 await read.until(batches(5))
             assert second.epoch > first.epoch
-            assert news.kind == "snapshot"
+            # What lies between the runs is told, from the last heartbeat of the first one.
+            assert (gap.body["epoch"], gap.body["reason"]) == (second.epoch, "restart")
+            heard_us = stopped.body["published_at_us"]
+            assert heard_us - 2_000_000 < gap.body["from_us"] <= heard_us < gap.body["to_us"]
             assert read.reader.missed == 0
             read.assert_complete()
 

@@ -75,7 +75,7 @@ def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_ma
         bars.until(is_kind("bars"))
         bars.until(is_kind("heartbeat"))
         keys = {}
-        for key in ("snapshot", "arrow_snapshot", "instruments", "bar"):
+        for key in ("snapshot", "arrow_snapshot", "heartbeat", "instruments", "bar"):
             name = name_of(key, prefix, book="NIFTY", interval="1s")
             raw: Any = eventually(lambda name=name: client.get(name))
             keys[key] = read_arrow(raw) if key == "arrow_snapshot" else json.loads(raw)
@@ -86,6 +86,7 @@ def test_every_message_of_a_book_is_as_the_document_says_and_nothing_in_it_is_ma
     assert_as_written("snapshot", [keys["snapshot"]])
     assert_as_written("instruments", [keys["instruments"]])
     assert_as_written("bar", [keys["bar"]])
+    assert_as_written("heartbeat", [keys["heartbeat"]])
     assert assert_as_written("bars", bars.seen) == set(schemas_of("bars"))
     types = {name: cell["x-arrow-type"] for name, cell in schema("row")["properties"].items()}
     for message in [*arrow.seen, keys["arrow_snapshot"]]:

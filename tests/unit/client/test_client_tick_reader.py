@@ -225,6 +225,33 @@ def test_a_new_epoch_begins_anew_and_is_no_loss(reading: Reading) -> None:
     assert reading.reader.missed == 0
 
 
+def test_a_gap_between_two_runs_is_told_before_the_snapshot_that_lies_beyond_it(
+    reading: Reading,
+) -> None:
+    reading.join(10)
+    later = EPOCH + 1
+    assert reading.receive("gap", 1, epoch=later) == []
+    assert reading.receive("batch", 2, epoch=later) == []
+    reading.snapshot(3, epoch=later)
+    assert reading.receive("batch", 3, epoch=later) == [("gap", 1), ("snapshot", 3)]
+    assert reading.receive("batch", 4, epoch=later) == [("batch", 4)]
+
+
+def test_a_gap_that_the_snapshot_does_not_reach_is_told_in_its_turn(reading: Reading) -> None:
+    reading.join(10)
+    later = EPOCH + 1
+    assert reading.receive("gap", 1, epoch=later) == []
+    reading.snapshot(0, epoch=later)
+    seen = reading.receive("batch", 2, epoch=later)
+    assert seen == [("snapshot", 0), ("gap", 1), ("batch", 2)]
+
+
+def test_who_joins_is_not_told_of_gaps_before_its_first_snapshot(reading: Reading) -> None:
+    reading.receive("gap", 10)
+    reading.snapshot(11)
+    assert reading.receive("batch", 11) == [("snapshot", 11)]
+
+
 def test_what_never_arrived_before_the_first_snapshot_is_no_loss(reading: Reading) -> None:
     reading.receive("batch", 10)
     reading.snapshot(14)
@@ -483,6 +510,7 @@ def test_whatever_is_lost_or_repeated_the_caller_misses_nothing_without_being_to
 ) -> None:
     reading = Reading()
     has_state, at = False, 0
+    early: set[int] = set()
     for kind, seq, snapshot_seq in sent:
         reading.snapshot(snapshot_seq)
         for seen_kind, seen_seq in reading.receive(kind, seq):
@@ -491,6 +519,9 @@ def test_whatever_is_lost_or_repeated_the_caller_misses_nothing_without_being_to
             elif seen_kind == "snapshot":
                 assert seen_seq >= at
                 has_state, at = True, seen_seq
+            elif seen_kind == "gap" and not has_state:
+                assert seen_seq not in early  # once, before the snapshot that lies beyond it
+                early.add(seen_seq)
             else:
                 assert has_state
                 assert seen_seq == (at if seen_kind == "heartbeat" else at + 1)

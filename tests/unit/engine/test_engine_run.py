@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import random
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,7 +36,7 @@ from ticker_service.runtime.telemetry import Telemetry
 from ticker_service.testing import MemoryPublisher, ScriptedFeed
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ticker_service.domain.universe import Universe
     from ticker_service.ports import FeedEvent, OrderUpdates, Outgoing
@@ -70,6 +71,7 @@ class Stage:
         start_ns: int = NOW_NS,
         chosen: Universe = CHOSEN,
         orders: OrderUpdates | None = None,
+        earlier_ns: Mapping[int, int] = MappingProxyType({}),
     ) -> None:
         self.clock = LoopClock(start_ns)
         self.feed = ScriptedFeed()
@@ -92,6 +94,7 @@ class Stage:
                 telemetry=self.telemetry,
             ),
             orders=orders,
+            earlier_ns=earlier_ns,
         )
 
     async def pass_s(self, seconds: float) -> None:
@@ -165,11 +168,12 @@ def play(
     start_ns: int = NOW_NS,
     chosen: Universe = CHOSEN,
     orders: OrderUpdates | None = None,
+    earlier_ns: Mapping[int, int] = MappingProxyType({}),
 ) -> Stage:
     """Run the engine through a script, then stop it."""
 
     async def scene() -> Stage:
-        stage = Stage(flush, start_ns, chosen, orders)
+        stage = Stage(flush, start_ns, chosen, orders, earlier_ns)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(stage.engine.run(stage.stop))
             await script(stage)
@@ -302,6 +306,26 @@ def test_an_outage_is_told_as_a_gap_from_the_last_frame_to_the_return() -> None:
         assert set(gap["instruments"]) == set(stage.feed.wanted)
 
     play(script)
+
+
+def test_what_lies_between_two_runs_is_told_once_before_the_first_tick() -> None:
+    ended_ns = NOW_NS - 90 * SECOND_NS
+
+    async def script(stage: Stage) -> None:
+        await stage.pass_s(2.0)
+        assert stage.bodies("gap") == []  # it is not over before there is a feed
+        await stage.come_up()
+        await stage.spot()
+        await stage.go_down(silent_s=0.5)
+        await stage.come_up()
+        restart, outage = stage.bodies("gap")
+        assert (restart["reason"], restart["from_us"]) == ("restart", ended_ns // 1_000)
+        assert restart["to_us"] == (NOW_NS + 2 * SECOND_NS) // 1_000
+        assert restart["instruments"] == CHOSEN.instrument_token.tolist()
+        assert restart["seq"] < stage.bodies("batch")[0]["seq"]
+        assert outage["reason"] == "silent"
+
+    play(script, earlier_ns={0: ended_ns})
 
 
 def test_the_gap_is_told_before_the_feed_is_called_up() -> None:

@@ -73,7 +73,7 @@ class TwoChannels:
 
 
 def both(sent: Outgoing) -> tuple[dict[str, Any], dict[str, Any]]:
-    (_, text, *_), (_, stream, *_) = [*sent.messages, *sent.values]
+    (_, text, *_), (_, stream, *_) = sent.messages or sent.values
     return json.loads(text), from_arrow(stream)
 
 

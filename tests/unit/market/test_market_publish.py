@@ -145,7 +145,7 @@ class Wire:
 
 
 def read(sent: Outgoing) -> dict[str, Any]:
-    ((_, raw, *_lifetime),) = [*sent.messages, *sent.values]
+    ((_, raw, *_lifetime),) = sent.messages or sent.values
     body: dict[str, Any] = json.loads(raw)
     return body
 
@@ -332,6 +332,14 @@ def test_a_heartbeat_repeats_the_last_seq_and_consumes_none(wire: Wire) -> None:
 
 def test_a_heartbeat_before_anything_else_has_seq_zero(wire: Wire) -> None:
     assert wire.heartbeat(NIFTY)["seq"] == 0
+
+
+def test_the_newest_heartbeat_is_a_key_too_and_outlives_a_long_weekend(wire: Wire) -> None:
+    sent = wire.announcer.heartbeat(NIFTY, "up", is_market_open=True, now_ns=NOW_NS)
+    ((key, raw, lifetime_ms),) = sent.values
+    assert key == "ticker:v1:heartbeat:NIFTY"
+    assert json.loads(raw) == wire.heartbeat(NIFTY)
+    assert lifetime_ms > 4 * 86_400_000
 
 
 def test_a_heartbeat_counts_what_the_book_has_seen(wire: Wire) -> None:
