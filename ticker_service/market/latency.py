@@ -13,8 +13,6 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 if TYPE_CHECKING:
     from ticker_service.market.validate import Plausible
     from ticker_service.runtime.telemetry import Telemetry
@@ -55,10 +53,7 @@ class LatencyLedger:
         elif is_timed.any():
             timed = received_ns[is_timed] - ticks.exchange_ts_ns[is_timed]
             histogram.observe(Stage.UPSTREAM, timed)
-        # All packets of a frame were received at one instant, and most of them stand together.
-        first = np.flatnonzero(np.concatenate([[True], received_ns[1:] != received_ns[:-1]]))
-        received_ns, of_frame = received_ns[first], np.diff(first, append=rows)
-        histogram.observe(Stage.DECODED, decoded_ns - received_ns, of_frame)
+        histogram.observe(Stage.DECODED, decoded_ns - received_ns)
         histogram.observe_alike(Stage.PRICED, priced_ns - decoded_ns, rows)
         histogram.observe_alike(Stage.PUBLISHED, published_ns - priced_ns, rows)
-        histogram.observe(Stage.OURS, published_ns - received_ns, of_frame)
+        histogram.observe(Stage.OURS, published_ns - received_ns)

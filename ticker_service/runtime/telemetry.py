@@ -43,27 +43,17 @@ class ColumnLatency:
         self._counts = {stage: np.zeros(buckets, np.int64) for stage in stages}
         self._sum_ns = dict.fromkeys(stages, 0)
 
-    def observe(
-        self, stage: str, latency_ns: NDArray[np.int64], rows: NDArray[np.int64] | None = None
-    ) -> None:
-        """Take latencies, ns, shape ``(n,)``; below zero counts as zero.
+    def observe(self, stage: str, latency_ns: NDArray[np.int64]) -> None:
+        """Take one latency per row, ns, shape ``(n,)``; below zero counts as zero.
 
         A wall clock that was set back makes negative ones, and a sum must not fall.
-
-        Args:
-            stage: Where they belong.
-            latency_ns: A latency per row, or per ``rows`` that have it in common.
-            rows: How many those are, shape ``(n,)``.
         """
-        latency_ns = np.maximum(latency_ns, 0)
-        places = np.searchsorted(self._bounds_ns, latency_ns)
-        counts = self._counts[stage]
-        if rows is None:
-            counts += np.bincount(places, minlength=len(counts))
-            self._sum_ns[stage] += int(latency_ns.sum())
-        else:
-            np.add.at(counts, places, rows)
-            self._sum_ns[stage] += int(latency_ns @ rows)
+        # Rows of one frame have most instants in common and stand together: looked up once.
+        first = np.flatnonzero(np.diff(latency_ns, prepend=~latency_ns[:1]))
+        rows = np.diff(first, append=len(latency_ns))
+        latency_ns = np.maximum(latency_ns[first], 0)
+        np.add.at(self._counts[stage], np.searchsorted(self._bounds_ns, latency_ns), rows)
+        self._sum_ns[stage] += int(latency_ns @ rows)
 
     def observe_alike(self, stage: str, latency_ns: int, rows: int) -> None:
         """Take one latency that so many rows have in common, ns."""

@@ -99,11 +99,9 @@ def test_what_the_process_takes_is_exposed_on_demand() -> None:
 
 def test_rows_that_have_a_latency_in_common_count_like_rows_one_by_one() -> None:
     one_by_one, together = Telemetry(), Telemetry()
-    latency_ns, rows = np.array([3_000_000, 40_000_000, -5, 3_000_000]), np.array([2, 1, 4, 3])
-    for telemetry in (one_by_one, together):
+    latency_ns = np.repeat(np.array([3_000_000, 40_000_000, -5, 3_000_000]), [2, 1, 4, 3])
+    for telemetry, parts in ((one_by_one, np.split(latency_ns, 10)), (together, [latency_ns])):
         histogram = telemetry.column_latency_ms("tick_latency_ms", "Latency", ["ours"])
-        if telemetry is together:
-            histogram.observe("ours", latency_ns, rows)
-        else:
-            histogram.observe("ours", np.repeat(latency_ns, rows))
+        for part in (*parts, latency_ns[:0]):
+            histogram.observe("ours", part)
     assert together.exposition() == one_by_one.exposition()
