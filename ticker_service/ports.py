@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
 
 if TYPE_CHECKING:
     import uuid
@@ -24,6 +24,10 @@ if TYPE_CHECKING:
         Variety,
     )
     from ticker_service.domain.tick import Mode
+
+
+Payload: TypeAlias = bytes | memoryview
+"""What a channel or key is given: a read-only view where one more copy would be felt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,8 +125,8 @@ class Outgoing:
     ``values`` are ``(key, value, lifetime in ms)``.
     """
 
-    messages: Sequence[tuple[str, bytes]] = ()
-    values: Sequence[tuple[str, bytes, int]] = ()
+    messages: Sequence[tuple[str, Payload]] = ()
+    values: Sequence[tuple[str, Payload, int]] = ()
 
     @classmethod
     def join(cls, parts: Iterable[Outgoing]) -> Self:

@@ -83,8 +83,8 @@ class MemoryPublisher:
         self.attempts += 1
         if self.is_down:
             raise PublishError("Redis did not confirm: told to be down")
-        self.messages.extend(outgoing.messages)
-        self.values.update((key, value) for key, value, _ in outgoing.values)
+        self.messages.extend((channel, bytes(message)) for channel, message in outgoing.messages)
+        self.values.update((key, bytes(value)) for key, value, _ in outgoing.values)
 
     async def close(self) -> None:
         """Remember that it was closed."""

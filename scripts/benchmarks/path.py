@@ -175,7 +175,7 @@ class _Kept:
     async def send(self, outgoing: Outgoing) -> None:
         """Send and keep."""
         await self._publisher.send(outgoing)
-        self.messages += outgoing.messages
+        self.messages += [(channel, bytes(message)) for channel, message in outgoing.messages]
 
     async def close(self) -> None:
         """Give the connections back."""

@@ -40,6 +40,8 @@ if TYPE_CHECKING:
     from redis.asyncio.client import Pipeline
     from redis.asyncio.cluster import ClusterPipeline
 
+    from ticker_service.ports import Payload
+
 SOCKET_S_MAX: Final = 2.0
 FAILURES: Final = (RedisError, RedisClusterException, OSError)
 """What the client raises when an exchange fails; the cluster's own is no ``RedisError`` to it."""
@@ -174,7 +176,7 @@ class Exchange:
         self.commands: Any = servers.pipeline(is_whole=is_whole)
         """The client's commands; names must be given as :meth:`RedisServers.name` spells them."""
 
-    def publish(self, channel: str, message: bytes) -> None:
+    def publish(self, channel: str, message: Payload) -> None:
         """Add a message to a channel."""
         name = self._servers.name(channel)
         if self._servers.is_cluster:

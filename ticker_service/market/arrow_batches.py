@@ -92,14 +92,27 @@ class RecordBatches:
                 f"Invariant: columns={self._count} nodes={nodes} buffers={buffers}"
             )
 
-    def encode(self, values: Sequence[NDArray[Any]]) -> tuple[bytearray, memoryview]:
-        """Return metadata and body of a record batch.
+    def encode(
+        self, values: Sequence[NDArray[Any]], *, before: bytes = b"", after: bytes = b""
+    ) -> memoryview:
+        """Return a record batch between what goes before and after it in the stream.
+
+        All of it is written in its place, so that a megabyte of columns is copied once.
 
         Args:
             values: One array per column, shape ``(n,)``.
+            before: Whole messages, padded as Arrow's are.
+            after: Whatever ends the stream.
+
+        Raises:
+            InvariantViolatedError: The columns would not be aligned.
         """
         rows = len(values[0])
-        body = _Body(np.empty(self._body_bytes(rows), np.uint8))
+        start = len(before) + len(self._metadata)
+        if start % ALIGNMENT:
+            raise InvariantViolatedError(f"Invariant: start={start} alignment={ALIGNMENT}")
+        octets = np.empty(start + self._body_bytes(rows) + len(after), np.uint8)
+        body = _Body(octets[start:])
         nulls = np.zeros(self._count, np.int64)
         # Offset and length of each column's validity and data; no validity where none is missing.
         buffers = np.zeros((self._count, 2, 2), np.int64)
@@ -107,7 +120,12 @@ class RecordBatches:
             valid = _write(group, values, body, buffers, rows)
             if valid is not None:
                 _write_validity(group, valid, body, buffers, nulls)
-        return self._numbered(rows, nulls, buffers, body.used), body.octets[: body.used].data
+        whole = octets.data
+        whole[: len(before)] = before
+        whole[len(before) : start] = self._numbered(rows, nulls, buffers, body.used)
+        end = start + body.used
+        whole[end : end + len(after)] = after
+        return whole[: end + len(after)].toreadonly()
 
     def _body_bytes(self, rows: int) -> int:
         """Return how long a body can be at most, every column having something missing."""

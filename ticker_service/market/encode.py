@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ticker_service.market.columns import Column
+    from ticker_service.ports import Payload
 
 WORD_CODES: Final = 256
 """A code is one byte."""
@@ -44,7 +45,7 @@ class Encoder(Protocol):
 
     def encode(
         self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
-    ) -> bytes:
+    ) -> Payload:
         """Return a message.
 
         Args:

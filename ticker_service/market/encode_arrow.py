@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from ticker_service.market.columns import Column
+    from ticker_service.ports import Payload
 
 METADATA_KEY: Final = b"message"
 END_OF_STREAM: Final = b"\xff\xff\xff\xff\x00\x00\x00\x00"
@@ -48,14 +49,14 @@ class ArrowEncoder:
 
     def encode(
         self, header: Mapping[str, object], values: Sequence[NDArray[Any]] | None = None
-    ) -> bytes:
+    ) -> Payload:
         """Return the message as one IPC stream; without columns it has a schema alone."""
         metadata = {METADATA_KEY: dumps(header)}
         if values is None:
             return b"".join((self._no_columns.with_metadata(metadata).serialize(), END_OF_STREAM))
         schema = self._schema.with_metadata(metadata)
-        batch = self._batches.encode(values)
-        return b"".join((schema.serialize(), self._dictionaries, *batch, END_OF_STREAM))
+        before = b"".join((schema.serialize(), self._dictionaries))
+        return self._batches.encode(values, before=before, after=END_OF_STREAM)
 
     def _record_batch(self, values: Sequence[NDArray[Any]]) -> pa.RecordBatch:
         columns = zip(self._columns, self._words, values, strict=True)

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from ticker_service.market.tape import Step, Tape
     from ticker_service.market.tape_header import Header
-    from ticker_service.ports import ColumnParts, Outgoing, TickPublisher
+    from ticker_service.ports import ColumnParts, Outgoing, Payload, TickPublisher
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.surroundings import Surroundings
 
@@ -357,7 +357,7 @@ class _Gate:
         summary.sent_bytes = self._bytes
         summary.sha256 = self._digest.hexdigest()
 
-    def _add(self, name: str, content: bytes) -> None:
+    def _add(self, name: str, content: Payload) -> None:
         for part in (name[self._prefix_characters :].encode(), content):
             self._digest.update(len(part).to_bytes(8, "little"))
             self._digest.update(part)

@@ -280,7 +280,7 @@ def test_no_memory_of_ours_goes_out_between_the_columns() -> None:
     seen = set()
     for byte in (0, 1, 0xFF):
         np.full(1 << 14, byte, np.uint8)  # what the next array of this size may find in its place
-        seen.add(encoder.encode({"seq": 1}, values))
+        seen.add(bytes(encoder.encode({"seq": 1}, values)))
     assert len(seen) == 1
 
 
