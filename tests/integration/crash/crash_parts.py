@@ -151,8 +151,10 @@ class Daemon:
         return self.wait(0.001) is None
 
     def signal(self, number: signal.Signals) -> None:
-        if self.is_running():
-            os.kill(self.pid, number)
+        # It may die by itself between the question and the signal.
+        with contextlib.suppress(ProcessLookupError):
+            if self.is_running():
+                os.kill(self.pid, number)
 
     def kill(self) -> int | None:
         """Kill -9 and wait."""
