@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import uuid
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,18 @@ hypothesis.settings.register_profile(
     print_blob=True,
 )
 hypothesis.settings.load_profile("shared-machine")
+
+
+@pytest.fixture(autouse=True)
+def _broken_pipes_stay_errors() -> Iterator[None]:
+    """Take back what a filter's command does to its process; here it is the tests' own.
+
+    With the default action a later test that writes to a closed pipe would end the whole run.
+    """
+    before = signal.getsignal(signal.SIGPIPE)
+    yield
+    if signal.getsignal(signal.SIGPIPE) is not before:
+        signal.signal(signal.SIGPIPE, before)
 
 
 @pytest.fixture(scope="session")
