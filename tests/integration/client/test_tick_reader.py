@@ -7,6 +7,7 @@ import contextlib
 import itertools
 from typing import TYPE_CHECKING, Any
 
+import orjson
 import pytest
 from kite_stand_in import raw_server
 from redis.asyncio import Redis
@@ -14,7 +15,7 @@ from redis.exceptions import AuthenticationError
 from redis.exceptions import ConnectionError as RedisConnectionError
 from running import Daemon, Exchange, daemon
 
-from ticker_service.client import Message, TickReader
+from ticker_service.client import Message, TickReader, arrivals
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -316,5 +317,58 @@ def test_a_new_run_of_the_daemon_is_a_new_epoch_with_a_gap_before_it(
             assert heard_us - 2_000_000 < gap.body["from_us"] <= heard_us < gap.body["to_us"]
             assert read.reader.missed == 0
             read.assert_complete()
+
+    asyncio.run(scene())
+
+
+def test_a_caller_that_takes_too_long_is_cut_off_by_redis_told_so_and_joins_again(
+    own_redis: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(arrivals, "WAITING_BYTES_MAX", 1 << 16)
+    channel, numbers = "ticker:v1:ticks:NIFTY", itertools.count(1)
+
+    async def publish(client: Redis) -> int:
+        seq = next(numbers)
+        body = {"v": 1, "book": BOOK, "epoch": 1, "seq": seq, "published_at_us": 1, "n": 1}
+        body["columns"] = {"instrument_token": [1], "ltp": [float(seq)]}
+        snapshot = orjson.dumps(body | {"kind": "snapshot"})
+        await client.set("ticker:v1:snapshot:NIFTY", snapshot)
+        await client.publish(
+            channel, orjson.dumps(body | {"kind": "batch", "padding": "x" * 8_192})
+        )
+        return seq
+
+    async def scene() -> None:
+        async with (
+            asyncio.timeout(2 * DEADLINE_S),
+            Redis.from_url(own_redis.url) as client,
+            TickReader(own_redis.url, [BOOK]) as reader,
+        ):
+            await client.config_set("client-output-buffer-limit", "pubsub 262144 0 0")
+            await publish(client)
+            assert (await anext(reader)).kind == "snapshot"
+            while (await client.pubsub_numsub(channel))[0][1]:
+                await publish(client)  # and nobody reads
+            lost = next(numbers)
+            seen = [1]
+            while True:
+                reading = asyncio.timeout(1.0)
+                with contextlib.suppress(TimeoutError):
+                    async with reading:
+                        message = await anext(reader)
+                        if message.kind == "missed":
+                            break
+                        assert message.body["seq"] == seen[-1] + 1
+                        seen.append(message.body["seq"])
+                if reading.expired():
+                    await publish(client)
+            assert reader.missed > 0
+            assert not reader.table(BOOK).is_current
+            assert (await anext(reader)).kind == "snapshot"
+            table = reader.table(BOOK)
+            assert table.is_current
+            row = table.row(1)
+            assert row is not None
+            assert row["ltp"] > lost > seen[-1]
 
     asyncio.run(scene())
