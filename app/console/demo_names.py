@@ -55,7 +55,8 @@ def names_of_this_run(*, is_redis_shared: bool, is_database_shared: bool) -> Nam
 async def clear_keys(redis_url: str, names: Names, books: Iterable[str]) -> None:
     """Delete every key of this run; a server that is gone by now is no fault."""
     prefix = names.channel_prefix
-    keys = [f"{prefix}{kind}:{book}" for book in books for kind in ("instruments", "snapshot")]
+    kinds = ("instruments", "snapshot", "heartbeat")
+    keys = [f"{prefix}{kind}:{book}" for book in books for kind in kinds]
     # A server that does not answer in time must not hold up the end either.
     with contextlib.suppress(RedisError, OSError, ValueError):
         async with asyncio.timeout(CLEAR_S_MAX), Redis.from_url(redis_url) as client:
