@@ -65,8 +65,11 @@ CONFIG: Final = OrdersConfig(
     book_poll_live_s=1.0,
     book_poll_idle_s=3.0,
 )
-PEACE_S_MAX: Final = 120.0
-"""Peace lasts until all is settled, and at most so long; what is left then is a violation."""
+PEACE_S_MAX: Final = 900.0
+"""Peace lasts until all is settled, and at most so long; what is left then is a violation.
+
+A wall clock that was set back again and again prolongs a proof of absence by as much.
+"""
 QUIET_LOOK_S: Final = 0.5
 TROUBLE_S: Final = 1.5
 """From one trouble to the next, on average."""
