@@ -97,6 +97,7 @@ class AccountDesk:
             installation=config.installation,
             halts=executor.halts,
         )
+        executor.on_named = self._reconciler.memory.keep_named
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
@@ -310,7 +311,6 @@ class AccountDesk:
             log.warning("task_waits_for_journal", task_id=str(task.task_id), error=str(error))
         finally:
             self._in_flight.pop(task.task_id, None)
-            self._reconciler.memory.keep_sent(task)
             if task.state is TaskState.UNKNOWN:
                 self._book.doubt(task)
             self.news.ring()

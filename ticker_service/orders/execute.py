@@ -33,6 +33,8 @@ from ticker_service.runtime.pacing import Backoff
 from ticker_service.runtime.supervise import finish
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from ticker_service.accounts.breaker import Breaker, Permit
     from ticker_service.accounts.halts import Halts
     from ticker_service.accounts.limits import Lane, Pacer
@@ -76,6 +78,8 @@ class Executor:
         """Set once the account's lock is held; every intent carries it."""
         self.is_auth_refused = False
         """The broker refused the access token; nothing is sent until it takes one again."""
+        self.on_named: Callable[[OrderTask, str], None] = _unheard
+        """Told of the order id in the broker's answer before that is recorded, which may take."""
         self.refusals = 0
         """How often the access token was refused or ended."""
         self._journal = journal
@@ -171,6 +175,8 @@ class Executor:
         reply = await self._transmit(claimed, target, closes_ns)
         verdict = classify.judge(task.kind, reply)
         permit.report(_health_of(verdict, reply))
+        if verdict.order_id:
+            self.on_named(claimed, verdict.order_id)
         self._notice(verdict, claimed, logins=logins)
         self.reach("C6")
         return await self._record_outcome(claimed, verdict, reply)
@@ -326,6 +332,10 @@ _STATE_OF_OUTCOME: Final = {
     Outcome.THROTTLED: TaskState.READY,
     Outcome.REJECTED_AUTH: TaskState.READY,
 }
+
+
+def _unheard(_: OrderTask, __: str) -> None:
+    return
 
 
 def _health_of(verdict: Verdict, reply: Reply) -> Health:

@@ -76,11 +76,11 @@ class BookMemory:
         if self.day is not None:
             self.known_order_ids.update(row.order_id for row in rows if _is_of(row, self.day))
 
-    def keep_sent(self, task: OrderTask) -> None:
+    def keep_named(self, task: OrderTask, order_id: str) -> None:
         """Remember an order that the broker's answer named, before any book shows it."""
         is_of_day = ist_date(task.intent_at_ns or task.created_at_ns) == self.day
-        if task.kind is TaskKind.PLACE and task.broker_order_id is not None and is_of_day:
-            self.known_order_ids.add(task.broker_order_id)
+        if task.kind is TaskKind.PLACE and is_of_day:
+            self.known_order_ids.add(order_id)
 
 
 def _is_of(row: BrokerOrder, day: dt.date) -> bool:

@@ -438,6 +438,34 @@ def test_a_book_without_an_order_that_no_book_has_shown_yet_proves_nothing(known
     virtual_time.run(play())
 
 
+def test_a_book_without_an_order_whose_answer_could_not_be_recorded_yet_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+    record = scene.journal.record
+
+    async def no_yes(of: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
+        if update.state is S.ACKED:
+            raise JournalUnavailable("told to be down")
+        return await record(of, update, now_ns=now_ns)
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.hidden.add(FIRST_ORDER_ID)
+            monkeypatch.setattr(scene.journal, "record", no_yes)
+            other = await scene.place()
+            await scene.until(lambda: scene.broker.book)
+            unknown = await doubtful(scene)
+            await asyncio.sleep(300.0)
+            monkeypatch.undo()  # a send that cannot be recorded would hold up the end of the test
+            assert (scene.now(other).state, scene.now(unknown).state) == (S.SENDING, S.UNKNOWN)
+            await scene.reaches(other, S.ACKED)
+            scene.broker.hidden.clear()
+            await scene.reaches(unknown, S.NOT_PLACED)
+
+    virtual_time.run(play())
+
+
 def test_a_book_without_an_order_that_an_earlier_run_sent_proves_nothing() -> None:
     scene = Scene()
 
