@@ -102,6 +102,10 @@ _TERMINAL_STATUS: Final = {
     "REJECTED": S.REJECTED,
 }
 _RESTING_STATUS: Final = frozenset({"OPEN", "TRIGGER PENDING", "AMO REQ RECEIVED"})
+_ARRIVING_STATUS: Final = frozenset(
+    {"PUT ORDER REQ RECEIVED", "VALIDATION PENDING", "OPEN PENDING"}
+)
+"""On the way to the exchange for the first time: a row with one is older than any other."""
 _OURS: Final = frozenset(
     {S.READY, S.EXPIRED, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.NOT_PLACED, S.MANUAL}
 )
@@ -143,7 +147,8 @@ def merge(task: OrderTask, order: BrokerOrder, *, is_lasting: bool = False) -> T
     """Return what a row of the broker's book adds to a PLACE task, or None if nothing.
 
     Monotone: the filled quantity never falls, an older row changes nothing, and the order in which
-    rows arrive does not matter (I7). Times are whole seconds at Kite, so none is compared.
+    rows arrive does not matter (I7). Times are whole seconds at Kite, so none is compared; of two
+    words for a live order that may follow each other either way, the one merged last stays.
 
     Args:
         task: As last read.
@@ -159,11 +164,17 @@ def merge(task: OrderTask, order: BrokerOrder, *, is_lasting: bool = False) -> T
         state = S.PARTIAL if told is S.PARTIAL else S.WORKING
     if state in {S.ACKED, S.WORKING} and filled > 0:
         state = S.PARTIAL
+    # A fill has been told of before its price was known.
+    has_price = grows or (
+        order.filled_quantity == task.filled_quantity > 0
+        and bool(order.average_price)
+        and not task.average_price
+    )
     is_news = (
         state is not task.state
-        or grows
+        or has_price
         or task.broker_order_id is None
-        or (order.status != task.broker_status and told not in TERMINAL and state in LIVE)
+        or (state in LIVE and _is_later_word(order.status, than=task.broker_status))
     )
     if not is_news or state not in TRANSITIONS[task.state]:
         # The journal would refuse it too, and a step it refuses is our bug.
@@ -173,12 +184,22 @@ def merge(task: OrderTask, order: BrokerOrder, *, is_lasting: bool = False) -> T
         state=state,
         event="broker_update",
         broker_order_id=order.order_id,
-        broker_status=order.status,
+        # An ended order is not called open again by the row that tells of a fill before its end.
+        broker_status=None if state in TERMINAL and told not in TERMINAL else order.status,
         filled_quantity=filled,
-        average_price=order.average_price if grows else None,
+        average_price=order.average_price if has_price else None,
         reason="" if not says_why else order.status_message,
         reason_code=_reason_code(task, state),
     )
+
+
+def _is_later_word(status: str, *, than: str | None) -> bool:
+    """Return whether a status of a live order may be newer than the one that is known."""
+    if status == than or status.upper() in _TERMINAL_STATUS:
+        return False
+    if than is None:
+        return True
+    return status.upper() not in _ARRIVING_STATUS or than.upper() in _ARRIVING_STATUS
 
 
 def _reason_code(task: OrderTask, state: TaskState) -> str | None:

@@ -212,6 +212,9 @@ class AccountDesk:
         self._executor.writer_epoch = await self._journal.acquire(self.account)
         self._lost.clear()
         self._reconciler.memory.doubt_the_journal()
+        if not self._is_stopping:
+            # It stood by, or had lost the account; a login that is needed must be said again.
+            self.state = DeskState.STARTING
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._end_when_lost())

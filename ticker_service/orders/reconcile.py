@@ -219,9 +219,9 @@ class Reconciler:
         return {task.broker_order_id or "": task for task in found}
 
     def _notice_late(self, was: OrderTask, now: OrderTask) -> None:
-        """Say loudly that what we held for ended or unsent was not (I7)."""
+        """Say loudly that what we held for ended or unsent was not, or was filled further (I7)."""
         is_late = was.state in order_state.TERMINAL or was.state in order_state.UNSENT
-        if is_late and now.state is not was.state:
+        if is_late and (was.state, was.filled_quantity) != (now.state, now.filled_quantity):
             log.error(
                 "late_fact_wins",
                 account=self.account,

@@ -95,11 +95,16 @@ class Evidence:
     ) -> TaskUpdate | None:
         """Return what the target's present row says about an UNKNOWN change or cancel.
 
-        Without effect is only what left the order at rest as it was, in enough books.
+        Without effect is only what left the order at rest as it was, in enough books. That a change
+        took effect is believed from the second book on: the first may have been asked for before
+        the change was sent, and show a price that it only returns to.
         """
         if target is None:
             return _DAY_OVER if _is_day_over(task, began) else None
-        if _has_taken_effect(task, target):
+        is_later_book = task.task_id in self._doubts
+        self._doubt(task, began)
+        is_certain = task.kind is TaskKind.CANCEL or is_later_book
+        if is_certain and _has_taken_effect(task, target):
             return TaskUpdate(state=TaskState.ACKED, event="settled_by_book")
         if state_of(target) in {TaskState.FILLED, TaskState.REJECTED, TaskState.CANCELLED}:
             return TaskUpdate(
@@ -108,7 +113,7 @@ class Evidence:
                 reason_code="ORDER_ENDED",
                 reason=f"the order had ended as {target.status}",
             )
-        if is_in_transit(target):
+        if is_in_transit(target) or _has_taken_effect(task, target):
             self._doubt(task, began).reads = 0
             return None
         is_proven = self._is_window_closed(task, began) and self._is_absent_often_enough(

@@ -397,6 +397,69 @@ def test_a_book_that_was_asked_for_before_the_token_ended_does_not_open_the_acco
     virtual_time.run(play())
 
 
+def test_a_book_asked_for_before_a_change_was_sent_does_not_show_its_effect() -> None:
+    scene = Scene()
+    go_on = asyncio.Event()
+
+    async def play() -> None:
+        async with scene.opened():
+            order = await scene.reaches(await scene.place(), S.WORKING)
+            orders = scene.broker.orders
+
+            async def slowly() -> object:
+                rows = await orders()
+                await go_on.wait()
+                return rows
+
+            scene.broker.orders = slowly  # type: ignore[method-assign, assignment]
+            reads = scene.broker.reads
+            scene.desk.want_book()
+            await scene.until(lambda: scene.broker.reads > reads)
+            first_price = next(iter(scene.broker.book.values())).price
+            await scene.reaches(await scene.modify(order, price="101"), S.ACKED)
+            scene.broker.answers.append(Answer(reply=SILENCE, takes_effect=False))
+            back = await scene.modify(order, price=str(first_price))
+            await scene.reaches(back, S.UNKNOWN)
+            scene.broker.orders = orders  # type: ignore[method-assign]
+            go_on.set()
+            await scene.reaches(back, S.NOT_PLACED)
+            assert S.ACKED not in scene.journal.states(back.task_id)
+
+    virtual_time.run(play())
+
+
+def test_who_takes_an_account_over_with_a_dead_token_says_that_a_login_is_needed() -> None:
+    scene = Scene()
+    scene.desk.state = DeskState.STANDBY
+    scene.broker.is_token_refused = True
+
+    async def play() -> None:
+        with capture_logs() as logs:
+            async with scene.running():
+                await scene.until(lambda: scene.desk.state is DeskState.LOGIN_REQUIRED)
+        assert "login_required" in {entry["event"] for entry in logs}
+
+    virtual_time.run(play())
+
+
+def test_who_lost_an_account_and_takes_it_again_says_that_a_login_is_needed() -> None:
+    scene = Scene()
+
+    async def lose() -> None:
+        async with scene.opened():
+            scene.desk.writer_is_lost()
+            await asyncio.sleep(10.0)
+
+    async def play() -> None:
+        with pytest.raises(ExceptionGroup):
+            await lose()
+        scene.broker.is_token_refused = True
+        async with scene.running():
+            await scene.until(lambda: scene.desk.state is DeskState.LOGIN_REQUIRED)
+
+    virtual_time.run(play())
+
+
 def test_tries_that_are_used_up_say_why() -> None:
     scene = Scene()
 

@@ -211,6 +211,28 @@ def test_partly_filled_and_then_cancelled_keeps_its_fills() -> None:
     assert (ended.state, ended.filled_quantity, ended.average_price) == (S.CANCELLED, 50, 150)
 
 
+def test_a_row_from_before_the_order_reached_the_exchange_is_no_news_of_one_that_rests() -> None:
+    resting = after(task(), [broker_order(status="OPEN")])
+    for status in ("PUT ORDER REQ RECEIVED", "VALIDATION PENDING", "OPEN PENDING"):
+        assert merge(resting, broker_order(status=status)) is None
+    changing = after(resting, [broker_order(status="MODIFY PENDING")])
+    assert changing.broker_status == "MODIFY PENDING"
+
+
+def test_a_price_that_comes_after_its_fill_is_taken_and_no_price_takes_its_place() -> None:
+    unpriced = after(task(), [broker_order(status="COMPLETE", filled_quantity=75)])
+    priced = after(unpriced, [_filled("COMPLETE", 75)])
+    assert (unpriced.average_price, priced.average_price) == (0, 175)
+    assert merge(priced, broker_order(status="COMPLETE", filled_quantity=75)) is None
+
+
+def test_an_ended_order_is_not_called_open_by_the_row_of_an_earlier_fill() -> None:
+    ended = after(task(), [broker_order(status="CANCELLED")])
+    filled = after(ended, [_filled("OPEN", 50)])
+    told = (filled.state, filled.broker_status, filled.filled_quantity)
+    assert told == (S.CANCELLED, "CANCELLED", 50)
+
+
 def test_a_fill_before_the_answer_is_a_fill() -> None:
     assert after(task(state=S.SENDING), [_filled("COMPLETE", 75)]).state is S.FILLED
 
