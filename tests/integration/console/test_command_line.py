@@ -346,6 +346,7 @@ def test_every_option_of_the_simulator_has_a_flag_with_a_word_of_help() -> None:
     flags = {parameter.name for parameter in inspect.signature(simulate).parameters.values()}
     renamed = {
         "rate_per_s": "rate",
+        "instruments_min": "instruments",
         "nearest_expiry_days_min": "nearest_expiry_days",
         "users": "user",
         "enforce_rate_limits": "rate_limits",
