@@ -17,13 +17,14 @@ is on columns; memory is fixed by the number of rows and the few bars that can b
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ticker_service.constants import NS_PER_MS, NS_PER_S, SECONDS_PER_DAY
+from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain.bar import bar_seconds
 from ticker_service.domain.tick import NOT_CARRIED
+from ticker_service.market.last_trades import NO_DAY, ByRow, day_of, volume_growth
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -37,11 +38,6 @@ CLOCK_AHEAD_NS_MAX: Final = 2 * NS_PER_S
 """As far as an exchange stamp may be ahead of us (``validate``)."""
 PULSE_NS_MAX: Final = NS_PER_S
 """Bars are closed at least so often; between two times they pile up."""
-Number = TypeVar("Number", np.int64, np.float64)
-_IST_AHEAD_NS: Final = 19_800 * NS_PER_S
-_DAY_NS: Final = SECONDS_PER_DAY * NS_PER_S
-_NO_DAY: Final = -1
-_SMALL: Final = 1 << 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,12 +102,11 @@ class Bars:
         self.is_wanted = bool(config.intervals)
         self._streams = streams
         self._is_lost = np.zeros(rows, np.bool_)
-        self._day = np.full(rows, _NO_DAY, np.int64)
+        self._day = np.full(rows, NO_DAY, np.int64)
         self._at_ns = np.zeros(rows, np.int64)
         self._volume = np.full(rows, NOT_CARRIED, np.int64)
         self._day_high = np.full(rows, np.nan)
         self._day_low = np.full(rows, np.nan)
-        self._sort_type = np.uint16 if rows <= _SMALL else np.intp
         grace_ns = config.grace_ms * NS_PER_MS
         self.tables = [
             _Table(universe, interval, grace_ns=grace_ns, now_ns=now_ns)
@@ -157,7 +152,7 @@ class Bars:
 
     def forget(self, rows: NDArray[np.intp]) -> None:
         """Drop what is known of instruments that are no longer subscribed."""
-        self._day[rows] = _NO_DAY
+        self._day[rows] = NO_DAY
         self._volume[rows] = NOT_CARRIED
         self._day_high[rows] = self._day_low[rows] = np.nan
         for table in self.tables:
@@ -183,35 +178,22 @@ class Bars:
         is_alive: NDArray[np.bool_],
     ) -> _Trades:
         """Return the ticks that show a trade, and remember each row's last."""
-        order = np.argsort(rows.astype(self._sort_type, copy=False), kind="stable")
-        row = rows[order]
-        is_first = np.ones(len(row), np.bool_)
-        is_first[1:] = row[1:] != row[:-1]
-        is_last = np.roll(is_first, -1)
-
-        def before(now: NDArray[Number], known: NDArray[Number]) -> NDArray[Number]:
-            """Return each tick's predecessor's value: the one above it, or what is known."""
-            shifted = np.roll(now, 1)
-            shifted[is_first] = known[row[is_first]]
-            known[row[is_last]] = now[is_last]
-            return shifted
-
+        by_row = ByRow(rows, row_count=len(self._at_ns))
+        order, before = by_row.order, by_row.before
         at_ns = stamped_ns[order]
-        day = (at_ns + _IST_AHEAD_NS) // _DAY_NS
+        day = day_of(at_ns)
         volume, high, low = ticks.volume[order], ticks.high[order], ticks.low[order]
         day_before = before(day, self._day)
         is_same_day = day_before == day
         volume_before = before(volume, self._volume)
-        grown = volume - np.where(is_same_day, volume_before, 0)
-        is_countable = (volume_before != NOT_CARRIED) & (volume != NOT_CARRIED)
-        grown[~is_countable | (grown < 0)] = 0
+        grown = volume_growth(volume, volume_before, is_same_day=is_same_day)
         high_before, low_before = before(high, self._day_high), before(low, self._day_low)
         price = ticks.ltp[order]
         # What has no volume is an index or comes in LTP mode: each tick is a new price.
         has_traded = ((volume == NOT_CARRIED) | (grown > 0)) & is_alive[order] & (price > 0.0)
         traded_ns = ticks.last_trade_ts_ns[order]
         trades = _Trades(
-            rows=row,
+            rows=by_row.rows,
             at_ns=np.where(traded_ns > 0, traded_ns, at_ns),
             before_ns=before(at_ns, self._at_ns),
             price=price,

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from ticker_service.config import PricingConfig
     from ticker_service.domain.tick import Ticks
     from ticker_service.domain.universe import Universe
+    from ticker_service.market.last_trades import LastTrades
 
 
 DRIFT_PER_SQRT_S: Final = 7e-5
@@ -59,7 +60,7 @@ class Forwards:
     neither. ``as_of_ns`` is when those quotes were received. Owned by the price step.
     """
 
-    def __init__(self, universe: Universe, config: PricingConfig) -> None:
+    def __init__(self, universe: Universe, config: PricingConfig, last_trades: LastTrades) -> None:
         count = len(universe.expiries)
         self.value = np.full(count, np.nan)
         self.dispersion = np.full(count, np.nan)
@@ -67,6 +68,7 @@ class Forwards:
         self.as_of_ns = np.zeros(count, np.int64)
         self._choices = [SourceChoice() for _ in range(count)]
         self._universe = universe
+        self._last_trades = last_trades
         self._rate = config.rate
         self._quote_age_ns_max = config.quote_age_ms_max * NS_PER_MS
         self._forward_age_ns_max = config.forward_age_ms_max * NS_PER_MS
@@ -218,7 +220,7 @@ class Forwards:
         oldest_ns = now_ns - self._quote_age_ns_max
         if future == ABSENT or _heard_ns(latest, future) < oldest_ns:
             return None
-        reading = _future_price(latest, future)
+        reading = _future_price(latest, future, self._last_trades)
         return reading if reading.value > 0.0 and reading.as_of_ns >= oldest_ns else None
 
     def _by_spot(self, number: int, latest: Ticks, now_ns: int) -> _Reading | None:
@@ -259,16 +261,17 @@ def _heard_ns(latest: Ticks, row: int) -> int:
     return min(received_ns, stamped_ns) if stamped_ns > 0 else received_ns
 
 
-def _future_price(latest: Ticks, row: int) -> _Reading:
+def _future_price(latest: Ticks, row: int, last_trades: LastTrades) -> _Reading:
     """Return a future's price, NaN if it has none, and when it was made.
 
     The mid of a tight quote; else the last trade, moved into the quote if that leaves it out.
     """
     bid, ask = float(latest.bid_price[0, row]), float(latest.ask_price[0, row])
-    received_ns, traded_ns = int(latest.received_at_ns[row]), int(latest.last_trade_ts_ns[row])
+    received_ns = int(latest.received_at_ns[row])
     is_two_sided = 0.0 < bid <= ask
     if is_two_sided and ask - bid <= FUTURE_SPREAD_RATIO_MAX * bid:
         return _Reading(0.5 * (bid + ask), received_ns, 0.5 * (ask - bid))
     trade = float(latest.ltp[row])
     price = min(max(trade, bid), ask) if is_two_sided and trade > 0.0 else trade
-    return _Reading(price, min(received_ns, traded_ns) if traded_ns > 0 else received_ns)
+    traded_ns = last_trades.traded_ns(np.array([row]), latest)
+    return _Reading(price, min(received_ns, int(traded_ns[0])))

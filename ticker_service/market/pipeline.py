@@ -125,8 +125,9 @@ class TickPath:
             marks=accepted.marks,
         )
         self.last_tick_ns = int(accepted.ticks.received_at_ns.max())
-        # Before anything is merged: a backlog must cost no bar a trade.
+        # Before anything is merged: a backlog must cost no bar a trade, and no trade its time.
         self._bars.take(accepted.rows, accepted.ticks, accepted.marks)
+        self.pricer.hear(accepted.rows, accepted.ticks)
         arrived = batch.by_book(
             accepted.rows,
             accepted.ticks,
@@ -261,6 +262,7 @@ class TickPath:
         """Tell subscribers that ticks of these universe rows may be missing in an interval."""
         now_ns = self._clock.now_ns()
         self._bars.gap(rows, from_ns=from_ns, to_ns=to_ns)
+        self.pricer.miss(rows)
         book_of_row = self.universe.book[rows]
         of_books = []
         for book in np.unique(book_of_row).tolist():

@@ -23,6 +23,7 @@ from ticker_service.domain.universe import ABSENT
 from ticker_service.market import quotes
 from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.forwards import Forwards
+from ticker_service.market.last_trades import LastTrades
 from ticker_service.market.quotes import PriceSource
 from ticker_service.pricing import PriceStatus, PricingKernel
 
@@ -101,7 +102,8 @@ class Pricer:
         self._mode = mode
         self._awaits_news = np.ones(rows, np.bool_)
         self._is_kept = np.zeros(rows, np.bool_)
-        self.forwards = Forwards(universe, config)
+        self._last_trades = LastTrades(rows)
+        self.forwards = Forwards(universe, config, self._last_trades)
         self._universe = universe
         self._latest = latest
         self._config = config
@@ -115,17 +117,29 @@ class Pricer:
         self._status = np.full(rows, PriceStatus.NO_PRICE, np.uint8)
         self._book_of_expiry = np.array([one.book for one in universe.expiries], np.intp)
 
+    def hear(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
+        """Note accepted ticks before any is merged: when each instrument traded, and spoke again.
+
+        Args:
+            rows: Their universe rows, those of an instrument in order of arrival, shape ``(n,)``.
+            ticks: The ticks.
+        """
+        if self._mode < Mode.FULL:
+            self._last_trades.take(rows, ticks, awaits_news=self._awaits_news)
+        # Full packets bear a stamp, by which their age is known; the lesser ones do not.
+        self._is_kept[rows] = self._awaits_news[rows] & (ticks.mode < Mode.FULL)
+        self._awaits_news[rows] = False
+
     def update(self, arrived: Arrived, *, now_ns: int) -> None:
         """Take the ticks of a flush: quotes, then forwards, then each quote's own volatility.
 
         All books are solved in one call, because the kernel's cost hardly depends on the rows.
 
         Args:
-            arrived: The ticks of all books; the latest table holds them already.
+            arrived: The ticks of all books, heard before; the latest table holds them already.
             now_ns: The instant of this flush, ns since the Unix epoch.
         """
         terms = arrived.terms
-        self._hear(terms.rows, arrived.ticks)
         self._take_quotes(terms.rows, arrived.ticks)
         had_none = np.isnan(self.forwards.value)
         self.forwards.update(
@@ -152,16 +166,12 @@ class Pricer:
             is_touched |= ticked[self._book_of_expiry]
         return np.flatnonzero(is_touched)
 
-    def _hear(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
-        # Full packets bear a stamp, by which their age is known; the lesser ones do not.
-        self._is_kept[rows] = self._awaits_news[rows] & (ticks.mode < Mode.FULL)
-        self._awaits_news[rows] = False
-
     def _take_quotes(self, rows: NDArray[np.intp], ticks: Ticks) -> None:
         """Choose a price for each row; what is not an option gets one that nobody looks at."""
         chosen = quotes.choose(
             ticks,
             self._universe.price_step[rows],
+            traded_ns=self._last_trades.traded_ns(rows, self._latest.ticks),
             price_age_ns_max=self._config.price_age_ms_max * NS_PER_MS,
         )
         # Between `subscribe` and `mode` Kite sends packets of its own default mode; without depth
@@ -231,12 +241,17 @@ class Pricer:
             column[rows] = np.nan
         self._price_source[rows] = PriceSource.NONE
         self._status[rows] = PriceStatus.NO_PRICE
+        self._last_trades.forget(rows)
+        self._awaits_news[rows] = True
+
+    def miss(self, rows: NDArray[np.intp]) -> None:
+        """Note that ticks of some rows may be missing: their trades have no known time."""
         self._awaits_news[rows] = True
 
     def doubt(self, rows: NDArray[np.intp]) -> None:
         """Call what was solved stale: its feed is lost, and a tick alone makes it good again."""
         self._status[rows[~np.isnan(self._volatility[rows])]] = PriceStatus.STALE
-        self._awaits_news[rows] = True
+        self.miss(rows)
 
     def columns(self, terms: Terms, *, now_ns: int) -> Priced:
         """Return what goes out for the given rows at the forwards of now.
@@ -305,9 +320,9 @@ class Pricer:
 
     def _is_old(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.bool_]:
         """Return where the price was made too long ago to speak for now."""
-        ticks = self._latest.ticks
-        received_ns, traded_ns = ticks.received_at_ns[rows], ticks.last_trade_ts_ns[rows]
-        is_trade = (self._price_source[rows] == PriceSource.LTP) & (traded_ns > 0)
+        received_ns = self._latest.ticks.received_at_ns[rows]
+        traded_ns = self._last_trades.traded_ns(rows, self._latest.ticks)
+        is_trade = self._price_source[rows] == PriceSource.LTP
         made_ns = np.where(is_trade, np.minimum(traded_ns, received_ns), received_ns)
         is_old: NDArray[np.bool_] = now_ns - made_ns > self._config.price_age_ms_max * NS_PER_MS
         return is_old

@@ -43,7 +43,7 @@ class Quotes:
     """The chosen price of each row, shape ``(n,)``; rupees.
 
     ``mid`` is NaN unless the quote is sane and of now. ``status`` is OK for the mid of a sane
-    quote, and for a last trade where the packet's mode carries no quote to ask for; otherwise it
+    quote, and for a recent trade where the packet's mode carries no quote to ask for; otherwise it
     says what is wrong, and ``price`` is NaN where there is nothing to use all the same.
     """
 
@@ -54,16 +54,24 @@ class Quotes:
     status: NDArray[np.uint8]
 
 
-def choose(ticks: Ticks, price_step: NDArray[np.float64], *, price_age_ns_max: int) -> Quotes:
+def choose(
+    ticks: Ticks,
+    price_step: NDArray[np.float64],
+    *,
+    traded_ns: NDArray[np.int64],
+    price_age_ns_max: int,
+) -> Quotes:
     """Choose a price for every row.
 
     Args:
         ticks: Rows of options, any mode.
         price_step: Smallest price move of each, rupees, shape ``(n,)``.
+        traded_ns: When each last trade was made, as far as anybody knows, ns since the Unix epoch,
+            shape ``(n,)``; 0 for a trade whose time is not known, which counts as old.
         price_age_ns_max: A last trade older than this no longer speaks for the price; it is used
-            with status STALE. A trade without a time is as old as its packet. The same holds for a
-            whole packet that the exchange stamped longer ago than this: on every subscribe Kite
-            sends the last one it kept, which may be yesterday's.
+            with status STALE. The same holds for a whole packet that the exchange stamped longer
+            ago than this: on every subscribe Kite sends the last one it kept, which may be
+            yesterday's.
 
     Returns:
         One price, source and status per row.
@@ -79,10 +87,9 @@ def choose(ticks: Ticks, price_step: NDArray[np.float64], *, price_age_ns_max: i
     )
     is_sane = has_bid & has_ask & (spread >= 0.0) & is_tight
     has_trade = (ticks.ltp > 0.0) & ~_is_contradicted(ticks.ltp, bid, ask, has_bid, has_ask)
-    traded_ago = ticks.received_at_ns - ticks.last_trade_ts_ns
     stamped_ago = ticks.received_at_ns - ticks.exchange_ts_ns
     is_kept = (ticks.exchange_ts_ns > 0) & (stamped_ago > price_age_ns_max)
-    is_old_trade = (ticks.last_trade_ts_ns > 0) & (traded_ago > price_age_ns_max)
+    is_old_trade = ticks.received_at_ns - traded_ns > price_age_ns_max
 
     status = np.full(len(ticks), PriceStatus.NO_PRICE, np.uint8)
     # Without depth a trade is all there is; with it, nothing in it holds the trade to a price.

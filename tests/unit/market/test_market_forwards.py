@@ -21,10 +21,11 @@ from small_exchange import (
 
 from ticker_service.config import PricingConfig
 from ticker_service.domain.expiry_clock import years_to_expiry
-from ticker_service.domain.tick import Ticks
+from ticker_service.domain.tick import Mode, Ticks
 from ticker_service.domain.universe import ABSENT, Universe
 from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.forwards import Forwards
+from ticker_service.market.last_trades import LastTrades
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,7 +51,7 @@ class Quoted:
         self.latest = Ticks.empty(len(chosen))
         self.mid = np.full(len(chosen), np.nan)
         self.half_spread = np.full(len(chosen), np.nan)
-        self.forwards = Forwards(chosen, self.config)
+        self.forwards = Forwards(chosen, self.config, LastTrades(len(chosen)))
         self.now_ns = NOW_NS
 
     def plant_parity(
@@ -75,6 +76,7 @@ class Quoted:
 
     def tick(self, row: int, *, age_ns: int = 0, **columns: float) -> None:
         self.latest.received_at_ns[row] = self.now_ns - age_ns
+        self.latest.mode[row] = Mode.FULL
         for name, value in columns.items():
             column: Any = getattr(self.latest, name)
             column[(0, row) if column.ndim == 2 else row] = value

@@ -48,6 +48,7 @@ VALUES = ("implied_volatility", "delta", "gamma", "theta", "vega", "rho")
 MUST_HAVE_VALUES = (PriceStatus.OK, PriceStatus.STALE, PriceStatus.UNRELIABLE)
 MAY_HAVE_VALUES = (*MUST_HAVE_VALUES, PriceStatus.CROSSED, PriceStatus.ONE_SIDED)
 NEAR, NEXT, FAR = 0, 1, 2
+MONTHLY = NEXT
 BANK_FORWARD = 52_010.0
 BANK_STRIKES = tuple(range(51_000, 53_001, 100))
 
@@ -108,6 +109,7 @@ class Desk:
 
     def take(self, rows: Sequence[int], ticks: Ticks) -> None:
         places = np.array(rows, np.intp)
+        self.pricer.hear(places, ticks)
         arrived = batch.by_book(places, ticks, Marks.none(len(ticks)), self.chosen, conflate=False)
         self.latest.merge(arrived.terms.rows, arrived.ticks)
         self.pricer.update(arrived, now_ns=self.now_ns)
@@ -412,7 +414,53 @@ def test_the_first_packet_without_a_stamp_is_stale_until_the_next(desk: Desk) ->
     desk.tick([row], ltp=price, mode=int(Mode.LTP))
     first = desk.statuses([row])
     desk.tick([row], ltp=price, mode=int(Mode.LTP))
-    assert (first, desk.statuses([row])) == ({PriceStatus.STALE}, {PriceStatus.OK})
+    second = desk.statuses([row])
+    desk.tick([row], ltp=price + 0.05, mode=int(Mode.LTP))
+    assert (first, second) == ({PriceStatus.STALE}, {PriceStatus.STALE})
+    assert desk.statuses([row]) == {PriceStatus.OK}
+
+
+def test_a_trade_of_an_hour_ago_is_stale_however_often_orders_are_placed_beside_it() -> None:
+    """Packets in quote mode carry no time of the trade: it is as old as the volume's last growth.
+
+    The future goes on trading, so that the forward is of now and 250 points further up.
+    """
+    desk = Desk()
+    row, future = desk.call(24_500.0, MONTHLY), desk.chosen.expiries[MONTHLY].future_row
+    price = desk.truth([row])["price"]
+    for minute in range(61):
+        desk.now_ns += 61 * SECOND_NS
+        volume = 900 if minute else 800
+        moving = FORWARD + 250.0 * minute / 60
+        desk.tick([future], ltp=moving, volume=10_000 + minute, mode=int(Mode.QUOTE))
+        desk.tick([row], ltp=price, volume=volume, buy_quantity=75 * minute, mode=int(Mode.QUOTE))
+        priced = desk.columns([row])
+        if minute == 0:
+            assert desk.statuses([row]) == {PriceStatus.NO_FORWARD}
+        elif minute == 1:
+            assert desk.statuses([row]) == {PriceStatus.OK}
+            assert priced.implied_volatility[0] == pytest.approx(VOLATILITY, abs=0.02)
+        else:
+            assert desk.statuses([row]) == {PriceStatus.STALE}
+    assert priced.forward_source[0] == ForwardSource.FUTURE
+
+
+def test_a_future_that_only_gets_orders_gives_no_forward() -> None:
+    desk = Desk()
+    row, future = desk.call(24_500.0, MONTHLY), desk.chosen.expiries[MONTHLY].future_row
+    price = desk.truth([row])["price"]
+    for minute in range(8):
+        desk.now_ns += 60 * SECOND_NS
+        desk.tick(
+            [future],
+            ltp=FORWARD,
+            volume=9 + (minute > 0),
+            buy_quantity=minute,
+            mode=int(Mode.QUOTE),
+        )
+        desk.tick([row], ltp=price, volume=minute, mode=int(Mode.QUOTE))
+        sources = [ForwardSource.NONE] if minute in {0, 7} else [ForwardSource.FUTURE]
+        assert desk.columns([row]).forward_source.tolist() == sources
 
 
 def test_what_was_good_is_stale_once_its_feed_is_lost(desk: Desk) -> None:

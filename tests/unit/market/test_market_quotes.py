@@ -21,7 +21,8 @@ NAN = float("nan")
 
 def choose(**columns: float) -> Quotes:
     ticks = ticks_of(CHOSEN, [CALL], **columns)
-    return quotes.choose(ticks, np.array([0.05]), price_age_ns_max=MINUTE_NS)
+    traded_ns = np.where(ticks.last_trade_ts_ns > 0, ticks.last_trade_ts_ns, ticks.received_at_ns)
+    return quotes.choose(ticks, np.array([0.05]), traded_ns=traded_ns, price_age_ns_max=MINUTE_NS)
 
 
 def summary(chosen: Quotes) -> tuple[PriceStatus, PriceSource]:
@@ -128,8 +129,13 @@ def test_an_old_trade_is_used_and_called_stale() -> None:
     assert chosen.price[0] == 99.0
 
 
-def test_a_trade_without_a_time_is_as_old_as_its_packet() -> None:
-    assert summary(choose(ltp=99.0, mode=int(Mode.LTP)))[0] == PriceStatus.OK
+def test_a_trade_whose_time_nobody_knows_is_never_called_good() -> None:
+    ticks = ticks_of(CHOSEN, [CALL], ltp=99.0, mode=int(Mode.QUOTE))
+    unknown_ns = np.zeros(1, np.int64)
+    chosen = quotes.choose(
+        ticks, np.array([0.05]), traded_ns=unknown_ns, price_age_ns_max=MINUTE_NS
+    )
+    assert summary(chosen) == (PriceStatus.STALE, PriceSource.LTP)
 
 
 def test_an_old_trade_does_not_spoil_a_fresh_quote() -> None:
