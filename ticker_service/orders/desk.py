@@ -174,6 +174,8 @@ class AccountDesk:
 
     def take_update(self, row: BrokerOrder) -> None:
         """Take an order update of the feed; when too many wait, the next book tells the same."""
+        # Before it waits or is dropped: a book without this order is not whole.
+        self._reconciler.learn([row])
         try:
             self._updates.put_nowait(row)
         except asyncio.QueueFull:

@@ -125,9 +125,14 @@ class Reconciler:
                 self.memory.is_journal_read = True
         return frozenset(self.memory.known_order_ids)
 
+    def learn(self, rows: Sequence[BrokerOrder]) -> None:
+        """Know that there are these orders, whether they can be merged now, later or never."""
+        self.memory.turn_to(ist_date(self._clock.now_ns()))
+        self.memory.keep(rows)
+
     async def merge_book(self, rows: Sequence[BrokerOrder], *, began: Moment) -> int:
         """Merge a whole book, asked for when its reading began; return how many tasks changed."""
-        self._keep(rows)
+        self.learn(rows)
         before, self.memory.contradicted = self.memory.contradicted, {}
         untagged = [row.order_id for row in rows if not self._our_tags(row) and self._is_news(row)]
         by_order_id = await self._by_order_id(untagged)
@@ -145,7 +150,7 @@ class Reconciler:
         Raises:
             JournalUnavailable: The journal does not answer; the row will come again.
         """
-        self._keep([row])
+        self.learn([row])
         if not self._is_news(row):
             return False
         untagged = [] if self._our_tags(row) else [row.order_id]
@@ -193,11 +198,6 @@ class Reconciler:
                 self.memory.contradicted[row.order_id] = alive.since_ns
         elif task.state in order_state.AT_BROKER:
             self.memory.merged[row.order_id] = row
-
-    def _keep(self, rows: Sequence[BrokerOrder]) -> None:
-        # Before the journal is asked: what was seen is known, whether it can be merged now or not.
-        self.memory.turn_to(ist_date(self._clock.now_ns()))
-        self.memory.keep(rows)
 
     def _is_news(self, row: BrokerOrder) -> bool:
         return self.memory.merged.get(row.order_id) != row

@@ -510,6 +510,23 @@ def test_an_update_that_comes_while_the_journal_is_read_is_known_of_the_day() ->
     virtual_time.run(play())
 
 
+def test_a_book_without_an_order_that_a_dropped_update_told_of_proves_nothing() -> None:
+    scene = Scene(OrdersConfig(waiting_max=1))
+    row = broker_order(order_id=FIRST_ORDER_ID, quantity=150)
+
+    async def play() -> None:
+        async with scene.opened():
+            # The same order twice, then one that finds no room.
+            other = broker_order(order_id="someone else's", quantity=300)
+            scene.broker.book[other.order_id] = other
+            for told in (other, other, row):
+                scene.desk.take_update(told)
+            assert scene.desk.updates_dropped == 2
+            await _stays_unknown_until_the_book_is_whole(scene, shows=row)
+
+    virtual_time.run(play())
+
+
 def test_orders_sent_while_books_are_read_do_not_hold_a_proof_up() -> None:
     scene = Scene()
     scene.broker = BookReadSlowly(scene.clock)
