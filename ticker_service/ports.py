@@ -411,7 +411,10 @@ class OrderJournal(Protocol):
         ...
 
     async def unsent(self, account: Account) -> list[OrderTask]:
-        """Return an account's instructions in RECEIVED and READY, oldest first."""
+        """Return an account's instructions in RECEIVED and READY, as they were admitted.
+
+        Not by their time: wall clocks are set back, and the last change of an order counts.
+        """
         ...
 
     async def in_doubt(self, account: Account) -> list[OrderTask]:

@@ -412,9 +412,10 @@ class MemoryJournal:
         return self._named(principal, client_order_id)
 
     async def unsent(self, account: Account) -> list[OrderTask]:
-        """Return an account's instructions in RECEIVED and READY, oldest first."""
+        """Return an account's instructions in RECEIVED and READY, as they were admitted."""
         await self._begin("unsent")
-        return self._of(account, UNSENT)
+        # A dict keeps the order in which its keys came.
+        return [t for t in self.tasks.values() if t.account == account and t.state in UNSENT]
 
     async def in_doubt(self, account: Account) -> list[OrderTask]:
         """Return an account's instructions in SENDING and UNKNOWN, oldest first."""

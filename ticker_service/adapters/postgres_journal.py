@@ -243,7 +243,7 @@ class PostgresJournal:
         return _first(await self._queries.run(self._sql.task_by_client_order, named))
 
     async def unsent(self, account: Account) -> list[OrderTask]:
-        """Return an account's instructions in RECEIVED and READY, oldest first."""
+        """Return an account's instructions in RECEIVED and READY, as they were admitted."""
         return await self._open_work(self._sql.unsent_tasks, account)
 
     async def in_doubt(self, account: Account) -> list[OrderTask]:
@@ -339,13 +339,18 @@ class PostgresJournal:
         """
         found: list[OrderTask] = []
         wanted = {"account": account, "limit": Int8(PAGE_ROWS)}
-        after = {"after": time_of(0), "after_id": uuid.UUID(int=0)}
+        after = {"after": time_of(0), "after_id": uuid.UUID(int=0), "after_seq": Int8(0)}
         while True:
             rows = await self._orders.run(statement, wanted | after)
             found += map(task_of, rows)
             if len(rows) < PAGE_ROWS:
                 return found
-            after = {"after": rows[-1]["created_at"], "after_id": rows[-1]["task_id"]}
+            last = rows[-1]
+            after = {
+                "after": last["created_at"],
+                "after_id": last["task_id"],
+                "after_seq": Int8(last.get("admitted_seq", 0)),
+            }
 
     async def _move(
         self, statement: bytes, task: OrderTask, parameters: Mapping[str, object]

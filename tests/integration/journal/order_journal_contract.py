@@ -385,7 +385,7 @@ class OrderJournalContract:
 
         self.run(scenario)
 
-    def test_open_work_is_found_oldest_first_and_nothing_that_has_ended(self) -> None:
+    def test_open_work_is_found_in_its_order_and_nothing_that_has_ended(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             epoch = await journal.acquire(ACCOUNT)
 
@@ -396,6 +396,7 @@ class OrderJournalContract:
                 return task
 
             young = await ready(journal, received_at_ns=NOON_NS + 5 * SECOND_NS)
+            # Admitted later and said to be older: the wall clock was set back between the two.
             old = (await journal.admit(new_task())).task
             await journal.record(await ready(journal), step(TaskState.EXPIRED), now_ns=NOON_NS)
             doubtful = await sent(TaskState.UNKNOWN, received_at_ns=NOON_NS + SECOND_NS)
@@ -410,7 +411,7 @@ class OrderJournalContract:
                 await sent(TaskState.ACKED, kind=kind, body={}, target_task_id=live[0].task_id)
             await sent(TaskState.WORKING, TaskState.FILLED)
             await journal.admit(new_task(account=OTHER))
-            assert await journal.unsent(ACCOUNT) == [old, young]
+            assert await journal.unsent(ACCOUNT) == [young, old]
             assert await journal.in_doubt(ACCOUNT) == [leaving, doubtful]
             assert await journal.live_orders(ACCOUNT) == sorted(
                 live, key=lambda task: (task.created_at_ns, task.task_id)

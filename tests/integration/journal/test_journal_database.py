@@ -221,15 +221,31 @@ def test_open_work_is_read_page_by_page_and_whole(
     monkeypatch.setattr(postgres_journal, "PAGE_ROWS", 3)
 
     async def scene(journal: PostgresJournal) -> None:
+        # By a clock that runs backward, and with another account's between them.
+        given = []
+        for number in range(9):
+            new = new_task(received_at_ns=NOON_NS - number // 4 * 1_000)
+            given.append((await journal.admit(new)).task)
+            await journal.admit(new_task(account="OTHER"))
+        for count in (9, 8, 7, 6):
+            assert await journal.unsent(ACCOUNT) == given[9 - count :]
+            await journal.record(given[9 - count], step(TaskState.EXPIRED), now_ns=NOON_NS)
+
+
+def test_work_in_doubt_is_read_page_by_page_and_whole(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postgres_journal, "PAGE_ROWS", 3)
+
+    async def scene(journal: PostgresJournal) -> None:
+        epoch = await journal.acquire(ACCOUNT)
         # Several of one instant: the page's end falls between two that differ by their id alone.
         given = [
-            (await journal.admit(new_task(received_at_ns=NOON_NS + number // 4 * 1_000))).task
+            await sending(journal, epoch, received_at_ns=NOON_NS + number // 4 * 1_000)
             for number in range(9)
         ]
         inorder = sorted(given, key=lambda task: (task.created_at_ns, task.task_id))
-        for count in (9, 8, 7, 6):
-            assert await journal.unsent(ACCOUNT) == inorder[9 - count :]
-            await journal.record(inorder[9 - count], step(TaskState.EXPIRED), now_ns=NOON_NS)
+        assert await journal.in_doubt(ACCOUNT) == inorder
 
     with_journal(database_url, scene)
 
@@ -290,6 +306,7 @@ def test_open_work_is_found_without_reading_history(
                 "since": dt.datetime(2026, 11, 21, tzinfo=dt.UTC),
                 "after": dt.datetime(2026, 11, 21, tzinfo=dt.UTC),
                 "after_id": uuid.UUID(int=0),
+                "after_seq": 0,
                 "limit": 500,
             },
         ).fetchall()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,7 +16,7 @@ from ticker_service.domain.order import TaskUpdate
 from ticker_service.domain.order_state import TaskState
 from ticker_service.orders.desk import DeskState
 from ticker_service.ports import Reply, Withheld
-from ticker_service.testing import Answer, refusal
+from ticker_service.testing import Answer, Sent, refusal
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import OrderTask
@@ -295,6 +296,31 @@ def test_a_wall_clock_set_back_does_not_prolong_an_order_s_time() -> None:
             await asyncio.sleep(10.0)
             assert scene.now(waiting).state is S.EXPIRED
             assert len(scene.broker.sent) == 1
+
+    virtual_time.run(play())
+
+
+def test_changes_go_out_as_they_were_asked_for_when_the_wall_clock_is_set_back() -> None:
+    scene = Scene()
+    gate = asyncio.Event()
+
+    async def held(_: Sent) -> None:
+        await gate.wait()
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.reaches(await scene.place(), S.WORKING)
+            scene.broker.on_sent = held
+            for price in ("101", "102"):
+                await scene.modify(placed, price=price)
+                await asyncio.sleep(0.5)
+            scene.set_clock(-5.0)
+            last = await scene.modify(placed, price="103")
+            gate.set()
+            await scene.reaches(last, S.ACKED)
+            await asyncio.sleep(5.0)
+            (row,) = scene.broker.book.values()
+            assert row.price == Decimal(103)
 
     virtual_time.run(play())
 

@@ -1,4 +1,4 @@
--- An account's orders at the broker that have not ended, oldest first; see unsent_tasks.sql.
+-- An account's orders at the broker that have not ended, oldest first; see tasks_in_doubt.sql.
 -- A change or a cancel that was acknowledged has ended, so the kind belongs to the condition.
 SELECT * FROM order_task
 WHERE account = %(account)s AND kind = 'PLACE' AND state IN ('ACKED', 'WORKING', 'PARTIAL')
