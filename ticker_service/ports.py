@@ -397,6 +397,9 @@ class OrderJournal(Protocol):
     async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
         """Append one event and move the task, if it is still at ``task.version``.
 
+        A superseded writer says no more how its send ended, but that the broker took it: a step to
+        ACKED with the broker's order id.
+
         Raises:
             TaskMoved: It has moved on; read it again and merge again.
         """

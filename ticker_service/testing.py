@@ -520,10 +520,14 @@ class MemoryJournal:
         return present
 
     def _fence(self, present: OrderTask, update: TaskUpdate) -> None:
-        """Hold steps out of SENDING to the newest writer, and back to READY to the sender."""
-        if present.state is not TaskState.SENDING:
-            return
+        """Hold steps out of SENDING to the newest writer, and back to READY to the sender.
+
+        The broker's yes with its order id is a fact that the sender may record for ever.
+        """
         ours = self._had.get(present.account, present.writer_epoch)
+        is_yes = update.state is TaskState.ACKED and bool(update.broker_order_id)
+        if present.state is not TaskState.SENDING or (is_yes and present.writer_epoch == ours):
+            return
         is_sender = present.writer_epoch == ours or update.state is not TaskState.READY
         if ours != self.shared.epochs.get(present.account) or not is_sender:
             raise TaskMoved(f"account={present.account}: the writer_epoch={ours} is superseded")

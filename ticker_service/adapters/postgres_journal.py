@@ -208,7 +208,8 @@ class PostgresJournal:
     async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
         """Append one event and move the task, if it is still at ``task.version``.
 
-        A step out of SENDING is the newest writer's to make, and back to READY only the sender's.
+        A step out of SENDING is the newest writer's to make, and back to READY only the sender's;
+        the sender may record the broker's yes with its order id also when it is superseded.
 
         Raises:
             TaskMoved: It has moved on; read it again and merge again.
@@ -219,7 +220,7 @@ class PostgresJournal:
             "version": Int8(task.version),
             "from_state": task.state.value,
             "state": update.state.value,
-            "writer_epoch": self._fence(task),
+            "writer_epoch": self._fence(task, update),
             "broker_order_id": events.text(update.broker_order_id),
             "broker_status": events.text(update.broker_status),
             "filled_quantity": _integer(update.filled_quantity),
@@ -401,12 +402,17 @@ class PostgresJournal:
             "data": _json(data),
         }
 
-    def _fence(self, task: OrderTask) -> Int8 | None:
+    def _fence(self, task: OrderTask, update: TaskUpdate) -> Int8 | None:
         """Return the epoch that must be the newest for this step, None when any may make it."""
         if task.state is not TaskState.SENDING:
             return None
-        ours = self._locks.epoch(task.account)
-        return _integer(task.writer_epoch if ours is None else ours)
+        held = self._locks.epoch(task.account)
+        ours = task.writer_epoch if held is None else held
+        is_yes = update.state is TaskState.ACKED and bool(update.broker_order_id)
+        if is_yes and task.writer_epoch == ours:
+            # Nobody else may ever learn this id, and an order without it may be called absent.
+            return None
+        return _integer(ours)
 
 
 def _says_the_same(known: OrderTask, new: NewTask) -> bool:

@@ -254,39 +254,36 @@ class Executor:
         """Record what became of the send, however long the journal takes (I3, I5).
 
         The broker's own update may have come first; then what it told stands, and the answer adds
-        nothing to it.
+        nothing to it. What we said of the order meanwhile does not stand against the broker's yes.
         """
         update = _update_of(verdict, reply, task)
         attempt = 0
         while True:
             try:
-                return await self._journal.record(task, update, now_ns=self._clock.now_ns())
+                recorded = await self._journal.record(task, update, now_ns=self._clock.now_ns())
             except TaskMoved:
                 present = await self._read_when_possible(task)
-                if present.version == task.version:
-                    # It has not moved: a newer writer has the account, and what became of this
-                    # send is that writer's to find out (I6).
+                # If it has not moved, a newer writer has the account, and what became of this send
+                # is that writer's to find out (I6).
+                if present.version == task.version or not _still_says(update, present):
+                    _notice_unrecorded(verdict, present)
                     return present
-                if (
-                    present.state in AT_BROKER
-                    or update.state not in TRANSITIONS[present.state]
-                    or update.state is TaskState.READY
-                ):
-                    return present
-                if present.state in {TaskState.UNKNOWN, *TERMINAL} and update.state in {
-                    TaskState.UNKNOWN,
-                    TaskState.ACKED,
-                }:
-                    return present
-                task = present
+                task, update = present, _update_of(verdict, reply, present)
             except JournalUnavailable as error:
                 if not attempt:
                     log.warning("outcome_not_recorded", task_id=str(task.task_id), error=str(error))
                 if self._gives_up():
-                    log.warning("outcome_left_to_recovery", task_id=str(task.task_id))
+                    log.warning(
+                        "outcome_left_to_recovery",
+                        task_id=str(task.task_id),
+                        order_id=verdict.order_id,
+                    )
                     raise
                 await asyncio.sleep(JOURNAL_RETRY.delay_s(attempt, self._chance))
                 attempt += 1
+            else:
+                _notice_late(task, recorded)
+                return recorded
 
     async def _read_when_possible(self, task: OrderTask) -> OrderTask:
         attempt = 0
@@ -336,6 +333,46 @@ _STATE_OF_OUTCOME: Final = {
 
 def _unheard(_: OrderTask, __: str) -> None:
     return
+
+
+def _still_says(update: TaskUpdate, present: OrderTask) -> bool:
+    """Return whether the outcome of a send tells more than what its task has come to meanwhile."""
+    if present.state in AT_BROKER or update.state not in TRANSITIONS[present.state]:
+        return False
+    if update.state is TaskState.ACKED and update.broker_order_id:
+        # The broker has it, whatever was proven by books that lacked it. A change that later books
+        # show without effect has none, although the broker said yes to it.
+        return present.kind is TaskKind.PLACE or present.state not in TERMINAL
+    if update.state in {TaskState.UNKNOWN, TaskState.ACKED}:
+        return present.state not in {TaskState.UNKNOWN, *TERMINAL}
+    return update.state is not TaskState.READY
+
+
+def _notice_unrecorded(verdict: Verdict, present: OrderTask) -> None:
+    """Say loudly that an order at the broker is not the one its task has in the journal."""
+    is_placed = present.kind is TaskKind.PLACE and bool(verdict.order_id)
+    if is_placed and present.broker_order_id != verdict.order_id:
+        log.error(
+            "order_id_not_recorded",
+            account=present.account,
+            task_id=str(present.task_id),
+            order_id=verdict.order_id,
+            journal_has=present.broker_order_id,
+            state=present.state,
+        )
+
+
+def _notice_late(was: OrderTask, now: OrderTask) -> None:
+    """Say loudly that what was called ended is at the broker (I7)."""
+    if was.state in TERMINAL:
+        log.error(
+            "late_fact_wins",
+            account=now.account,
+            task_id=str(now.task_id),
+            order_id=now.broker_order_id,
+            was=was.state,
+            now=now.state,
+        )
 
 
 def _health_of(verdict: Verdict, reply: Reply) -> Health:

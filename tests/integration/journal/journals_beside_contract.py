@@ -149,6 +149,35 @@ class JournalsBesideContract:
 
         self.run(scenario)
 
+    def test_a_superseded_writer_may_say_that_the_broker_took_what_it_sent(self) -> None:
+        async def scenario(two: TwoJournals) -> None:
+            sent = await sending(two.one, await two.one.acquire(ACCOUNT))
+            two.cut()
+            await two.other.acquire(ACCOUNT)
+            # The order's id is evidence, whoever brings it; a successor could not find it alone.
+            yes = step(TaskState.ACKED, outcome="ACKED", broker_order_id="1")
+            acked = await two.one.record(sent, yes, now_ns=NOON_NS)
+            assert (acked.state, acked.broker_order_id) == (TaskState.ACKED, "1")
+            assert await two.other.task(sent.task_id) == acked
+
+        self.run(scenario)
+
+    def test_a_yes_is_recorded_after_another_writer_called_its_order_not_placed(self) -> None:
+        async def scenario(two: TwoJournals) -> None:
+            sent = await sending(two.one, await two.one.acquire(ACCOUNT))
+            two.cut()
+            await two.other.acquire(ACCOUNT)
+            task = sent
+            for state in (TaskState.UNKNOWN, TaskState.NOT_PLACED):
+                task = await two.other.record(task, step(state), now_ns=NOON_NS)
+            yes = step(TaskState.ACKED, outcome="ACKED", broker_order_id="1")
+            with pytest.raises(TaskMoved):
+                await two.one.record(sent, yes, now_ns=NOON_NS)
+            acked = await two.one.record(task, yes, now_ns=NOON_NS)
+            assert (acked.state, acked.broker_order_id) == (TaskState.ACKED, "1")
+
+        self.run(scenario)
+
     def test_what_another_writer_sent_is_looked_for_and_never_sent_again(self) -> None:
         async def scenario(two: TwoJournals) -> None:
             sent = await sending(two.one, await two.one.acquire(ACCOUNT))

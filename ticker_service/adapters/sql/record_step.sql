@@ -1,6 +1,7 @@
 -- Move a task one step with its event, and end the attempt if it ends one; no row when it moved.
 -- writer_epoch is given for a step out of SENDING: only the newest writer says how a send ended,
--- and only the one that sent may say that nothing left (back to READY).
+-- and only the one that sent may say that nothing left (back to READY). It is not given for the
+-- broker's yes to its sender: an order id is a fact, whoever has the account by now.
 WITH writer AS (
     SELECT epoch FROM account_writer
     WHERE account = %(account)s AND epoch = %(writer_epoch)s
