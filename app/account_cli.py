@@ -26,13 +26,16 @@ _Config = Annotated[
 
 @account_cli.command()
 def halts(config: _Config = None) -> None:
-    """Print what halts which account and what to do; nothing when none is halted."""
+    """Print what halts which account and what to do."""
 
     async def job() -> int:
         from ticker_service import assembly  # noqa: PLC0415 - other verbs start faster without it
 
-        for halt in await assembly.standing_halts(_orders(config), SystemClock()):
+        standing = await assembly.standing_halts(_orders(config), SystemClock())
+        for halt in standing:
             print(f"{halt.account} {halt.code} ({halt.reason}): {halt.advice}")  # noqa: T201
+        if not standing:
+            print("no halts")  # noqa: T201 - the answer
         return 0
 
     raise typer.Exit(run_job(job()))

@@ -24,13 +24,13 @@ async def log_in(account: str, pasted: str, config: Path | None) -> int:
     """
     loaded = settings.load_accounts(config)
     half = loaded.accounts_config()
+    app = assembly.kite_app(half, account)
     if not loaded.passphrase():
         raise ConfigurationError(
             "TICKER_SERVICE_TOKEN_PASSPHRASE (or token_passphrase): is required to hand the token "
             "to the daemon; see docs/settings.md"
         )
     clock = SystemClock()
-    app = assembly.kite_app(half, account)
     if not pasted:
         print(f"Log in as {app.user_id} here:\n\n  {login_url(app)}\n", file=sys.stderr)  # noqa: T201
         print("Paste the address it leads to: ", end="", file=sys.stderr, flush=True)  # noqa: T201

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -122,7 +124,7 @@ def modify(
     change = {"price": price, "quantity": quantity, "trigger_price": trigger_price}
     given = {name: value for name, value in change.items() if value is not None}
     key = request_id or _made_up(client_order_id, "modify")
-    _ask(url, token, lambda client: client.modify(client_order_id, key, given))
+    _ask(url, token, lambda client: client.modify(client_order_id, key, given), key=key)
 
 
 @order_cli.command()
@@ -134,7 +136,7 @@ def cancel(
 ) -> None:
     """Journal the cancel of an order and print it."""
     key = request_id or _made_up(client_order_id, "cancel")
-    _ask(url, token, lambda client: client.cancel(client_order_id, key))
+    _ask(url, token, lambda client: client.cancel(client_order_id, key), key=key)
 
 
 @order_cli.command()
@@ -169,13 +171,26 @@ def watch(
 
 
 def _ask(
-    url: str, token: str, question: Callable[[OrderClient], Awaitable[dict[str, Any]]]
+    url: str,
+    token: str,
+    question: Callable[[OrderClient], Awaitable[dict[str, Any]]],
+    *,
+    key: str = "",
 ) -> None:
-    async def job() -> int:
-        from ticker_service.client import OrderClient  # noqa: PLC0415 - as above
+    """Ask and print the answer; when none comes, name the key, for whoever did not choose it."""
 
-        async with OrderClient(url, token) as client:
-            print(orjson.dumps(await question(client)).decode())  # noqa: T201 - the answer
+    async def job() -> int:
+        from ticker_service import client as library  # noqa: PLC0415 - as above
+
+        async with library.OrderClient(url, token) as client:
+            try:
+                answer = await question(client)
+            except (library.OrderDoorClosed, library.OrderInDoubt, asyncio.CancelledError):
+                if key:
+                    repeat = f"ticker-service: to repeat this very request: --request-id {key}"
+                    print(repeat, file=sys.stderr)  # noqa: T201 - the user's terminal
+                raise
+            print(orjson.dumps(answer).decode())  # noqa: T201 - the answer
         return 0
 
     raise typer.Exit(run_job(job()))

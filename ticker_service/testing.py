@@ -21,6 +21,7 @@ from ticker_service.domain.order import (
     OrderRequest,
     OrderTask,
     TaskKind,
+    says_the_same,
 )
 from ticker_service.domain.order_state import (
     AT_BROKER,
@@ -570,7 +571,7 @@ class MemoryJournal:
     def _keyed(self, new: NewTask) -> OrderTask | None:
         key = (new.principal, new.request_id)
         known = self._first(lambda task: (task.principal, task.request_id) == key)
-        if known is not None and not _says_the_same(known, new):
+        if known is not None and not says_the_same(known, new):
             raise _conflict("request_id", new.request_id)
         return known
 
@@ -640,11 +641,6 @@ def _received(new: NewTask) -> OrderTask:
         created_at_ns=received_at_ns,
         updated_at_ns=received_at_ns,
     )
-
-
-def _says_the_same(known: OrderTask, new: NewTask) -> bool:
-    names = ("body_sha256", "kind", "account", "client_order_id", "target_task_id")
-    return all(getattr(known, name) == getattr(new, name) for name in names)
 
 
 def _conflict(field: str, value: str) -> IdempotencyConflict:

@@ -31,7 +31,7 @@ FINAL_STATES: Final = frozenset(
     }
 )
 SHOWN: Final = 3
-NOT_YET: Final = frozenset({"ACCOUNT_NOT_OPEN", "JOURNAL_UNAVAILABLE"})
+NOT_YET: Final = frozenset({"ACCOUNT_NOT_OPEN", "JOURNAL_UNAVAILABLE", "INTERNAL"})
 """Answers after which the same order is sent again under its key, as anybody should."""
 
 

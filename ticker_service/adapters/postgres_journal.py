@@ -23,7 +23,7 @@ from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool
 from ticker_service.adapters.postgres_rows import event_of, halt_of, task_of, time_of
 from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.adapters.postgres_writer import AccountLocks
-from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order import TaskKind, says_the_same
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import (
     IdempotencyConflict,
@@ -174,7 +174,7 @@ class PostgresJournal:
         _refuse_unstorable(new)
         key = {"principal": new.principal, "request_id": new.request_id}
         known = _first(await self._orders.run(self._sql.task_by_request, key))
-        if known is not None and not _says_the_same(known, new):
+        if known is not None and not says_the_same(known, new):
             raise IdempotencyConflict(
                 "IDEMPOTENCY_CONFLICT",
                 "this key was used before for another request; nothing was done",
@@ -413,16 +413,6 @@ class PostgresJournal:
             # Nobody else may ever learn this id, and an order without it may be called absent.
             return None
         return _integer(ours)
-
-
-def _says_the_same(known: OrderTask, new: NewTask) -> bool:
-    return (
-        known.body_sha256 == new.body_sha256
-        and known.kind is new.kind
-        and known.account == new.account
-        and known.client_order_id == new.client_order_id
-        and known.target_task_id == new.target_task_id
-    )
 
 
 def _refuse_unstorable(new: NewTask) -> None:

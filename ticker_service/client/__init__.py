@@ -2,7 +2,12 @@
 
 from ticker_service.client.book_table import BookTable
 from ticker_service.client.messages import Message, NoColumns
-from ticker_service.client.order_client import OrderClient, OrderDoorClosed, OrderError
+from ticker_service.client.order_client import (
+    OrderClient,
+    OrderDoorClosed,
+    OrderError,
+    OrderInDoubt,
+)
 from ticker_service.client.rows import Rows
 from ticker_service.client.tick_reader import TickReader
 
@@ -13,6 +18,7 @@ __all__ = [
     "OrderClient",
     "OrderDoorClosed",
     "OrderError",
+    "OrderInDoubt",
     "Rows",
     "TickReader",
 ]

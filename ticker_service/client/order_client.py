@@ -27,6 +27,8 @@ OPEN_S_MAX: Final = 10.0
 REPLY_S_MAX: Final = 10.0
 EVENTS_WAITING_MAX: Final = 10_000
 """Whoever follows and does not take its events is not answered either, once so many wait."""
+IN_DOUBT: Final = frozenset({"JOURNAL_UNAVAILABLE", "INTERNAL"})
+"""The codes after which a request may have been taken (docs/orders.md)."""
 KEY_CHARACTERS_MAX: Final = 64
 """A refusal of a longer key names this much of it."""
 
@@ -36,7 +38,7 @@ class OrderDoorClosed(TickerServiceError):  # noqa: N818 - says what happened
 
 
 class OrderError(TickerServiceError):
-    """The daemon said no, or could not even be asked; nothing was done.
+    """The daemon said no, or could not even be asked; nothing was done, but see `OrderInDoubt`.
 
     ``answer`` has ``code`` and, from the daemon, ``field``, ``value`` and ``rule``.
     """
@@ -44,6 +46,13 @@ class OrderError(TickerServiceError):
     def __init__(self, answer: Mapping[str, Any]) -> None:
         super().__init__(str(answer.get("message") or answer.get("code")))
         self.answer = dict(answer)
+
+
+class OrderInDoubt(OrderError):  # noqa: N818 - says what is known
+    """The daemon cannot say whether it took the request: send the same again with the same key.
+
+    With a new key there may be two orders. Raised for the codes :data:`IN_DOUBT`.
+    """
 
 
 class OrderClient:
@@ -74,6 +83,11 @@ class OrderClient:
         Raises:
             OrderDoorClosed: The daemon is not there or does not take the token.
         """
+        if not self._token:
+            raise OrderDoorClosed(
+                "Condition failed: there is no token; set TICKER_ORDERS_TOKEN, or pass one, from "
+                "`ticker-service token create`"
+            )
         if not (self._token.isascii() and self._token.isprintable()):
             raise OrderDoorClosed("Condition failed: the token is no word that a header can hold")
         try:
@@ -81,10 +95,12 @@ class OrderClient:
                 hello = await self._connect()
         except (OSError, TimeoutError, WebSocketException, ValueError) as error:
             await self._hang_up()
-            raise OrderDoorClosed(f"no order door at {self._url}: {error}") from error
+            # That of a timeout says nothing.
+            why = str(error) or f"no answer within {OPEN_S_MAX:.0f} s"
+            raise OrderDoorClosed(f"no order door at {self._url}: {why}") from error
         if hello.get("op") == "error":
             await self._hang_up()
-            raise OrderError(hello)
+            raise _error_of(hello)
         await self._tasks.__aenter__()
         if self._socket is not None:
             self._reader = self._tasks.create_task(self._read(self._socket))
@@ -103,7 +119,8 @@ class OrderClient:
         """Send a new order in Kite's field names; return the task once it is durable.
 
         Raises:
-            OrderError: Refused.
+            OrderInDoubt: Nobody can say whether it was taken; send the same again.
+            OrderError: Refused; nothing was done.
             OrderDoorClosed: The connection went; send the same again on a new one.
         """
         return await self._ask(
@@ -188,7 +205,7 @@ class OrderClient:
         finally:
             self._forget(key, reply)
         if answer.get("op") == "error":
-            raise OrderError(answer)
+            raise _error_of(answer)
         return answer
 
     def _forget(self, key: str, reply: asyncio.Future[dict[str, Any]]) -> None:
@@ -222,6 +239,10 @@ class OrderClient:
                     reply.set_exception(OrderDoorClosed(self.why_closed))
             if not self._events.full():
                 self._events.put_nowait(None)
+
+
+def _error_of(answer: Mapping[str, Any]) -> OrderError:
+    return (OrderInDoubt if answer.get("code") in IN_DOUBT else OrderError)(answer)
 
 
 def _frame_of(request: Mapping[str, Any]) -> str:

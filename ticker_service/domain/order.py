@@ -11,7 +11,7 @@ import json
 from dataclasses import dataclass, fields
 from decimal import Decimal
 from enum import StrEnum
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, Final, NewType
 
 from ticker_service.constants import NS_PER_US
 
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 Account = NewType("Account", str)
 """A configured account's name; what events, locks and channels are keyed by."""
+_DECIMALS: Final = frozenset({"price", "trigger_price", "market_protection"})
 
 
 class Side(StrEnum):
@@ -154,7 +155,7 @@ def change_from_fields(form: Mapping[str, str]) -> OrderChange:
 
 
 def body_sha256(body: Mapping[str, object]) -> bytes:
-    """Return the digest that decides whether two requests with one key say the same."""
+    """Return the digest of what a request says, as it was written."""
     canonical = json.dumps(body, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(canonical.encode()).digest()
 
@@ -217,6 +218,21 @@ class OrderTask:
     target_task_id: uuid.UUID | None
     created_at_ns: int
     updated_at_ns: int
+
+
+def says_the_same(known: OrderTask, new: NewTask) -> bool:
+    """Return whether a request with a known key asks for what the journal holds (I2).
+
+    A price goes by its value: 100.4 is 100.40. The digest keeps what was written.
+    """
+    return (
+        (known.kind, known.account, known.client_order_id, known.target_task_id)
+        == (new.kind, new.account, new.client_order_id, new.target_task_id)
+    ) and (known.body_sha256 == new.body_sha256 or _by_value(known.body) == _by_value(new.body))
+
+
+def _by_value(body: Mapping[str, str]) -> dict[str, str | Decimal]:
+    return {name: Decimal(text) if name in _DECIMALS else text for name, text in body.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -289,8 +289,8 @@ class AccountDesk:
     async def _carry_until_done(self, task: OrderTask) -> None:
         """Carry one instruction until it is sent, ended, or handed to the book."""
         slots = self._cancel_slots if task.kind is TaskKind.CANCEL else self._slots
-        left_ns = max(task.deadline_ns - self._clock.now_ns(), 0)
-        until_ns = self._clock.monotonic_ns() + left_ns
+        # In the past if its deadline is: a cancel's may still be put off (`pipeline.carry`).
+        until_ns = self._clock.monotonic_ns() + task.deadline_ns - self._clock.now_ns()
         try:
             while task.state in UNSENT:
                 # Who waits to try again, or for another order, leaves its place to the others.

@@ -6,10 +6,11 @@ it is called; settling and reporting follow from what it leaves in the journal.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from ticker_service.domain.order import TaskKind, TaskUpdate
-from ticker_service.domain.order_state import TERMINAL, UNSENT, TaskState
+from ticker_service.domain.order_state import IN_DOUBT, TERMINAL, UNSENT, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,7 +34,9 @@ async def carry(
         task: RECEIVED or READY, as last read.
         journal: Where every step is recorded before the next one is taken.
         executor: Sends, at most once.
-        until_ns: Monotonic instant by which it leaves or expires, beside its deadline.
+        until_ns: Monotonic instant of its deadline; it leaves by then or expires, by either clock.
+            A cancel gets as much longer as its order's last step came after it, and never ends
+            while its order is in doubt.
         now_ns: Wall time, ns since the Unix epoch.
 
     Returns:
@@ -54,10 +57,27 @@ async def carry(
             target = await _withdraw(target, journal, now_ns=now_ns)
         if target.state in TERMINAL:
             return await journal.record(task, _about_ended(task, target), now_ns=now_ns())
+        if target.state in IN_DOUBT and task.kind is TaskKind.CANCEL:
+            return task  # it may surface at rest: then this is wanted, however long it took
     # Asked of an order that is on its way or in doubt: the broker's answer or book names it yet.
-    if (executor.is_held(task.kind) or lacks_order_id) and not executor.is_late(task, until_ns):
+    longer_ns = _longer_ns(task, target)
+    lasting = dataclasses.replace(task, deadline_ns=task.deadline_ns + longer_ns)
+    until_ns += longer_ns
+    if (executor.is_held(task.kind) or lacks_order_id) and not executor.is_late(lasting, until_ns):
         return task
-    return await executor.send(task, target, until_ns=until_ns)
+    left = await executor.send(lasting, target, until_ns=until_ns)
+    return task if left is lasting else left
+
+
+def _longer_ns(task: OrderTask, target: OrderTask | None) -> int:
+    """Return how much later than its deadline an instruction ends.
+
+    A cancel's time counts from the last step of its order: it may have waited to learn whether
+    there is one. Told by the journal alone, and so the same after a restart.
+    """
+    if target is None or task.kind is not TaskKind.CANCEL:
+        return 0
+    return max(target.updated_at_ns - task.created_at_ns, 0)
 
 
 async def _withdraw(

@@ -403,6 +403,7 @@ def test_a_login_needs_a_known_account_and_a_passphrase(home: House, vault: dict
     refused(run("login", "NOBODY", "--redirect", "x", env=vault), "NOBODY")
     bare = {name: v for name, v in vault.items() if not name.endswith("TOKEN_PASSPHRASE")}
     refused(run("login", "SPARE", "--redirect", "x", env=bare), "token_passphrase")
+    refused(run("login", "NOBODY", "--redirect", "x", env=bare), "NOBODY")
 
 
 def test_a_login_and_a_look_at_halts_need_no_more_than_the_accounts(
@@ -416,7 +417,7 @@ def test_a_login_and_a_look_at_halts_need_no_more_than_the_accounts(
     refused(run("account", "halts", env=environment(settings)), "DATABASE_URL")
     more = {"database_url": journal, "journal_may_be_volatile": True}
     ran = run("account", "halts", env=environment({**settings, **more}))
-    assert (ran.status, ran.out) == (0, "")
+    assert (ran.status, ran.out) == (0, "no halts\n")
     refused(run("login", "SPARE", env=environment({})), "ACCOUNTS", "none is configured")
 
 

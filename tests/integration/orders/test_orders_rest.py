@@ -69,6 +69,15 @@ def test_the_same_key_with_another_body_is_a_conflict_without_effect(home: House
         assert caller.status(key)["order"]["quantity"] == "1"
 
 
+def test_the_same_price_written_in_another_way_is_the_same_request(home: House) -> None:
+    key = new_name()
+    with home.caller() as caller:
+        prices = ("1000.40", "1000.4", "1000.400", "1000.41")
+        answers = [caller.place(key, home.order(price=price)) for price in prices]
+        assert [answer.status_code for answer in answers] == [202, 200, 200, 409]
+        assert caller.status(key)["order"]["price"] == "1000.40"
+
+
 def test_two_callers_may_use_one_key_for_two_orders(home: House) -> None:
     key = new_name()
     with home.caller() as one, home.caller() as other:

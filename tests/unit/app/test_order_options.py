@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import getpass
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, Self
 
 import pytest
 from typer.testing import CliRunner
 
 from app import account_cli, settings
 from app.order_cli import order_cli
+from ticker_service import client
+from ticker_service.client import OrderClient, OrderDoorClosed
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -40,6 +42,32 @@ def test_a_symbol_without_its_exchange_is_refused_by_its_option() -> None:
     ran = CliRunner().invoke(order_cli, [*wrong, "--quantity", "1"])
     assert ran.exit_code == 2
     assert "EXCHANGE:TRADINGSYMBOL" in ran.output
+
+
+@pytest.mark.parametrize("verb", ["cancel", "modify"])
+def test_a_made_up_key_is_told_when_no_answer_comes(
+    monkeypatch: pytest.MonkeyPatch, verb: str
+) -> None:
+    asked: list[str] = []
+
+    class Mute(OrderClient):
+        """A client that the daemon takes and never answers."""
+
+        async def __aenter__(self) -> Self:
+            return self
+
+        async def __aexit__(self, *_: object) -> None:
+            return
+
+        async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+            asked.append(request["request_id"])
+            raise OrderDoorClosed("no reply within 10 s")
+
+    monkeypatch.setattr(client, "OrderClient", Mute)
+    ran = CliRunner().invoke(order_cli, [verb, "k"])
+    assert ran.exit_code == 1
+    assert f"--request-id {asked[0]}" in ran.stderr
+    assert "no reply" in ran.stderr
 
 
 @pytest.mark.parametrize("error", [KeyError, OSError])

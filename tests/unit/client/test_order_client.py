@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from typing import TYPE_CHECKING, Any
 
 import orjson
@@ -11,7 +12,12 @@ import pytest
 from websockets.asyncio.server import serve
 
 from ticker_service.client import order_client
-from ticker_service.client.order_client import OrderClient, OrderDoorClosed, OrderError
+from ticker_service.client.order_client import (
+    OrderClient,
+    OrderDoorClosed,
+    OrderError,
+    OrderInDoubt,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -162,6 +168,44 @@ def test_a_refusal_says_code_field_value_and_rule() -> None:
         assert refused.value.answer["field"] == "quantity"
 
     play(scene)
+
+
+@pytest.mark.parametrize(
+    ("code", "is_in_doubt"),
+    [("JOURNAL_UNAVAILABLE", True), ("INTERNAL", True), ("ACCOUNT_NOT_OPEN", False)],
+)
+def test_a_no_after_which_it_may_have_been_taken_is_an_error_of_its_own(
+    code: str, *, is_in_doubt: bool
+) -> None:
+    async def refuse(door: Door, frame: dict[str, Any]) -> None:
+        await door.say(op="error", request_id=frame["request_id"], code=code)
+
+    async def scene(door: Door, client: OrderClient) -> None:
+        door.answers = refuse
+        with pytest.raises(OrderError) as refused:
+            await client.place("k", "MAIN", {})
+        assert isinstance(refused.value, OrderInDoubt) is is_in_doubt
+
+    play(scene)
+
+
+def test_without_a_token_the_variable_that_holds_it_is_named() -> None:
+    with pytest.raises(OrderDoorClosed, match="TICKER_ORDERS_TOKEN"):
+        asyncio.run(OrderClient("ws://127.0.0.1:1/", "").__aenter__())
+
+
+def test_a_door_that_takes_a_connection_and_says_nothing_is_told_with_its_time(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(order_client, "OPEN_S_MAX", 0.01)
+
+    async def stage() -> None:
+        with socket.create_server(("127.0.0.1", 0)) as mute:
+            url = f"ws://127.0.0.1:{mute.getsockname()[1]}/"
+            with pytest.raises(OrderDoorClosed, match=f"{url}: no answer within"):
+                await OrderClient(url, "a-token").__aenter__()
+
+    asyncio.run(stage())
 
 
 def test_a_key_that_is_too_long_is_refused_and_not_waited_for() -> None:

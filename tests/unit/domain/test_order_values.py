@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -14,11 +16,13 @@ from ticker_service.domain.order import (
     OrderType,
     Product,
     Side,
+    TaskKind,
     Validity,
     Variety,
     body_sha256,
     change_from_fields,
     request_from_fields,
+    says_the_same,
     to_fields,
 )
 
@@ -92,3 +96,22 @@ def test_two_bodies_have_one_digest_only_if_they_say_the_same(
 
 def test_the_order_of_fields_does_not_change_the_digest() -> None:
     assert body_sha256({"a": "1", "b": "2"}) == body_sha256({"b": "2", "a": "1"})
+
+
+def test_a_price_written_in_another_way_is_the_same_request_and_another_price_is_not() -> None:
+    def ask(price: str, **changed: Any) -> Any:
+        values = {
+            "kind": TaskKind.MODIFY,
+            "account": "MAIN",
+            "client_order_id": "k",
+            "target_task_id": None,
+            "body": {"price": price, "quantity": "10"},
+        }
+        return SimpleNamespace(**values | changed, body_sha256=body_sha256({"price": price}))
+
+    known = ask("100.40")
+    assert says_the_same(known, ask("100.4"))
+    assert not says_the_same(known, ask("100.41"))
+    assert not says_the_same(known, ask("100.40", account="SPARE"))
+    assert not says_the_same(known, ask("100.4", body={"price": "100.4"}))
+    assert not says_the_same(known, ask("100.4", body={"price": "100.4", "quantity": "1"}))

@@ -209,6 +209,73 @@ def test_what_is_asked_of_an_order_in_mid_send_waits_for_its_order_id(kind: str)
     virtual_time.run(play())
 
 
+@pytest.mark.parametrize("lives", [1, 2], ids=["runs on", "restarted"])
+def test_a_cancel_of_an_order_in_doubt_outlives_its_own_time_and_goes_out_when_it_surfaces(
+    lives: int,
+) -> None:
+    scene = Scene()
+
+    async def hide(sent: Sent) -> None:
+        if sent.kind is TaskKind.PLACE:
+            scene.broker.hidden |= set(scene.broker.book)
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.answers.append(Answer(reply=SILENCE))
+            scene.broker.on_sent = hide
+            placed = await scene.reaches(await scene.place(), S.UNKNOWN)
+            cancel = await scene.cancel(placed)
+            await asyncio.sleep(2 * scene.config.deadline_s if lives == 1 else 1.0)
+            if lives == 1:
+                await surfaces(placed, cancel)
+        if lives == 2:
+            await asyncio.sleep(scene.config.deadline_s)
+            scene.renew()
+            async with scene.opened():
+                await asyncio.sleep(scene.config.deadline_s)
+                await surfaces(placed, cancel)
+
+    async def surfaces(placed: OrderTask, cancel: OrderTask) -> None:
+        assert scene.now(cancel).state is S.READY
+        scene.broker.hidden.clear()
+        assert (await scene.reaches(cancel, S.ACKED)).attempt == 1
+        await scene.reaches(placed, S.CANCELLED)
+
+    virtual_time.run(play())
+
+
+def test_a_cancel_of_an_order_that_is_proven_absent_ends_with_it() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.answers.append(Answer(reply=SILENCE, takes_effect=False))
+            placed = await scene.reaches(await scene.place(), S.UNKNOWN)
+            ended = await scene.reaches(await scene.cancel(placed), S.REJECTED_LOCAL)
+            assert scene.now(placed).state is S.NOT_PLACED
+            assert (ended.reason_code, ended.attempt) == ("ORDER_ENDED", 0)
+            assert str(S.NOT_PLACED) in (ended.reason or "")
+
+    virtual_time.run(play())
+
+
+def test_a_cancel_whose_order_is_known_and_that_cannot_leave_ends_with_its_time() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.reaches(await scene.place(), S.WORKING)
+            scene.broker.is_token_refused = True
+            scene.executor.token_has_ended()
+            asked_ns = scene.clock.now_ns()
+            cancel = await scene.cancel(placed)
+            ended = await scene.reaches(cancel, S.EXPIRED)
+            waited_s = (ended.updated_at_ns - asked_ns) / NS_PER_S
+            assert scene.config.deadline_s <= waited_s < scene.config.deadline_s + 5.0
+
+    virtual_time.run(play())
+
+
 def test_a_cancel_of_an_order_that_ended_here_is_refused_without_a_send() -> None:
     scene = Scene()
 

@@ -144,7 +144,7 @@ def lets_the_last_row_win(_: Play, patch: pytest.MonkeyPatch) -> None:
 
 def ignores_other_bodies(_: Play, patch: pytest.MonkeyPatch) -> None:
     """A key that was used for something else is answered as if it said the same."""
-    patch.setattr(testing, "_says_the_same", lambda *_: True)
+    patch.setattr(testing, "says_the_same", lambda *_: True)
 
 
 def skips_events(play: Play, _: pytest.MonkeyPatch) -> None:
