@@ -110,7 +110,7 @@ class Engine:
         )
         self._watch = FeedWatch(
             universe,
-            config.hours,
+            config,
             path=self._path,
             feed=feed,
             surroundings=surroundings,
@@ -265,10 +265,11 @@ class Engine:
         frames: list[Frame] = []
         for item in taken.items:
             if isinstance(item, Frame):
-                if self._watch.ends_silence(item):
+                if self._watch.may_end_silence(item):
                     await self._flush(frames)
                     frames = []
-                    await self._watch.spoke_again(item)
+                    if self._watch.ends_silence(item, self._window.wanted):
+                        await self._watch.spoke_again(item)
                 frames.append(item)
                 continue
             await self._flush(frames)

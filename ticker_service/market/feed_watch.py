@@ -12,6 +12,7 @@ import numpy as np
 import structlog
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
+from ticker_service.market import decode, validate
 from ticker_service.market.connections import Connection, Connections, FeedState
 from ticker_service.market.opening import Opening
 from ticker_service.market.packets import HEARTBEAT_BYTES_MAX
@@ -19,7 +20,9 @@ from ticker_service.market.packets import HEARTBEAT_BYTES_MAX
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
-    from ticker_service.config import HoursConfig
+    from numpy.typing import NDArray
+
+    from ticker_service.config import EngineConfig
     from ticker_service.domain.universe import Universe
     from ticker_service.market.connections import Silence
     from ticker_service.market.pipeline import TickPath
@@ -47,7 +50,7 @@ class FeedWatch:
     def __init__(
         self,
         universe: Universe,
-        hours: HoursConfig,
+        config: EngineConfig,
         *,
         path: TickPath,
         feed: FeedSource,
@@ -60,7 +63,8 @@ class FeedWatch:
         """
         self.connections = Connections(universe)
         self._universe = universe
-        self._opening = Opening(universe, hours)
+        self._limits = config.validation
+        self._opening = Opening(universe, config.hours)
         self._path = path
         self._feed = feed
         self._clock = surroundings.clock
@@ -139,10 +143,32 @@ class FeedWatch:
         if event.kind in {"error", "message"}:
             await self._announce(event.connection, f"feed_{event.kind}", words)
 
-    def ends_silence(self, frame: Frame) -> bool:
-        """Return whether a frame is the first with data of a connection that was silent."""
+    def may_end_silence(self, frame: Frame) -> bool:
+        """Return whether a frame has data and is of a connection that is silent.
+
+        Whether it does is to be asked when the frames before it have been flushed.
+        """
         is_data = len(frame.payload) > HEARTBEAT_BYTES_MAX
         return is_data and frame.connection in self.connections.in_state(FeedState.SILENT)
+
+    def ends_silence(self, frame: Frame, wanted: NDArray[np.bool_]) -> bool:
+        """Return whether a flush of a frame would publish a tick that Kite had not kept.
+
+        What it had kept, or what is refused, is no tick that comes again. Nothing is remembered of
+        the frame: it is read twice, once here and once by the flush, which the gap has to precede.
+
+        Args:
+            frame: One binary message.
+            wanted: Mask of the universe rows that are subscribed.
+        """
+        accepted = validate.plausible(
+            decode.frames([frame]).ticks,
+            self._universe,
+            self._path.streams,
+            wanted=wanted,
+            limits=self._limits,
+        )
+        return not accepted.marks.is_cached.all()
 
     async def spoke_again(self, frame: Frame) -> None:
         """Tell that a silence is over; the frame that ended it is still to be taken."""

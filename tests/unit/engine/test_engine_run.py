@@ -25,7 +25,7 @@ from small_exchange import (
 )
 from structlog.testing import capture_logs
 from virtual_time import LoopClock
-from wire_packets import frame_of, full_packet, index_full_packet, ltp_packet
+from wire_packets import frame_of, full_packet, index_full_packet, ltp_packet, payload_of
 
 from ticker_service.config import EngineConfig, FlushConfig, KiteConfig, SubscriptionConfig
 from ticker_service.engine import Engine
@@ -899,6 +899,41 @@ def test_a_connection_that_stays_silent_is_opened_anew_and_the_gap_begins_with_i
         assert (gap["from_us"], gap["reason"]) == (last_us, "heartbeats_only")
         states = [body["state"] for body in stage.bodies("status")]
         assert states == ["feed_up", "feed_silent", "feed_down", "feed_up"]
+
+    play(script)
+
+
+KEPT = "kept"
+REFUSED = "refused"
+MALFORMED = "malformed"
+
+
+@pytest.mark.parametrize("what", [KEPT, REFUSED, MALFORMED])
+def test_a_silence_goes_on_through_what_brings_no_news_until_a_tick_comes(
+    what: str,
+) -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        await beat_for(stage, 25)
+        published = len(stage.bodies("batch"))
+        hour_ago = stage.clock.now_ns() // SECOND_NS - 3_600
+        frames = {
+            KEPT: payload_of(full_packet(token_of(24_000.0), 10_000, times=(hour_ago, hour_ago))),
+            REFUSED: payload_of(stamped_spot(stage, ago_s=3_600)),
+            MALFORMED: b"\xff\xff\xff\xff\xff",
+        }
+        for _ in range(9):
+            await stage.feed.receive(Frame(stage.clock.now_ns(), frames[what]))
+            await beat_for(stage, 4)
+        assert [body["state"] for body in stage.bodies("status")] == ["feed_up", "feed_silent"]
+        assert stage.bodies("gap") == []
+        assert len(stage.bodies("batch")) == published + (9 if what == KEPT else 0)
+        # Nor does it put off the new connection.
+        assert stage.feed.renewed == [0]
+        await stage.receive(stamped_spot(stage, ago_s=0))
+        assert [body["state"] for body in stage.bodies("status")][-1] == "feed_up"
+        assert len(stage.bodies("gap")) == 1
 
     play(script)
 
