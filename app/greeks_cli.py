@@ -95,8 +95,11 @@ def greeks(
         str | None, typer.Option(help="Date, YYYY-MM-DD.", rich_help_panel=_OPTION)
     ] = None,
     is_call: Annotated[
-        bool | None, typer.Option("--call/--put", help="Its kind.", rich_help_panel=_OPTION)
-    ] = None,
+        bool, typer.Option("--call", help="It is a call.", rich_help_panel=_OPTION)
+    ] = False,
+    is_put: Annotated[
+        bool, typer.Option("--put", help="It is a put.", rich_help_panel=_OPTION)
+    ] = False,
     at: Annotated[
         str | None,
         typer.Option(help="Instant, ISO 8601, IST unless it says; now.", rich_help_panel=_OPTION),
@@ -136,7 +139,7 @@ def greeks(
         "--spot": spot,
         "--strike": strike,
         "--expiry": expiry,
-        "--call or --put": is_call,
+        "--call or --put": is_call or is_put or None,
         "--at": at,
         "--json": as_json or None,
     }
@@ -178,7 +181,7 @@ def greeks(
         one = candle_greeks.OneOption(
             price=_number("--price", price),
             strike=_number("--strike", strike),
-            is_call=_needed("--call or --put", is_call),
+            is_call=_is_call(call=is_call, put=is_put),
             expiry=_read("--expiry", _needed("--expiry", expiry), candle_files.date_of),
             forward=None if forward is None else _number("--forward", forward),
             spot=None if spot is None else _number("--spot", spot),
@@ -209,6 +212,14 @@ def _needed(name: str, value: T | None) -> T:
     if value is None:
         raise ConfigurationError(f"{name} is missing")
     return value
+
+
+def _is_call(*, call: bool, put: bool) -> bool:
+    if call and put:
+        raise ConfigurationError("--call and --put exclude each other: it is one option")
+    if not call and not put:
+        raise ConfigurationError("--call or --put is missing")
+    return call
 
 
 def _number(

@@ -169,8 +169,9 @@ class _Quoted:
         # The fit costs by the width of its tables, and most listed strikes have no quote: what is
         # usable is moved together.
         order = np.argsort(~usable, axis=1, kind="stable")[:, : self.points.max(initial=0)]
-        self.k, self.volatility, self.error, usable = (
-            np.take_along_axis(table, order, axis=1) for table in (k, volatility, error, usable)
+        self.strike, self.k, self.volatility, self.error, usable = (
+            np.take_along_axis(table, order, axis=1)
+            for table in (strike, k, volatility, error, usable)
         )
         self.status = self._status(usable)
         self.counts = usable & (self.status == SmileStatus.OK)[:, None]
@@ -219,8 +220,13 @@ def _judged(quoted: _Quoted, curve: RawSvi, underlying: NDArray[np.intp]) -> Smi
         forward=quoted.forward,
         years=quoted.years,
         curve=curve,
-        strike_min=quoted.forward * np.exp(low),
-        strike_max=quoted.forward * np.exp(high),
+        # Looked up: forward * exp(k) is 60,699.99999999999 where 60,700 is listed.
+        strike_min=blank(
+            np.where(quoted.counts, quoted.strike, np.inf).min(axis=1, initial=np.inf)
+        ),
+        strike_max=blank(
+            np.where(quoted.counts, quoted.strike, -np.inf).max(axis=1, initial=-np.inf)
+        ),
         atm_volatility=blank(atm),
         skew=blank(skew),
         curvature=blank(curvature),

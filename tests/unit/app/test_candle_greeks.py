@@ -428,6 +428,8 @@ def test_a_price_that_nothing_explains_is_told_and_has_no_numbers() -> None:
         (("--forward", "1", *ONE, "--own-leg"), "--own-leg is for a file of candles"),
         (("--forward", "1", *ONE, "--at", "2026-11-20"), "--at=2026-11-20: has no time of day"),
         (("--forward", "1", *ONE, "--at", "20261120"), "--at=20261120: has no time of day"),
+        (("--forward", "1", *ONE, "--put"), "--call and --put exclude each other"),
+        (("--forward", "1", *ONE[:-1]), "--call or --put is missing"),
         (("day.csv", "--put"), "--call or --put is for one option"),
         (("day.csv", "--json"), "--json is for one option"),
     ],

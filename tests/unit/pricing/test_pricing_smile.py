@@ -269,6 +269,17 @@ def test_whatever_the_quotes_the_curve_has_variance_everywhere_and_is_no_worse_t
     assert smiles.curve.b[0] >= 0.0
 
 
+def test_the_strikes_it_reaches_to_are_listed_ones_to_the_last_bit() -> None:
+    for forward in np.linspace(24_900.0, 25_100.0, 101).tolist():
+        strike = strikes()
+        volatility = np.full(strike.shape, 0.13)
+        volatility[0, [0, -1]] = NAN
+
+        smiles = fit(strike, volatility, forward=forward)
+
+        assert (smiles.strike_min[0], smiles.strike_max[0]) == (strike[0, 1], strike[0, -2])
+
+
 def test_a_scale_of_prices_changes_nothing() -> None:
     strike = strikes()
     volatility = 0.13 + 1e-5 * (np.arange(41)[None, :] - 18) ** 2
