@@ -164,6 +164,9 @@ class Daemon:
     def log(self) -> str:
         return self._err.read_text(errors="replace") if self._err.exists() else ""
 
+    def printed(self) -> str:
+        return self._out.read_text(errors="replace")
+
     def facts(self) -> dict[str, Any]:
         """Return the first line of output, waiting for it.
 
