@@ -32,6 +32,21 @@ async def doubtful(scene: Scene) -> OrderTask:
     return await scene.reaches(await scene.place(), S.UNKNOWN)
 
 
+async def book_under_way(scene: Scene, go_on: asyncio.Event) -> None:
+    """Let a book be asked for that is of now and arrives when told."""
+    orders = scene.broker.orders
+
+    async def slowly() -> object:
+        rows = await orders()
+        await go_on.wait()
+        return rows
+
+    scene.broker.orders = slowly  # type: ignore[method-assign, assignment]
+    reads = scene.broker.reads
+    scene.desk.want_book()
+    await scene.until(lambda: scene.broker.reads > reads)
+
+
 # --- orders that were called unsent ---------------------------------------------------------------
 
 
@@ -402,17 +417,7 @@ def test_a_book_that_was_asked_for_before_the_token_ended_does_not_open_the_acco
 
     async def play() -> None:
         async with scene.opened():
-            orders = scene.broker.orders
-
-            async def slowly() -> object:
-                rows = await orders()
-                await go_on.wait()
-                return rows
-
-            scene.broker.orders = slowly  # type: ignore[method-assign, assignment]
-            reads = scene.broker.reads
-            scene.desk.want_book()
-            await scene.until(lambda: scene.broker.reads > reads)
+            await book_under_way(scene, go_on)
             scene.broker.is_token_refused = True
             scene.desk.token_has_ended()
             go_on.set()
@@ -430,23 +435,12 @@ def test_a_book_asked_for_before_a_change_was_sent_does_not_show_its_effect() ->
     async def play() -> None:
         async with scene.opened():
             order = await scene.reaches(await scene.place(), S.WORKING)
-            orders = scene.broker.orders
-
-            async def slowly() -> object:
-                rows = await orders()
-                await go_on.wait()
-                return rows
-
-            scene.broker.orders = slowly  # type: ignore[method-assign, assignment]
-            reads = scene.broker.reads
-            scene.desk.want_book()
-            await scene.until(lambda: scene.broker.reads > reads)
+            await book_under_way(scene, go_on)
             first_price = next(iter(scene.broker.book.values())).price
             await scene.reaches(await scene.modify(order, price="101"), S.ACKED)
             scene.broker.answers.append(Answer(reply=SILENCE, takes_effect=False))
             back = await scene.modify(order, price=str(first_price))
             await scene.reaches(back, S.UNKNOWN)
-            scene.broker.orders = orders  # type: ignore[method-assign]
             go_on.set()
             await scene.reaches(back, S.NOT_PLACED)
             assert S.ACKED not in scene.journal.states(back.task_id)
@@ -506,15 +500,7 @@ def test_an_account_that_is_told_to_stop_is_not_opened_again_by_a_book_under_way
 
     async def play() -> None:
         async with scene.opened():
-            orders = scene.broker.orders
-
-            async def slowly() -> object:
-                await go_on.wait()
-                return await orders()
-
-            scene.broker.orders = slowly  # type: ignore[method-assign, assignment]
-            scene.desk.want_book()
-            await asyncio.sleep(1.0)
+            await book_under_way(scene, go_on)
             scene.desk.stop()
             go_on.set()
             await asyncio.sleep(1.0)
