@@ -44,7 +44,7 @@ PHRASES: Final = [
     f"on which nothing comes | {lines.CONNECTION_SILENT_S_MAX:.0f} s",
     f"has not taken | {order_client.EVENTS_WAITING_MAX:,} |",
     f"no reply within {order_client.REPLY_S_MAX:.0f} s",
-    f"that are under way | {OrdersConfig().waiting_max:,} |",
+    f"cancels apart | {OrdersConfig().waiting_max:,}; {OrdersConfig().waiting_max:,} |",
     f"{PaceRules().waiting_max} a lane, each",
     f"{kite_broker.BrokerOptions().waiting_max} a lane |",
     f"{OrdersConfig().waiting_max:,} an account",
