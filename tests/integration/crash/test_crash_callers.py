@@ -41,7 +41,7 @@ def test_a_caller_without_an_answer_repeats_its_key_and_has_one_order(
 
     assert len({answer["task_id"] for answer in answers}) == 1
     assert eventually(lambda: not verdict.unsettled(own)), verdict.unsettled(own)
-    assert [task["state"] for task in own.tasks()] == ["FILLED"]
+    assert eventually(lambda: [task["state"] for task in own.tasks()] == ["FILLED"])
     assert len(verdict.broker_side(own).orders) == 1
     assert verdict.never_twice(own) == []
 
@@ -126,8 +126,14 @@ def _insist(own: World, daemons: list[Daemon], body: dict[str, object], *, by_so
 
 def _by_socket(own: World, daemon: Daemon, frame: dict[str, object]) -> dict[str, Any]:
     calls = Door(own, daemon)
+
+    def answered() -> dict[str, Any] | None:
+        answer = calls.ask(frame)
+        return None if answer.get("code") == "TOO_MANY_REQUESTS" else answer
+
     try:
-        return calls.ask(frame)
+        # On the same socket: opening another costs a request, too, and would leave none for this.
+        return eventually(answered) or {"code": "TOO_MANY_REQUESTS"}
     finally:
         calls.close()
 

@@ -65,7 +65,7 @@ def test_nothing_is_acknowledged_or_sent_while_the_database_stands_still(
     assert eventually(lambda: not verdict.unsettled(own), within_s=RECOVERY_S)
     assert verdict.nothing_lost(own, {"k": again["task_id"]}) == []
     assert verdict.never_twice(own) == []
-    assert [task["state"] for task in own.tasks()] == ["FILLED"]
+    assert eventually(lambda: [task["state"] for task in own.tasks()] == ["FILLED"])
 
 
 def test_an_answer_that_finds_no_journal_is_recorded_once_there_is_one(
@@ -85,7 +85,7 @@ def test_an_answer_that_finds_no_journal_is_recorded_once_there_is_one(
     assert answered
     assert eventually(lambda: not verdict.unsettled(own), within_s=RECOVERY_S)
     assert verdict.never_twice(own) == []
-    assert [task["state"] for task in own.tasks()] == ["FILLED"]
+    assert eventually(lambda: [task["state"] for task in own.tasks()] == ["FILLED"])
 
 
 def test_orders_survive_a_crash_of_the_database_among_them(
@@ -127,7 +127,7 @@ def test_orders_do_not_wait_for_redis_and_their_events_come_in_order_later(
                 os.kill(own_redis.child.pid, signal.SIGCONT)
 
         assert is_traded, verdict.unsettled(own)
-        assert [task["state"] for task in own.tasks()] == ["FILLED"] * 5
+        assert eventually(lambda: [task["state"] for task in own.tasks()] == ["FILLED"] * 5)
         assert verdict.events_are_whole(own, daemon) == []
 
 
@@ -162,7 +162,7 @@ def test_an_order_without_an_answer_at_sigterm_is_left_to_the_next_daemon(own: W
 
     assert next_one.opens(own.account)
     assert eventually(lambda: not verdict.unsettled(own)), verdict.unsettled(own)
-    assert [task["state"] for task in own.tasks()] == ["FILLED"]
+    assert eventually(lambda: [task["state"] for task in own.tasks()] == ["FILLED"])
     assert verdict.never_twice(own) == []
 
 
@@ -185,7 +185,7 @@ def test_a_stop_while_the_database_stands_still_leaves_the_order_to_the_next_dae
     next_one = own.start()
     assert next_one.opens(own.account)
     assert eventually(lambda: not verdict.unsettled(own)), verdict.unsettled(own)
-    assert [task["state"] for task in own.tasks()] == ["FILLED"]
+    assert eventually(lambda: [task["state"] for task in own.tasks()] == ["FILLED"])
     assert verdict.never_twice(own) == []
 
 
