@@ -25,6 +25,7 @@ from ticker_service.runtime.clock import SystemClock
 from ticker_service.runtime.crash_points import dying_at, never
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
+from ticker_service.runtime.watchdog import ending_stalls
 
 if TYPE_CHECKING:
     import socket
@@ -100,6 +101,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         stop = asyncio.Event()
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        stack.enter_context(ending_stalls(settings.stall_s, _say_stalled))
         async with asyncio.TaskGroup() as tasks:
             for server in servers:
                 tasks.create_task(server.run_until_stopped(), name="listener")
@@ -158,6 +160,11 @@ def _ws_url(bound: socket.socket | None) -> str | None:
     if bound is None:
         return None
     return listener.url_of(bound).replace("http://", "ws://") + "/v1/orders/ws"
+
+
+def _say_stalled(calls: list[str]) -> None:
+    """Say where the event loop stands, as the last line of the log."""
+    log.critical("event_loop_stalled", calls=calls)
 
 
 def _say_started(secret_facts: Mapping[str, object], **facts: object) -> None:

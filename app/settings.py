@@ -268,6 +268,9 @@ class Settings(BaseSettings):
         2 << 30, ge=0, description="Stop recording when the disk has less room than this"
     )
 
+    stall_s: float = Field(
+        10.0, ge=0.1, le=600, description="End when the event loop stands still for so long"
+    )
     health_host: str = Field("127.0.0.1", description="Address of /health and /metrics")
     health_port: int = Field(
         9108, ge=0, le=65_535, description="Its port; 0 lets the system choose"

@@ -3,7 +3,7 @@
 A daemon started afresh spends a second of processor time on imports, a campaign of hundreds of
 kills nothing else. Each child is a process of its own in a session of its own and runs the command
 line as ``python -m app.cli run`` would; nothing runs in this process before it forks. Speaks JSON
-lines: ``{"env", "out", "err"}`` in, ``{"pid"}`` and later ``{"pid", "status"}`` out; ``status`` is
+lines: ``{"env", "out", "err", "at_point"}`` in, ``{"pid"}`` and later ``{"pid", "status"}`` out; ``status`` is
 negative for a signal. When the input ends, so do the children.
 """
 
@@ -15,9 +15,13 @@ import os
 import select
 import signal
 import sys
-from typing import Any
+import time
+from typing import TYPE_CHECKING, Any
 
 from app import cli, daemon, settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ARGUMENTS = ("ticker-service", "run", "--config", os.devnull)
 
@@ -73,6 +77,8 @@ def _start(request: dict[str, Any], ours: tuple[int, int]) -> int:
         _redirect(request, ours)
         os.environ.clear()
         os.environ.update(request["env"])
+        if request["at_point"]:
+            daemon.dying_at = INSTEAD_OF_DYING[request["at_point"]]
         sys.argv = list(ARGUMENTS)
         cli.main()
     except SystemExit as ended:
@@ -81,6 +87,31 @@ def _start(request: dict[str, Any], ours: tuple[int, int]) -> int:
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(status)
+
+
+def _standing_still_at(fatal: str) -> Callable[[str], None]:
+    """Block at a point for good; at C0 to C3, C6 and C7 that is the event loop."""
+
+    def reach(point: str) -> None:
+        while point == fatal:
+            time.sleep(1.0)
+
+    return reach
+
+
+def _stopping_at(fatal: str) -> Callable[[str], None]:
+    """Stop the process when it first comes to a point, as SIGSTOP from outside would."""
+    left = [fatal]
+
+    def reach(point: str) -> None:
+        if point in left:
+            left.clear()
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    return reach
+
+
+INSTEAD_OF_DYING = {"stall": _standing_still_at, "stop": _stopping_at}
 
 
 def _redirect(request: dict[str, Any], ours: tuple[int, int]) -> None:

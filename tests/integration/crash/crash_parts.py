@@ -95,12 +95,20 @@ class Nursery:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
 
-    def start(self, settings: Mapping[str, object]) -> Daemon:
-        """Start a daemon with these settings; it may die at any moment."""
+    def start(self, settings: Mapping[str, object], *, at_point: str = "") -> Daemon:
+        """Start a daemon with these settings; it may die at any moment.
+
+        At the point that ``kill_at`` names it may ``stall`` or ``stop`` instead.
+        """
         number = next(self._numbers)
         out, err = (self._directory / f"{number}.{name}" for name in ("out", "err"))
         out.touch()
-        request = {"env": environment(settings), "out": str(out), "err": str(err)}
+        request = {
+            "env": environment(settings),
+            "out": str(out),
+            "err": str(err),
+            "at_point": at_point,
+        }
         with self._asking:
             stdin = self._process.stdin
             assert stdin is not None
@@ -298,8 +306,8 @@ class World:
             now_ns=SystemClock().now_ns(),
         )
 
-    def start(self, **more: object) -> Daemon:
-        """Start a daemon for this account."""
+    def start(self, *, at_point: str = "", **more: object) -> Daemon:
+        """Start a daemon for this account; see :meth:`Nursery.start`."""
         banner = self.lane.banner
         account = {
             "user_id": self.user_id,
@@ -325,7 +333,7 @@ class World:
             "journal_may_be_volatile": str(not self.is_durable).lower(),
             **SCALED,
         }
-        daemon = self.servers.nursery.start(settings | more)
+        daemon = self.servers.nursery.start(settings | more, at_point=at_point)
         self.daemons.append(daemon)
         return daemon
 
