@@ -10,9 +10,10 @@ from typing import Annotated, NoReturn
 
 import typer
 
+from app import typed_wrong
 from app.account_cli import account_cli
 from app.greeks_cli import greeks
-from app.jobs import run_job
+from app.jobs import EXIT_CONFIGURATION, EXIT_INTERRUPTED, run_job
 from app.order_cli import order_cli, token_cli
 from app.record_cli import record_cli
 from app.simulate_cli import simulate
@@ -168,8 +169,16 @@ def _exit(status: int) -> NoReturn:
 
 
 def main() -> None:
-    """Run the command line."""
-    cli()
+    """Run the command line; what was typed wrong is one line, too."""
+    try:
+        status = cli(standalone_mode=False)
+    except typer.Abort:
+        status = EXIT_INTERRUPTED
+    except typer.TyperException as error:
+        if said := typed_wrong.line(error):
+            print(f"ticker-service: {said}", file=sys.stderr)  # noqa: T201 - the user's terminal
+        status = EXIT_CONFIGURATION
+    sys.exit(status)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from app.jobs import run_job
+from ticker_service.domain.order import OrderType, Product, Side
 from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
 
@@ -77,10 +78,14 @@ def place(
     client_order_id: _Id,
     account: Annotated[str, typer.Option(help="Account to trade on.")],
     symbol: Annotated[str, typer.Option(help="As EXCHANGE:TRADINGSYMBOL.")],
-    side: Annotated[str, typer.Option(help="BUY or SELL.")],
+    side: Annotated[Side, typer.Option(case_sensitive=False, help="BUY or SELL.")],
     quantity: Annotated[int, typer.Option(min=1, max=INTEGER_MAX, help="Units.")],
-    order_type: Annotated[str, typer.Option("--type", help="LIMIT, MARKET, SL, SL-M.")] = "LIMIT",
-    product: Annotated[str, typer.Option(help="CNC, NRML, MIS, MTF.")] = "NRML",
+    order_type: Annotated[
+        OrderType, typer.Option("--type", case_sensitive=False, help="LIMIT, MARKET, SL, SL-M.")
+    ] = OrderType.LIMIT,
+    product: Annotated[
+        Product, typer.Option(case_sensitive=False, help="CNC, NRML, MIS, MTF.")
+    ] = Product.NRML,
     price: _Price = None,
     trigger_price: _Price = None,
     market_protection: Annotated[str | None, typer.Option(help="Percent; -1: Kite's.")] = None,
@@ -95,9 +100,9 @@ def place(
     order: dict[str, object] = {
         "exchange": exchange,
         "tradingsymbol": tradingsymbol,
-        "transaction_type": side.upper(),
-        "order_type": order_type.upper(),
-        "product": product.upper(),
+        "transaction_type": side.value,
+        "order_type": order_type.value,
+        "product": product.value,
         "quantity": quantity,
         "validity": validity.upper(),
         "price": price,

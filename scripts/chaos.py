@@ -24,6 +24,8 @@ import crash_parts as parts  # noqa: E402 - its folder is known only now
 from chaos_loop import CYCLES, Chapter, play  # noqa: E402
 from chaos_loop import totals as totalled  # noqa: E402
 
+from scripts.typed_numbers import whole  # noqa: E402
+
 JOBS = 2
 
 
@@ -45,11 +47,11 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="chaos", description=__doc__)
-    parser.add_argument("--cycles", type=int, default=100, help="lives of a daemon")
+    parser.add_argument("--cycles", type=whole(at_least=1), default=100, help="lives of a daemon")
     parser.add_argument("--json", action="store_true", help="end with one line of JSON")
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--first", type=int, default=0, help="number of the first chapter")
-    parser.add_argument("--jobs", type=int, default=JOBS, help="chapters at a time")
+    parser.add_argument("--jobs", type=whole(at_least=1), default=JOBS, help="chapters at a time")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no chapter after so long")
     parser.add_argument(
         "--durable", action="store_true", help="let PostgreSQL wait for the disk, as it should"

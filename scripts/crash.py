@@ -23,6 +23,8 @@ sys.path[:1] = [str(ROOT / each) for each in ("", "tests", "tests/integration/cr
 import crash_parts as parts  # noqa: E402 - its folder is known only now
 from crash_run import AT_RANDOM, BEHAVIOURS, POINTS, Case, Report, play  # noqa: E402
 
+from scripts.typed_numbers import whole  # noqa: E402
+
 RUNS = 30
 JOBS = 2
 
@@ -58,12 +60,14 @@ def _options() -> argparse.Namespace:
 
     points = (*POINTS, AT_RANDOM)
     parser = argparse.ArgumentParser(prog="crash", description=__doc__)
-    parser.add_argument("--runs", type=int, default=RUNS, help="per point and behaviour")
+    parser.add_argument(
+        "--runs", type=whole(at_least=1), default=RUNS, help="per point and behaviour"
+    )
     parser.add_argument("--points", type=names(points), default=points)
     parser.add_argument("--behaviours", type=names(BEHAVIOURS), default=BEHAVIOURS)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
     parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat")
-    parser.add_argument("--jobs", type=int, default=JOBS, help="runs at a time")
+    parser.add_argument("--jobs", type=whole(at_least=1), default=JOBS, help="runs at a time")
     parser.add_argument("--minutes", type=float, default=1e6, help="begin no run after so long")
     parser.add_argument(
         "--durable", action="store_true", help="let PostgreSQL wait for the disk, as it should"

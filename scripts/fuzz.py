@@ -26,6 +26,8 @@ ROOT = Path(__file__).resolve().parent.parent
 # In the place of this folder, whose `secrets.py` would be taken for the standard library's.
 sys.path[:1] = [str(ROOT / each) for each in ("", "tests")]
 
+from scripts.typed_numbers import whole  # noqa: E402 - its folder is known only now
+
 KEPT = ROOT / "tests" / "data" / "fuzz"
 TARGETS = ("decode", "path", "text", "planted")
 INPUT_BYTES_MAX = 8_192
@@ -51,7 +53,7 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="fuzz", description=__doc__)
     parser.add_argument("target", choices=TARGETS)
-    parser.add_argument("--seconds", type=int, default=60)
+    parser.add_argument("--seconds", type=whole(at_least=1), default=60)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 31))
     parser.add_argument("--input", type=Path, help="run this file alone")
     parser.add_argument("--unguided", action="store_true", help="without atheris")

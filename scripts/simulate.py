@@ -26,6 +26,8 @@ import structlog  # noqa: E402 - the path is known only now
 from exactly_once import reached_broker, states  # noqa: E402
 from sim_play import play  # noqa: E402
 
+from scripts.typed_numbers import positive, whole  # noqa: E402
+
 if TYPE_CHECKING:
     from sim_play import Outcome
 
@@ -44,10 +46,12 @@ def main() -> int:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="simulate", description=__doc__)
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 40))
-    parser.add_argument("--seeds", type=int, default=1, help="so many, from that one on")
+    parser.add_argument(
+        "--seeds", type=whole(at_least=1), default=1, help="so many, from that one on"
+    )
     parser.add_argument("--story", action="store_true", help="tell everything that happens")
-    parser.add_argument("--jobs", type=int, default=2, help="processes at a time")
-    parser.add_argument("--minutes", type=float, default=1e6, help="begin no seed after so long")
+    parser.add_argument("--jobs", type=whole(at_least=1), default=2, help="processes at a time")
+    parser.add_argument("--minutes", type=positive, default=1e6, help="begin no seed after so long")
     return parser.parse_args()
 
 

@@ -1,8 +1,9 @@
 """The runner behind ``./scripts/soak``: does the daemon stay as small as it was?
 
-A simulator sends ticks, a subscriber reads, and once in a while the exchange cuts every socket, so
-that what a reconnection leaves behind is seen, too. Memory, descriptors and tasks are the daemon's
-own account of itself in ``/metrics``. Exit status 1 means that something grew, by the rule below.
+A simulator sends ticks, the daemon records them, makes bars and publishes; one subscriber reads,
+another one joins and never does, and once in a while the exchange cuts every socket, so that what a
+reconnection leaves behind is seen, too. Memory, descriptors and tasks are the daemon's own account
+of itself in ``/metrics``. Exit status 1 means that something grew, by the rule below.
 
 The rule: a fifth of the run is warm-up. Of what follows, the median of the last third may exceed
 the median of the first third by 2 % or 8 MB of memory, whichever is more, and by one descriptor and
@@ -16,13 +17,16 @@ import asyncio
 import contextlib
 import statistics
 import sys
+import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import httpx
+import redis.asyncio
 
 from app.console.demo_parts import Relay
 from scripts.benchmarks import machine, service
+from scripts.typed_numbers import positive, whole
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -40,6 +44,7 @@ STRIKES_EACH_SIDE: Final = 100
 SUBSCRIBED_MIN: Final = 1_000
 BYTES_PER_MB: Final = 1e6
 HTTP_S_MAX: Final = 10.0
+BARS: Final = "1s,1m"
 PREFIX: Final = "soak:"
 HEADING: Final = f"{'minutes':>8} {'memory MB':>10} {'tasks':>6} {'fds':>5} {'ticks':>12}"
 
@@ -101,18 +106,13 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="soak", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--minutes", type=float, default=60.0, metavar="N")
-    parser.add_argument("--rate", type=float, default=20_000.0, help="ticks a second")
-    parser.add_argument("--cut-every-s", type=float, default=60.0, help="between two cuts")
-    parser.add_argument("--samples", type=int, default=120, help="lines of the table")
-    arguments = parser.parse_args()
-    if arguments.minutes <= 0.0:
-        parser.error(f"--minutes {arguments.minutes} must be positive")
-    if arguments.samples < SAMPLES_MIN:
-        parser.error(f"--samples {arguments.samples} must be at least {SAMPLES_MIN}")
-    if arguments.cut_every_s <= 0.0:
-        parser.error(f"--cut-every-s {arguments.cut_every_s} must be positive")
-    return arguments
+    parser.add_argument("--minutes", type=positive, default=60.0, metavar="N")
+    parser.add_argument("--rate", type=positive, default=20_000.0, help="ticks a second")
+    parser.add_argument("--cut-every-s", type=positive, default=60.0, help="between two cuts")
+    parser.add_argument(
+        "--samples", type=whole(at_least=SAMPLES_MIN), default=120, help="lines of the table"
+    )
+    return parser.parse_args()
 
 
 async def _watched(arguments: argparse.Namespace) -> list[Sample]:
@@ -126,12 +126,20 @@ async def _watched(arguments: argparse.Namespace) -> list[Sample]:
             f"--strikes-each-side={STRIKES_EACH_SIDE}",
             "--nearest-expiry-days=7",
         )
-        settings = exchange.settings(CHANNEL_PREFIX=PREFIX, STRIKES_EACH_SIDE=STRIKES_EACH_SIDE)
+        folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="soak-"))
+        settings = exchange.settings(
+            CHANNEL_PREFIX=PREFIX,
+            STRIKES_EACH_SIDE=STRIKES_EACH_SIDE,
+            BARS=BARS,
+            RECORD="true",
+            RECORD_FOLDER=folder,
+        )
         daemon = await stack.enter_async_context(service.daemon(relay, settings))
         await daemon.becomes_ready(subscribed_min=SUBSCRIBED_MIN)
         heard = (exchange.redis_url, f"{PREFIX}ticks:*", str(duration_s + HTTP_S_MAX))
         with machine.on_other_cores():
             stack.enter_context(service.module("live_listener", *heard))
+        await stack.enter_async_context(_deaf(exchange.redis_url))
         await stack.enter_async_context(_cutting(exchange, arguments.cut_every_s))
         return await _samples(daemon, duration_s, arguments.samples)
 
@@ -155,6 +163,17 @@ async def _samples(daemon: Daemon, duration_s: float, count: int) -> list[Sample
         print(sample.line(), flush=True)
         samples.append(sample)
     return samples
+
+
+@contextlib.asynccontextmanager
+async def _deaf(redis_url: str) -> AsyncIterator[None]:
+    """Hold a subscriber that reads nothing of what it asked for, for the length of the block.
+
+    Redis drops it at its limit; it must cost the daemon nothing, before and after.
+    """
+    async with redis.asyncio.Redis.from_url(redis_url) as client, client.pubsub() as pubsub:
+        await pubsub.psubscribe(f"{PREFIX}ticks:*")
+        yield
 
 
 @contextlib.asynccontextmanager

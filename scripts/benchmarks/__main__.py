@@ -18,6 +18,7 @@ from rich.table import Table
 
 from scripts.benchmarks import machine
 from scripts.benchmarks.measure import Disagreement, Options, Result
+from scripts.typed_numbers import whole
 from ticker_service.runtime import memory
 
 if TYPE_CHECKING:
@@ -65,15 +66,15 @@ def _arguments() -> argparse.Namespace:
         help=f"of {', '.join(SUITES)}; by default {' and '.join(SUITES_BY_DEFAULT)}",
     )
     parser.add_argument("--json", type=Path, default=JSON_BY_DEFAULT, metavar="PATH")
-    parser.add_argument("--runs", type=int, metavar="N", help=f"turns of each side; {RUNS}")
+    parser.add_argument(
+        "--runs", type=whole(at_least=1), metavar="N", help=f"turns of each side; {RUNS}"
+    )
     parser.add_argument(
         "--quick", action="store_true", help="little input and few runs: does it work at all?"
     )
     arguments = parser.parse_args()
     if unknown := set(arguments.suites) - set(SUITES):
         parser.error(f"unknown suites {sorted(unknown)}; there are {', '.join(SUITES)}")
-    if arguments.runs is not None and arguments.runs < 1:
-        parser.error(f"--runs {arguments.runs} must be at least 1")
     return arguments
 
 
