@@ -89,7 +89,17 @@ def place(
     price: _Price = None,
     trigger_price: _Price = None,
     market_protection: Annotated[str | None, typer.Option(help="Percent; -1: Kite's.")] = None,
-    validity: Annotated[str, typer.Option(help="DAY or IOC.")] = "DAY",
+    validity: Annotated[str, typer.Option(help="DAY, IOC or TTL.")] = "DAY",
+    validity_ttl: Annotated[
+        int | None, typer.Option(min=1, max=INTEGER_MAX, help="Minutes, with validity TTL.")
+    ] = None,
+    variety: Annotated[str, typer.Option(help="regular, amo, auction.")] = "regular",
+    disclosed_quantity: Annotated[
+        int | None, typer.Option(min=0, max=INTEGER_MAX, help="Units to show; shares only.")
+    ] = None,
+    auction_number: Annotated[
+        str | None, typer.Option(help="Of the auction, with variety auction.")
+    ] = None,
     url: _Url = URL,
     token: _Token = "",
 ) -> None:
@@ -108,6 +118,10 @@ def place(
         "price": price,
         "trigger_price": trigger_price,
         "market_protection": market_protection,
+        "validity_ttl": validity_ttl,
+        "variety": variety.lower(),
+        "disclosed_quantity": disclosed_quantity,
+        "auction_number": auction_number,
     }
     given = {name: value for name, value in order.items() if value is not None}
     _ask(url, token, lambda client: client.place(client_order_id, account, given))
@@ -121,12 +135,28 @@ def modify(
         int | None, typer.Option(min=1, max=INTEGER_MAX, help="Units in all.")
     ] = None,
     trigger_price: _Price = None,
+    order_type: Annotated[
+        str | None, typer.Option("--type", help="LIMIT, MARKET, SL, SL-M.")
+    ] = None,
+    market_protection: Annotated[str | None, typer.Option(help="Percent; -1: Kite's.")] = None,
+    validity: Annotated[str | None, typer.Option(help="DAY or IOC.")] = None,
+    disclosed_quantity: Annotated[
+        int | None, typer.Option(min=0, max=INTEGER_MAX, help="Units to show; shares only.")
+    ] = None,
     request_id: Annotated[str, typer.Option(help="Key of this change; made up if left out.")] = "",
     url: _Url = URL,
     token: _Token = "",
 ) -> None:
     """Journal a change of a live order and print it."""
-    change = {"price": price, "quantity": quantity, "trigger_price": trigger_price}
+    change = {
+        "price": price,
+        "quantity": quantity,
+        "trigger_price": trigger_price,
+        "order_type": order_type and order_type.upper(),
+        "market_protection": market_protection,
+        "validity": validity and validity.upper(),
+        "disclosed_quantity": disclosed_quantity,
+    }
     given = {name: value for name, value in change.items() if value is not None}
     key = request_id or _made_up(client_order_id, "modify")
     _ask(url, token, lambda client: client.modify(client_order_id, key, given), key=key)

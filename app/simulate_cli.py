@@ -62,6 +62,9 @@ def simulate(
     order_state_ms: Annotated[
         float, typer.Option(help="An order's time in each interim state; 0: none.")
     ] = 3.0,
+    amo_rest_s: Annotated[
+        float, typer.Option(help="An after-market order goes to the exchange after so long.")
+    ] = 5.0,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -117,6 +120,7 @@ def simulate(
             redirect_url=redirect_url,
             cash_inr=cash_inr,
             order_state_ms=order_state_ms,
+            amo_rest_s=amo_rest_s,
             freeze_quantities=tuple(freezes.items()),
             enforce_rate_limits=rate_limits,
             orders_per_day_max=orders_per_day,

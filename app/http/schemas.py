@@ -68,6 +68,9 @@ class OrderBody(Strict):
     disclosed_quantity: Units | None = None
     validity_ttl: Units | None = None
     market_protection: Money | None = None
+    iceberg_legs: Units | None = None
+    iceberg_quantity: Units | None = None
+    auction_number: str | None = None
 
     def to_domain(self) -> OrderRequest:
         """Return the order as a value."""

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Account = NewType("Account", str)
 """A configured account's name; what events, locks and channels are keyed by."""
 _DECIMALS: Final = frozenset({"price", "trigger_price", "market_protection"})
+_AT_EXCHANGE_STATUS: Final = frozenset({"OPEN PENDING", "OPEN", "TRIGGER PENDING"})
 
 
 class Side(StrEnum):
@@ -97,6 +98,9 @@ class OrderRequest:
     disclosed_quantity: int | None = None
     validity_ttl: int | None = None
     market_protection: Decimal | None = None
+    iceberg_legs: int | None = None
+    iceberg_quantity: int | None = None
+    auction_number: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,6 +142,9 @@ def request_from_fields(form: Mapping[str, str]) -> OrderRequest:
         disclosed_quantity=_integer(form, "disclosed_quantity"),
         validity_ttl=_integer(form, "validity_ttl"),
         market_protection=_decimal(form, "market_protection"),
+        iceberg_legs=_integer(form, "iceberg_legs"),
+        iceberg_quantity=_integer(form, "iceberg_quantity"),
+        auction_number=form.get("auction_number"),
     )
 
 
@@ -218,6 +225,18 @@ class OrderTask:
     target_task_id: uuid.UUID | None
     created_at_ns: int
     updated_at_ns: int
+
+
+def routed_variety(task: OrderTask) -> Variety:
+    """Return the variety in the route by which a placed order is changed or cancelled now.
+
+    An after-market order that has gone to the exchange is a ``regular`` one from then on, although
+    Kite's book goes on calling it ``amo`` (kite.md §2.3).
+    """
+    variety = Variety(task.body["variety"])
+    status = (task.broker_status or "").upper()
+    is_at_exchange = status in _AT_EXCHANGE_STATUS or task.filled_quantity > 0
+    return Variety.REGULAR if variety is Variety.AMO and is_at_exchange else variety
 
 
 def says_the_same(known: OrderTask, new: NewTask) -> bool:

@@ -1,7 +1,7 @@
 """Refuse what cannot be right before it is journalled; the error names field, value and rule.
 
 Path: order -> [admit] -> journal -> execute -> settle -> report. Pure. Source of the rules:
-kite.md §2.3 and §3.2. What only the broker knows (margin, circuits, lots) is left to the broker.
+kite.md §2.3 and §3.2. What only the broker knows (margin, circuits) is left to the broker.
 """
 
 from __future__ import annotations
@@ -9,7 +9,14 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Final
 
-from ticker_service.domain.order import OrderChange, OrderRequest, OrderType, Validity, Variety
+from ticker_service.domain.order import (
+    OrderChange,
+    OrderRequest,
+    OrderType,
+    Product,
+    Validity,
+    Variety,
+)
 from ticker_service.errors import OrderRefused
 
 EXCHANGES: Final = frozenset({"NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO"})
@@ -19,10 +26,14 @@ PRICE_DECIMALS_MAX: Final = 4
 SYMBOL_CHARACTERS_MAX: Final = 64
 PROTECTION_PERCENT_MAX: Final = 100
 TTL_MINUTES_MAX: Final = 24 * 60
+AUCTION_CHARACTERS_MAX: Final = 20
 AUTOMATIC_PROTECTION: Final = -1
 _PROTECTED: Final = frozenset({OrderType.MARKET, OrderType.SL_M})
 _PRICED: Final = frozenset({OrderType.LIMIT, OrderType.SL})
 _TRIGGERED: Final = frozenset({OrderType.SL, OrderType.SL_M})
+_SHARES: Final = frozenset({"NSE", "BSE"})
+_DELIVERED: Final = frozenset({Product.CNC, Product.MTF})
+_OFFERED: Final = frozenset({Variety.REGULAR, Variety.AMO, Variety.AUCTION})
 
 
 def check_order(order: OrderRequest) -> None:
@@ -36,8 +47,10 @@ def check_order(order: OrderRequest) -> None:
     symbol = order.tradingsymbol
     if not (0 < len(symbol) <= SYMBOL_CHARACTERS_MAX and symbol.isprintable()):
         raise _refusal("tradingsymbol", symbol, "a symbol of the instruments dump")
-    if order.variety is not Variety.REGULAR:
-        raise _refusal("variety", order.variety, "regular; the others are not supported yet")
+    _check_variety(order)
+    if order.product in _DELIVERED and order.exchange not in _SHARES:
+        rule = f"NRML or MIS on {order.exchange}: CNC and MTF are for shares on NSE and BSE"
+        raise _refusal("product", order.product, rule)
     _check_quantity(order.quantity)
     _check_presence(order)
     _check_price("price", order.price)
@@ -46,16 +59,16 @@ def check_order(order: OrderRequest) -> None:
     disclosed = order.disclosed_quantity
     if disclosed is not None and not 0 <= disclosed <= order.quantity:
         raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={order.quantity}")
+    _check_disclosed(disclosed, order.exchange)
     if (order.validity is Validity.TTL) != (order.validity_ttl is not None):
         raise _refusal("validity_ttl", order.validity_ttl, "given with validity TTL, in minutes")
     if order.validity_ttl is not None and not 0 < order.validity_ttl <= TTL_MINUTES_MAX:
         raise _refusal("validity_ttl", order.validity_ttl, f"1 to {TTL_MINUTES_MAX} minutes")
-    if order.exchange == "MCX" and order.validity is Validity.IOC:
-        raise _refusal("validity", order.validity, "other than IOC on MCX (kite.md §3.2)")
+    _check_validity(order.validity, order.exchange)
 
 
-def check_change(change: OrderChange) -> None:
-    """Check a change of a live order.
+def check_change(change: OrderChange, placed: OrderRequest) -> None:
+    """Check a change of a live order, which was placed as ``placed``.
 
     Raises:
         OrderRefused: With the first rule it breaks.
@@ -69,10 +82,45 @@ def check_change(change: OrderChange) -> None:
     disclosed, whole = change.disclosed_quantity, change.quantity or QUANTITY_MAX
     if disclosed is not None and not 0 <= disclosed <= whole:
         raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={whole}")
+    _check_disclosed(disclosed, placed.exchange)
+    if change.validity is Validity.TTL and placed.validity is not Validity.TTL:
+        # Kite's change of an order has no minutes to give (kite.md §2.3).
+        raise _refusal("validity", change.validity, "DAY or IOC: TTL is given when placing")
+    if change.validity is not None:
+        _check_validity(change.validity, placed.exchange)
     if change.order_type is not None:
         _check_protection(change.order_type, change.market_protection)
     elif change.market_protection is not None:
         _check_percentage(change.market_protection)
+
+
+def _check_variety(order: OrderRequest) -> None:
+    """Each variety has fields of its own, and no other may bring them."""
+    if order.variety not in _OFFERED:
+        raise _refusal("variety", order.variety, "regular, amo or auction; others are not offered")
+    for field in ("iceberg_legs", "iceberg_quantity"):
+        value = getattr(order, field)
+        if value is not None:
+            raise _refusal(field, value, "left out: it belongs to variety iceberg")
+    auction = order.auction_number
+    if (order.variety is Variety.AUCTION) != (auction is not None):
+        raise _refusal("auction_number", auction, "given for variety auction, and only for it")
+    if auction is None:
+        return
+    if not (auction.isascii() and auction.isdecimal() and len(auction) <= AUCTION_CHARACTERS_MAX):
+        raise _refusal("auction_number", auction, "digits, from /portfolio/holdings/auctions")
+    if order.exchange not in _SHARES:
+        raise _refusal("exchange", order.exchange, "NSE or BSE for variety auction")
+
+
+def _check_disclosed(disclosed: int | None, exchange: str) -> None:
+    if disclosed and exchange not in _SHARES:
+        raise _refusal("disclosed_quantity", disclosed, "0 or left out: it is for NSE and BSE only")
+
+
+def _check_validity(validity: Validity, exchange: str) -> None:
+    if exchange == "MCX" and validity is Validity.IOC:
+        raise _refusal("validity", validity, "DAY on MCX: orders of programs may not be IOC there")
 
 
 def _check_quantity(quantity: int) -> None:

@@ -18,9 +18,9 @@ from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import (
     TaskKind,
     TaskUpdate,
-    Variety,
     change_from_fields,
     request_from_fields,
+    routed_variety,
 )
 from ticker_service.domain.order_state import AT_BROKER, TERMINAL, TRANSITIONS, TaskState
 from ticker_service.domain.tag import tag_of
@@ -213,7 +213,7 @@ class Executor:
             return await self._gateway.place(request, tag=task.tag or "", **send)
         if target is None or target.broker_order_id is None:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_BROKER_ID)
-        order_id, variety = target.broker_order_id, Variety(target.body["variety"])
+        order_id, variety = target.broker_order_id, routed_variety(target)
         if task.kind is TaskKind.CANCEL:
             return await self._gateway.cancel(order_id, variety, **send)
         change = change_from_fields(task.body)

@@ -12,8 +12,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.order import Account, NewTask, TaskKind, body_sha256, to_fields
-from ticker_service.errors import OrderRefused
+from ticker_service.domain.order import (
+    Account,
+    NewTask,
+    TaskKind,
+    body_sha256,
+    request_from_fields,
+    to_fields,
+)
+from ticker_service.errors import IdempotencyConflict, OrderRefused
 from ticker_service.orders import admit
 
 if TYPE_CHECKING:
@@ -81,30 +88,30 @@ class FrontDesk:
             JournalUnavailable: It is not durable; nothing will be sent.
         """
         desk = self._desk(caller, account)
-        admit.check_order(order)
-        body = to_fields(order)
         new = self._new(
             TaskKind.PLACE,
             caller,
             desk.account,
             request_id=request_id,
             client_order_id=client_order_id,
-            body=body,
+            body=to_fields(order),
         )
-        return Answer(*await desk.submit(new))
+        return await self._submit(desk, new, lambda: admit.check_order(order))
 
     async def modify(
         self, caller: Caller, *, client_order_id: str, request_id: str, change: OrderChange
     ) -> Answer:
         """Journal a change of an order; raises as :meth:`place`."""
-        admit.check_change(change)
-        return await self._about(
-            TaskKind.MODIFY, caller, client_order_id, request_id, to_fields(change)
-        )
+        target = await self.order(caller, client_order_id)
+        desk, new = self._about(TaskKind.MODIFY, caller, target, request_id, to_fields(change))
+        placed = request_from_fields(target.body)
+        return await self._submit(desk, new, lambda: admit.check_change(change, placed))
 
     async def cancel(self, caller: Caller, *, client_order_id: str, request_id: str) -> Answer:
         """Journal the cancel of an order; raises as :meth:`place`."""
-        return await self._about(TaskKind.CANCEL, caller, client_order_id, request_id, {})
+        target = await self.order(caller, client_order_id)
+        desk, new = self._about(TaskKind.CANCEL, caller, target, request_id, {})
+        return Answer(*await desk.submit(new))
 
     async def order(self, caller: Caller, client_order_id: str) -> OrderTask:
         """Return an order as the journal has it.
@@ -147,26 +154,48 @@ class FrontDesk:
         """Return what is set when the account may have new events; take it before looking."""
         return self._desk(caller, account).news.listen()
 
-    async def _about(
+    async def _submit(self, desk: AccountDesk, new: NewTask, check: Callable[[], None]) -> Answer:
+        """Journal what the rules allow.
+
+        Rules change with the day's instruments and with releases; what a key named before they did
+        stands, and to be told no would be to be told that nothing was sent (I2).
+        """
+        try:
+            check()
+        except OrderRefused as refusal:
+            known = await self._known(new, refusal)
+            return Answer(known, is_new=False)
+        return Answer(*await desk.submit(new))
+
+    async def _known(self, new: NewTask, refusal: OrderRefused) -> OrderTask:
+        try:
+            known = await self._journal.known(new)
+        except IdempotencyConflict:
+            raise
+        except OrderRefused:
+            raise refusal from None  # what the journal cannot hold, it does not hold
+        if known is None:
+            raise refusal
+        return known
+
+    def _about(
         self,
         kind: TaskKind,
         caller: Caller,
-        client_order_id: str,
+        target: OrderTask,
         request_id: str,
         body: Mapping[str, str],
-    ) -> Answer:
-        target = await self.order(caller, client_order_id)
+    ) -> tuple[AccountDesk, NewTask]:
         desk = self._desk(caller, target.account)
-        new = self._new(
+        return desk, self._new(
             kind,
             caller,
             desk.account,
             request_id=request_id,
-            client_order_id=client_order_id,
+            client_order_id=target.client_order_id,
             body=body,
             target_task_id=target.task_id,
         )
-        return Answer(*await desk.submit(new))
 
     def _new(  # noqa: PLR0913 - the fields of one instruction
         self,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.order import TaskKind, TaskUpdate, change_from_fields
+from ticker_service.domain.order import TaskKind, TaskUpdate, Variety, change_from_fields
 from ticker_service.domain.order_state import TaskState, is_in_transit, state_of
 from ticker_service.domain.session import ist_date, read_kite_time
 
@@ -26,6 +26,9 @@ if TYPE_CHECKING:
 
 
 CLOCKS_APART_NS_MAX: Final = 120 * NS_PER_S
+AFTER_MARKET_DAYS_MAX: Final = 5
+"""So long an after-market order may wait for the session it is meant for: over a weekend with
+holidays on both sides. Which day that is, only the exchange's circulars say."""
 
 
 @dataclass(slots=True)
@@ -151,10 +154,10 @@ class Evidence:
 def judge_live(task: OrderTask, *, is_in_book: bool, began: Moment) -> TaskUpdate | None:
     """Return the end of an order that rested when its trading day ended, None while it may rest.
 
-    No order of these validities outlives its day, and the book shows one day only. An end that was
-    not seen, because we were not there, cannot be seen any more.
+    No order of these validities outlives its session, and the book shows one day only. An end that
+    was not seen, because we were not there, cannot be seen any more.
     """
-    return None if is_in_book or not _is_day_over(task, began) else _DAY_OVER
+    return None if is_in_book or _days_since(task, began) <= _days_to_rest(task) else _DAY_OVER
 
 
 def judge_unseen(task: OrderTask, *, began: Moment) -> TaskUpdate | None:
@@ -163,7 +166,12 @@ def judge_unseen(task: OrderTask, *, began: Moment) -> TaskUpdate | None:
     For when no book comes at all, for want of a login perhaps: one that came now would be of a
     later day. The day after its own is let pass, because Kite does not say when it begins a book.
     """
-    return _DAY_OVER if _days_since(task, began) > 1 else None
+    return _DAY_OVER if _days_since(task, began) > 1 + _days_to_rest(task) else None
+
+
+def _days_to_rest(task: OrderTask) -> int:
+    """Return how many days after its own an order at rest may end."""
+    return AFTER_MARKET_DAYS_MAX if task.body.get("variety") == Variety.AMO else 0
 
 
 def _is_day_over(task: OrderTask, began: Moment) -> bool:

@@ -16,7 +16,7 @@ import heapq
 import itertools
 from typing import TYPE_CHECKING, Final
 
-from ticker_service.constants import NS_PER_MS
+from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain import session
 from ticker_service.simulator import margins, matching, order_rows
 from ticker_service.simulator.accounts import Account
@@ -34,6 +34,7 @@ from ticker_service.simulator.order import (
     Status,
     Trade,
     Validity,
+    Variety,
 )
 from ticker_service.simulator.order_numbers import OrderNumbers
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     Publish = Callable[[str, dict[str, object]], None]
 
 AS_USUAL: Final = Handling()
+NS_PER_MINUTE: Final = 60 * NS_PER_S
 
 BEING_PROCESSED: Final = "Order cannot be {} as it is being processed. Try later."
 TOO_MANY_MODIFICATIONS: Final = "Maximum allowed order modifications exceeded."
@@ -85,6 +87,7 @@ class Exchange:
         self._publish = publish
         self.woken = asyncio.Event()
         self._state_ns = int(options.order_state_ms * NS_PER_MS)
+        self._amo_rest_ns = int(options.amo_rest_s * NS_PER_S)
         self._accounts: dict[str, Account] = {}
         self._day = session.ist_date(clock.now_ns())
         self._due: list[tuple[int, int, Order, Step]] = []
@@ -137,6 +140,7 @@ class Exchange:
             visible_at_ns=now_ns + max(handling.start_after_ns, handling.visible_after_ns),
             state_ns=self._state_ns if handling.state_ns is None else handling.state_ns,
             refusal=handling.refusal,
+            awaits_session=terms.variety is Variety.AMO,
         )
         account.orders[order.order_id] = order
         account.working[order.order_id] = order
@@ -234,7 +238,22 @@ class Exchange:
 
     def _validate(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.VALIDATION_PENDING)
-        self._schedule(due_ns + order.state_ns, order, self._send)
+        step = self._keep_for_session if order.awaits_session else self._send
+        self._schedule(due_ns + order.state_ns, order, step)
+
+    def _keep_for_session(self, order: Order, due_ns: int) -> None:
+        self._schedule(due_ns + self._amo_rest_ns, order, self._open_session)
+        self._keep_on(order, due_ns)
+
+    def _keep_on(self, order: Order, due_ns: int) -> None:
+        self._enter(order, Status.AMO_RECEIVED)
+        self._next_request(order, due_ns)
+
+    def _open_session(self, order: Order, due_ns: int) -> None:
+        order.awaits_session = False
+        if not order.is_busy:  # else the end of what is under way sends it
+            order.is_busy = True
+            self._send(order, due_ns)
 
     def _send(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.OPEN_PENDING)
@@ -248,7 +267,14 @@ class Exchange:
             return
         order.exchange_order_id = self._numbers.exchange_order_id()
         order.exchange_ns = self._clock.now_ns()
+        lifetime_ns = order.terms.validity_ttl * NS_PER_MINUTE
+        if lifetime_ns:
+            self._schedule(due_ns + lifetime_ns, order, self._outlive)
         self._rest(order, due_ns)
+
+    def _outlive(self, order: Order, due_ns: int) -> None:
+        if order.terms.validity is Validity.TTL:
+            self._cancelled(order, due_ns)
 
     # Changing.
 
@@ -270,7 +296,12 @@ class Exchange:
             self._enter(order, Status.MODIFIED)
             self._send_update(order, Status.UPDATE)
         # Else fills have overtaken a smaller quantity, and the exchange leaves the order as it was.
-        self._rest(order, due_ns)
+        if order.exchange_order_id is not None:
+            self._rest(order, due_ns)
+        elif order.awaits_session:
+            self._keep_on(order, due_ns)
+        else:
+            self._send(order, due_ns)
 
     def _cancel_pending(self, order: Order, due_ns: int) -> None:
         self._enter(order, Status.CANCEL_PENDING)

@@ -72,6 +72,8 @@ class SimulatorOptions:
         truth_history_s: How long the true forwards and volatilities are kept, seconds.
         order_state_ms: How long an order stays in each interim state; 0 passes through them all
             before the request is answered.
+        amo_rest_s: How long an after-market order waits before its session begins; this market
+            never closes.
         cash_inr: What each user may trade with when the day begins.
         orders_per_day_max: Placements a user may ask for in a day, refused ones included; only
             with ``enforce_rate_limits``, as are the ten order requests a second and 400 a minute.
@@ -98,6 +100,7 @@ class SimulatorOptions:
     enforce_rate_limits: bool = True
     truth_history_s: int = 600
     order_state_ms: float = 3.0
+    amo_rest_s: float = 5.0
     cash_inr: int = 10_000_000
     orders_per_day_max: int = 5_000
     order_cooldown_s: float = 0.0
@@ -164,6 +167,10 @@ class SimulatorOptions:
             (
                 not 0 <= self.order_state_ms < math.inf,
                 f"order_state_ms={self.order_state_ms} must be a number, not negative",
+            ),
+            (
+                not 0 <= self.amo_rest_s < math.inf,
+                f"amo_rest_s={self.amo_rest_s} must be a number, not negative",
             ),
             (self.cash_inr < 0, f"cash_inr={self.cash_inr} must not be negative"),
             (

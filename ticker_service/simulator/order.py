@@ -47,6 +47,17 @@ class Validity(StrEnum):
 
     DAY = "DAY"
     IOC = "IOC"
+    TTL = "TTL"
+
+
+class Variety(StrEnum):
+    """How an order is handled; part of its routes."""
+
+    REGULAR = "regular"
+    AMO = "amo"
+    CO = "co"
+    ICEBERG = "iceberg"
+    AUCTION = "auction"
 
 
 class Status(StrEnum):
@@ -54,6 +65,7 @@ class Status(StrEnum):
 
     RECEIVED = "PUT ORDER REQ RECEIVED"
     VALIDATION_PENDING = "VALIDATION PENDING"
+    AMO_RECEIVED = "AMO REQ RECEIVED"
     OPEN_PENDING = "OPEN PENDING"
     OPEN = "OPEN"
     TRIGGER_PENDING = "TRIGGER PENDING"
@@ -79,6 +91,7 @@ class OrderTerms:
         row: The instrument's row in the catalogue.
         price_raw: Limit price; 0 for a stop without one.
         trigger_raw: Trigger price; 0 without one.
+        validity_ttl: Minutes that it may rest with validity TTL.
         protection_percent: The band of a stop that has no limit price of its own.
         tags: The client's tag first, then the broker's own.
     """
@@ -92,6 +105,9 @@ class OrderTerms:
     price_raw: int
     trigger_raw: int = 0
     disclosed_quantity: int = 0
+    variety: Variety = Variety.REGULAR
+    validity_ttl: int = 0
+    auction_number: str | None = None
     protection_percent: Decimal | None = None
     tag: str | None = None
     tags: tuple[str, ...] = ()
@@ -149,6 +165,7 @@ class Order:
     Attributes:
         asked: The terms of the latest accepted request; ``terms`` are those in force.
         is_busy: A chain of interim states is under way.
+        awaits_session: It is kept for the next session; only then is it the exchange's.
         waiting: Requests accepted meanwhile, in order.
         visible_at_ns: From this monotonic instant the order book shows it.
         history: A row of the order book per state, oldest first.
@@ -175,6 +192,7 @@ class Order:
     is_modified: bool = False
     is_busy: bool = True
     is_triggered: bool = False
+    awaits_session: bool = False
     waiting: deque[Modify | Cancel] = field(default_factory=deque)
     history: list[dict[str, object]] = field(default_factory=list)
     trades: list[Trade] = field(default_factory=list)
@@ -188,6 +206,12 @@ class Order:
     def open_quantity(self) -> int:
         """What is neither filled nor given up; 0 once terminal."""
         return 0 if self.is_terminal else self.terms.quantity - self.filled_quantity
+
+    @property
+    def route(self) -> Variety:
+        """The variety in the route by which it is changed or cancelled now (kite.md §2.3)."""
+        is_sent = self.terms.variety is Variety.AMO and not self.awaits_session
+        return Variety.REGULAR if is_sent else self.terms.variety
 
     @property
     def awaits_trigger(self) -> bool:

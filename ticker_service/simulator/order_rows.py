@@ -15,7 +15,6 @@ from ticker_service.simulator.order import Order, OrderType, Status, Trade
 if TYPE_CHECKING:
     from ticker_service.simulator.market import Market
 
-VARIETY: Final = "regular"
 APP_ID: Final = 1_001
 
 
@@ -34,7 +33,7 @@ def order_row(market: Market, order: Order, now_ns: int) -> dict[str, object]:
         "order_timestamp": _ist(now_ns),
         "exchange_update_timestamp": _ist(order.exchange_update_ns),
         "exchange_timestamp": _ist(order.exchange_ns),
-        "variety": VARIETY,
+        "variety": terms.variety,
         "modified": order.is_modified,
         "exchange": instrument.exchange,
         "tradingsymbol": instrument.tradingsymbol,
@@ -42,7 +41,7 @@ def order_row(market: Market, order: Order, now_ns: int) -> dict[str, object]:
         "order_type": _order_type(order),
         "transaction_type": terms.side,
         "validity": terms.validity,
-        "validity_ttl": 0,
+        "validity_ttl": terms.validity_ttl,
         "product": terms.product,
         "quantity": terms.quantity,
         "disclosed_quantity": terms.disclosed_quantity,
@@ -55,7 +54,7 @@ def order_row(market: Market, order: Order, now_ns: int) -> dict[str, object]:
         # As at Kite, whose book shows 0 once the order has become a limit at the band.
         "market_protection": 0,
         "meta": {},
-        "auction_number": None,
+        "auction_number": terms.auction_number,
         "tag": terms.tag,
         "tags": list(terms.tags),
         "guid": order.guid,

@@ -22,6 +22,7 @@ from ticker_service.simulator.order import (
     Product,
     Side,
     Validity,
+    Variety,
 )
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ if TYPE_CHECKING:
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
-VARIETIES: Final = frozenset({"regular", "amo", "co", "iceberg", "auction"})
+OFFERED: Final = frozenset({Variety.REGULAR, Variety.AMO, Variety.AUCTION})
+TTL_MINUTES_MAX: Final = 24 * 60
 TAG_CHARACTERS_MAX: Final = 20
 QUANTITY_MAX: Final = 2**31 - 1
 EQUITY_QUANTITY_MAX: Final = 100_000
@@ -70,7 +72,7 @@ class OrderRules:
         Raises:
             KiteError: Something about it is missing, wrong or not allowed.
         """
-        check_variety(variety)
+        kind = check_variety(variety)
         exchange = requests.required(fields, "exchange")
         tradingsymbol = requests.required(fields, "tradingsymbol")
         side = _choice(Side, fields, "transaction_type")
@@ -91,6 +93,9 @@ class OrderRules:
             validity=validity,
             quantity=quantity,
             disclosed_quantity=self._disclosed(fields, quantity),
+            variety=kind,
+            validity_ttl=_minutes(fields, validity),
+            auction_number=_auction_number(kind, fields),
             price_raw=0,
             tag=tag,
             tags=(tag,) if tag else (),
@@ -111,6 +116,8 @@ class OrderRules:
         validity = asked.validity
         if fields.get("validity"):
             validity = _validity(fields, exchange)
+        if validity is Validity.TTL and not asked.validity_ttl:
+            raise KiteError.input("Invalid `validity_ttl`.")
         quantity = asked.quantity
         if fields.get("quantity"):
             quantity = _whole(fields["quantity"], "quantity")
@@ -227,12 +234,15 @@ class OrderRules:
         return disclosed
 
 
-def check_variety(variety: str) -> None:
-    """Raise Kite's error for a variety that does not exist, or that only Kite has."""
-    if variety not in VARIETIES:
-        raise KiteError.input("Invalid `variety`.")
-    if variety != "regular":
+def check_variety(variety: str) -> Variety:
+    """Return a variety, or raise Kite's error for one that does not exist or that only Kite has."""
+    try:
+        known = Variety(variety)
+    except ValueError:
+        raise KiteError.input("Invalid `variety`.") from None
+    if known not in OFFERED:
         raise KiteError.input(f"Orders of variety `{variety}` are not offered here.")
+    return known
 
 
 def _check_stop_price(terms: OrderTerms, price_raw: int) -> None:
@@ -265,8 +275,6 @@ def _choice(kind: type[Choice], fields: Mapping[str, str], name: str) -> Choice:
 
 def _validity(fields: Mapping[str, str], exchange: str) -> Validity:
     text = fields.get("validity") or Validity.DAY.value
-    if text == "TTL":
-        raise KiteError.input("Orders of validity `TTL` are not offered here.")
     try:
         validity = Validity(text)
     except ValueError:
@@ -274,6 +282,24 @@ def _validity(fields: Mapping[str, str], exchange: str) -> Validity:
     if validity is Validity.IOC and exchange in NO_IOC_EXCHANGES:
         raise KiteError.input(f"IOC orders are not allowed on {exchange} via API.")
     return validity
+
+
+def _minutes(fields: Mapping[str, str], validity: Validity) -> int:
+    if validity is not Validity.TTL:
+        return 0
+    minutes = _whole(requests.required(fields, "validity_ttl"), "validity_ttl")
+    if not 0 < minutes <= TTL_MINUTES_MAX:
+        raise KiteError.input("Invalid `validity_ttl`.")
+    return minutes
+
+
+def _auction_number(variety: Variety, fields: Mapping[str, str]) -> str | None:
+    if variety is not Variety.AUCTION:
+        return None
+    number = requests.required(fields, "auction_number")
+    if not (number.isascii() and number.isdecimal()):
+        raise KiteError.input("Invalid `auction_number`.")
+    return number
 
 
 def _tag(fields: Mapping[str, str]) -> str | None:

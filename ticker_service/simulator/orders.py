@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from starlette.routing import Route
 
 from ticker_service.simulator import order_faults, order_rows
+from ticker_service.simulator.envelope import KiteError
 from ticker_service.simulator.order import Handling
 from ticker_service.simulator.order_faults import PLACE_KINDS, Method, OrderFaultKind
 from ticker_service.simulator.order_rules import check_variety
@@ -112,7 +113,10 @@ class OrderRoutes:
 
     def _named(self, request: Request, user_id: str) -> Order:
         check_variety(request.path_params["variety"])
-        return self._exchange.order(user_id, request.path_params["order_id"])
+        order = self._exchange.order(user_id, request.path_params["order_id"])
+        if request.path_params["variety"] != order.route:
+            raise KiteError.input("Invalid `variety`.")
+        return order
 
     def _book(self, user_id: str) -> list[dict[str, object]]:
         """Return the order book, latest state per order, as armed faults let it be seen."""

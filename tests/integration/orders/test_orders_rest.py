@@ -111,7 +111,7 @@ def _with(**changed: object) -> Callable[[dict[str, object]], dict[str, object]]
         ("order.tradingsymbol", _with(tradingsymbol="IN\0FY")),
         ("order.tradingsymbol", _with(tradingsymbol="\ud800")),
         ("order.trigger_price", _with(trigger_price="1")),
-        ("order.variety", _with(variety="amo")),
+        ("order.variety", _with(variety="co")),
         ("order.quantity", _with(quantity=1.5)),
         ("order.quantity", _with(quantity="1")),
         ("order.quantity", _with(quantity=True)),

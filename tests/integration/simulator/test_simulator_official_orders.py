@@ -176,7 +176,7 @@ def test_holdings_and_margins_have_kites_fields(desk: Desk) -> None:
             kite_errors.InputException,
             400,
         ),
-        (lambda desk: desk.place(variety="amo"), kite_errors.InputException, 400),
+        (lambda desk: desk.place(variety="co"), kite_errors.InputException, 400),
         (lambda desk: desk.client.margins("gold"), kite_errors.InputException, 400),
         # The official client has no class for the next two.
         (

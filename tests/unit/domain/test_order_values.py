@@ -22,6 +22,7 @@ from ticker_service.domain.order import (
     body_sha256,
     change_from_fields,
     request_from_fields,
+    routed_variety,
     says_the_same,
     to_fields,
 )
@@ -43,6 +44,9 @@ REQUESTS = st.builds(
     disclosed_quantity=st.none() | QUANTITIES,
     validity_ttl=st.none() | st.integers(1, 1_440),
     market_protection=st.none() | PRICES,
+    iceberg_legs=st.none() | st.integers(2, 50),
+    iceberg_quantity=st.none() | QUANTITIES,
+    auction_number=st.none() | st.from_regex(r"[0-9]{1,20}", fullmatch=True),
 )
 CHANGES = st.builds(
     OrderChange,
@@ -64,6 +68,45 @@ def test_an_order_comes_back_from_its_form_as_it_was(request: OrderRequest) -> N
 @given(CHANGES)
 def test_a_change_comes_back_from_its_form_as_it_was(change: OrderChange) -> None:
     assert change_from_fields(to_fields(change)) == change
+
+
+def test_an_order_that_an_earlier_release_journalled_is_still_read() -> None:
+    form = {
+        "exchange": "NSE",
+        "tradingsymbol": "INFY",
+        "transaction_type": "BUY",
+        "order_type": "LIMIT",
+        "product": "CNC",
+        "quantity": "1",
+        "variety": "regular",
+        "validity": "DAY",
+        "price": "100.50",
+    }
+    assert to_fields(request_from_fields(form)) == form
+
+
+@pytest.mark.parametrize(
+    ("variety", "status", "filled", "routed"),
+    [
+        ("regular", "OPEN", 0, Variety.REGULAR),
+        ("auction", "OPEN", 0, Variety.AUCTION),
+        ("amo", None, 0, Variety.AMO),
+        ("amo", "VALIDATION PENDING", 0, Variety.AMO),
+        ("amo", "AMO REQ RECEIVED", 0, Variety.AMO),
+        ("amo", "MODIFIED", 0, Variety.AMO),
+        ("amo", "OPEN PENDING", 0, Variety.REGULAR),
+        ("amo", "OPEN", 0, Variety.REGULAR),
+        ("amo", "TRIGGER PENDING", 0, Variety.REGULAR),
+        ("amo", "UPDATE", 1, Variety.REGULAR),
+    ],
+)
+def test_an_after_market_order_at_the_exchange_is_changed_as_a_regular_one(
+    variety: str, status: str | None, filled: int, routed: Variety
+) -> None:
+    task: Any = SimpleNamespace(
+        body={"variety": variety}, broker_status=status, filled_quantity=filled
+    )
+    assert routed_variety(task) is routed
 
 
 @pytest.mark.parametrize(

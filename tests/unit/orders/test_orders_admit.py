@@ -11,13 +11,24 @@ from hypothesis import given
 from hypothesis import strategies as st
 from order_scene import BUY
 
-from ticker_service.domain.order import OrderChange, OrderRequest, OrderType, Validity, Variety
+from ticker_service.domain.order import (
+    OrderChange,
+    OrderRequest,
+    OrderType,
+    Product,
+    Validity,
+    Variety,
+)
 from ticker_service.errors import OrderRefused
 from ticker_service.orders import admit
 
 MARKET = dataclasses.replace(
     BUY, order_type=OrderType.MARKET, price=None, market_protection=Decimal(-1)
 )
+SHARES = dataclasses.replace(
+    BUY, exchange="NSE", tradingsymbol="INFY", product=Product.CNC, quantity=75
+)
+AUCTION = dataclasses.replace(SHARES, variety=Variety.AUCTION, auction_number="22")
 STOP = dataclasses.replace(BUY, order_type=OrderType.SL, trigger_price=Decimal("99.95"))
 
 
@@ -29,6 +40,11 @@ STOP = dataclasses.replace(BUY, order_type=OrderType.SL, trigger_price=Decimal("
         STOP,
         dataclasses.replace(MARKET, market_protection=Decimal("0.5")),
         dataclasses.replace(BUY, disclosed_quantity=0),
+        dataclasses.replace(SHARES, disclosed_quantity=75),
+        dataclasses.replace(SHARES, product=Product.MTF),
+        dataclasses.replace(BUY, variety=Variety.AMO),
+        dataclasses.replace(MARKET, variety=Variety.AMO),
+        AUCTION,
         dataclasses.replace(BUY, validity=Validity.TTL, validity_ttl=1),
         dataclasses.replace(BUY, price=Decimal("0.0001")),
         dataclasses.replace(BUY, price=Decimal("100.050000")),
@@ -45,7 +61,18 @@ def test_a_right_order_is_let_through(order: OrderRequest) -> None:
         (BUY, "tradingsymbol", ""),
         (BUY, "tradingsymbol", "A" * 65),
         (BUY, "tradingsymbol", "INFY\n"),
-        (BUY, "variety", Variety.AMO),
+        (BUY, "variety", Variety.CO),
+        (BUY, "variety", Variety.ICEBERG),
+        (BUY, "product", Product.CNC),
+        (BUY, "product", Product.MTF),
+        (BUY, "auction_number", "22"),
+        (BUY, "iceberg_legs", 2),
+        (BUY, "iceberg_quantity", 25),
+        (AUCTION, "auction_number", None),
+        (AUCTION, "auction_number", ""),
+        (AUCTION, "auction_number", "٢٢"),
+        (AUCTION, "auction_number", "2" * 21),
+        (BUY, "disclosed_quantity", 1),
         (BUY, "quantity", 0),
         (BUY, "quantity", -75),
         (BUY, "quantity", 10_000_001),
@@ -58,8 +85,8 @@ def test_a_right_order_is_let_through(order: OrderRequest) -> None:
         (BUY, "price", Decimal("100.00001")),
         (BUY, "trigger_price", Decimal(99)),
         (BUY, "market_protection", Decimal(-1)),
-        (BUY, "disclosed_quantity", 76),
-        (BUY, "disclosed_quantity", -1),
+        (SHARES, "disclosed_quantity", 76),
+        (SHARES, "disclosed_quantity", -1),
         (BUY, "validity_ttl", 5),
         (STOP, "trigger_price", None),
         (STOP, "trigger_price", Decimal(0)),
@@ -106,14 +133,31 @@ def test_a_wrong_order_is_refused_with_field_value_and_rule(
 )
 def test_a_wrong_change_is_refused_with_its_field(field: str, changed: dict[str, Any]) -> None:
     with pytest.raises(OrderRefused) as refused:
-        admit.check_change(OrderChange(**changed))
+        admit.check_change(OrderChange(**changed), SHARES)
     assert (refused.value.code, refused.value.field) == ("INVALID_FIELD", f"order.{field}")
 
 
 def test_a_change_of_nothing_is_refused() -> None:
     with pytest.raises(OrderRefused) as refused:
-        admit.check_change(OrderChange())
+        admit.check_change(OrderChange(), BUY)
     assert (refused.value.code, refused.value.field) == ("INVALID_FIELD", "order")
+
+
+@pytest.mark.parametrize(
+    ("placed", "field", "changed"),
+    [
+        (BUY, "disclosed_quantity", {"disclosed_quantity": 25}),
+        (BUY, "validity", {"validity": Validity.TTL}),
+        (dataclasses.replace(BUY, exchange="MCX"), "validity", {"validity": Validity.IOC}),
+    ],
+)
+def test_a_change_keeps_to_the_rules_of_the_order_it_changes(
+    placed: OrderRequest, field: str, changed: dict[str, Any]
+) -> None:
+    with pytest.raises(OrderRefused) as refused:
+        admit.check_change(OrderChange(**changed), placed)
+    assert refused.value.field == f"order.{field}"
+    admit.check_change(OrderChange(disclosed_quantity=25, validity=Validity.IOC), SHARES)
 
 
 NUMBERS = st.none() | st.decimals(allow_nan=True, allow_infinity=True)

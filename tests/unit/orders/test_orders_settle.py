@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from order_scene import NOON_NS, broker_order, task
+from order_scene import BUY, NOON_NS, broker_order, task
 
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order import TaskKind, Variety, to_fields
 from ticker_service.domain.order_state import TaskState
-from ticker_service.orders.settle import Evidence, judge_live
+from ticker_service.orders.settle import Evidence, judge_live, judge_unseen
 from ticker_service.runtime.clock import Moment
 
 if TYPE_CHECKING:
@@ -244,3 +245,18 @@ def test_an_order_does_not_outlive_its_day_unless_the_book_still_shows_it(
     resting = task(state=S.WORKING, broker_order_id="1")
     update = judge_live(resting, is_in_book=is_in_book, began=moment(at_ns))
     assert (update.state if update else None) is end
+
+
+@pytest.mark.parametrize(("days", "end"), [(1, None), (5, None), (6, S.MANUAL)])
+def test_an_after_market_order_may_rest_over_a_long_weekend(
+    days: int, end: TaskState | None
+) -> None:
+    body = to_fields(dataclasses.replace(BUY, variety=Variety.AMO))
+    resting = task(state=S.WORKING, broker_order_id="1", body=body)
+    began = moment(NOON_NS + days * DAY_NS)
+    update = judge_live(resting, is_in_book=False, began=began)
+    assert (update.state if update else None) is end
+    assert judge_unseen(resting, began=began) is None
+    late = judge_unseen(resting, began=moment(NOON_NS + 7 * DAY_NS))
+    assert late is not None
+    assert late.state is S.MANUAL

@@ -69,7 +69,8 @@ class OrderStage:
 
     def place(self, user_id: str = ASHA, **fields: object) -> Order:
         """Place an order through the rules; a resting purchase of one share unless told."""
-        return self.exchange.place(user_id, self.rules.placed("regular", form(**fields)))
+        variety = str(fields.pop("variety", "regular"))
+        return self.exchange.place(user_id, self.rules.placed(variety, form(**fields)))
 
     def modify(self, order: Order, **fields: object) -> None:
         """Change an order through the rules."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from order_stage import ASHA, OrderStage, form, statuses
+from order_stage import ASHA, STATE_MS, OrderStage, form, statuses
 
-from ticker_service.constants import NS_PER_S, SECONDS_PER_DAY
+from ticker_service.constants import NS_PER_MS, NS_PER_S, SECONDS_PER_DAY
 from ticker_service.runtime.clock import ManualClock
 from ticker_service.simulator.envelope import KiteError
 from ticker_service.simulator.ledger import EntryKind
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 PLACED = ["PUT ORDER REQ RECEIVED", "VALIDATION PENDING", "OPEN PENDING"]
 MODIFIED = ["MODIFY VALIDATION PENDING", "MODIFY PENDING", "MODIFIED"]
 CALL = "NFO-OPT"
+AMO_KEPT = "AMO REQ RECEIVED"
 
 
 def _option_form(stage: OrderStage, **changed: object) -> dict[str, str]:
@@ -152,6 +153,55 @@ def test_what_an_ioc_order_does_not_get_at_once_is_cancelled(stage: OrderStage) 
         15,
         0,
     )
+
+
+def test_an_order_with_a_lifetime_is_cancelled_at_its_end(stage: OrderStage) -> None:
+    order = stage.rest(validity="TTL", validity_ttl=2)
+    kept = stage.rest(validity="TTL", validity_ttl=2)
+    stage.modify(kept, validity="DAY")
+    stage.clock.advance(2 * 60 * NS_PER_S)
+    stage.exchange.advance()
+
+    assert statuses(order)[-2:] == ["OPEN", "CANCELLED"]
+    assert kept.status == "OPEN"
+    assert (order.history[-1]["validity"], order.history[-1]["validity_ttl"]) == ("TTL", 2)
+
+
+def test_an_after_market_order_waits_for_its_session(stage: OrderStage) -> None:
+    order = stage.rest(variety="amo", price="100.05")
+    assert (order.status, order.route, order.exchange_order_id) == (AMO_KEPT, "amo", None)
+
+    stage.modify(order, price="100.10")
+    stage.wait()
+    assert order.status == AMO_KEPT
+
+    stage.clock.advance(5 * NS_PER_S)
+    stage.exchange.advance()
+    assert (order.status, order.route) == ("COMPLETE", "regular")
+    assert statuses(order) == [
+        *[*PLACED[:2], AMO_KEPT, *MODIFIED, AMO_KEPT],
+        *["OPEN PENDING", "OPEN", "COMPLETE"],
+    ]
+    assert order.history[-1]["variety"] == "amo"
+
+
+def test_a_session_that_begins_during_a_change_takes_the_changed_order(stage: OrderStage) -> None:
+    order = stage.rest(variety="amo")
+    stage.clock.advance(5 * NS_PER_S - 2 * STATE_MS * NS_PER_MS)
+    stage.modify(order, price="98.00")
+    stage.wait(states=5)
+
+    assert statuses(order)[-5:] == [*MODIFIED, "OPEN PENDING", "OPEN"]
+    assert order.history[-1]["price"] == 98.0
+
+
+def test_an_after_market_order_can_be_cancelled_before_its_session(stage: OrderStage) -> None:
+    order = stage.rest(variety="amo")
+    stage.exchange.cancel(order)
+    stage.clock.advance(60 * NS_PER_S)
+    stage.exchange.advance()
+
+    assert statuses(order)[-3:] == [AMO_KEPT, "CANCEL PENDING", "CANCELLED"]
 
 
 def test_a_stop_waits_for_its_trigger_and_then_trades_as_a_limit(stage: OrderStage) -> None:

@@ -57,7 +57,9 @@ def test_a_missing_field_is_named(stage: OrderStage, name: str, value: str | Non
         ({"product": "BO"}, "Invalid `product`."),
         ({"product": "NRML"}, "NRML is not allowed for equity"),
         ({"validity": "GTC"}, "Invalid `validity`."),
-        ({"validity": "TTL"}, "`TTL` are not offered"),
+        ({"validity": "TTL"}, "`validity_ttl`"),
+        ({"validity": "TTL", "validity_ttl": "0"}, "Invalid `validity_ttl`."),
+        ({"validity": "TTL", "validity_ttl": "1441"}, "Invalid `validity_ttl`."),
         ({"exchange": "MCX", "validity": "IOC"}, "IOC orders are not allowed on MCX"),
         ({"quantity": "0"}, "Invalid `quantity`."),
         ({"quantity": "-1"}, "failed to decode quantity"),
@@ -132,9 +134,15 @@ def test_a_stop_lies_on_its_side_of_the_market(
     assert message in _refusal(stage, fields).message
 
 
-@pytest.mark.parametrize("variety", ["amo", "co", "iceberg", "auction", "bo"])
+@pytest.mark.parametrize("variety", ["co", "iceberg", "bo"])
 def test_other_varieties_are_refused(stage: OrderStage, variety: str) -> None:
     assert "variety" in _refusal(stage, form(), variety).message
+
+
+@pytest.mark.parametrize("number", [None, "", "x", "٢"])
+def test_an_auction_order_names_its_auction(stage: OrderStage, number: str | None) -> None:
+    assert "`auction_number`" in _refusal(stage, form(auction_number=number), "auction").message
+    assert stage.rules.placed("auction", form(auction_number="22")).auction_number == "22"
 
 
 def test_a_derivatives_quantity_is_whole_lots_up_to_the_freeze(stage: OrderStage) -> None:
