@@ -55,6 +55,7 @@ from ticker_service.config import (
 )
 from ticker_service.domain import trading_hours
 from ticker_service.domain.bar import BAR_SECONDS
+from ticker_service.domain.limit import limits_of
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError, InvariantViolatedError
 
@@ -150,6 +151,10 @@ class Settings(BaseSettings):
     )
     token_passphrase: SecretStr = Field(
         SecretStr(""), description="Opens that folder; or credential ticker-service-tokens"
+    )
+    limits: dict[str, int] = Field(
+        default_factory=dict,
+        description='Changes of the broker\'s limits by name, such as {"orders_per_day": 3000}',
     )
     installation: str = Field("T0", pattern="^[A-Z0-9]{2}$", description="Marks our orders' tags")
     order_deadline_s: float = Field(30.0, gt=0, le=86_400, description="An order leaves by then")
@@ -350,6 +355,15 @@ class Settings(BaseSettings):
             raise ValueError("a user_id belongs to one account only")
         return value
 
+    @field_validator("limits")
+    @classmethod
+    def _check_limits(cls, value: dict[str, int]) -> dict[str, int]:
+        try:
+            limits_of(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @field_validator("redis_url")
     @classmethod
     def _check_redis_url(cls, value: SecretStr) -> SecretStr:
@@ -455,6 +469,7 @@ class Settings(BaseSettings):
             channel_prefix=self.channel_prefix,
             rest_root=self.kite_rest_root,
             route_prefix=self.kite_route_prefix,
+            limits=limits_of(self.limits),
             requires_durable_storage=not self.journal_may_be_volatile,
             order_connections_max=self.order_connections_max,
             query_connections_max=self.query_connections_max,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, asynccontextmanager
+from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from random import Random
@@ -15,7 +16,8 @@ import structlog
 from ticker_service.accounts import login
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
 from ticker_service.accounts.halts import Halts
-from ticker_service.accounts.limits import Lane, Pacer, PaceRules
+from ticker_service.accounts.limits import Lane, OrderLimits, Pacer
+from ticker_service.accounts.reads import PacedReads, ReadPace
 from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_migrate
@@ -78,6 +80,7 @@ if TYPE_CHECKING:
         AccessTokenSource,
         BrokerGateway,
         ColumnParts,
+        ReadGate,
         TickPublisher,
     )
     from ticker_service.runtime.clock import Clock
@@ -91,6 +94,9 @@ CLOCK_AHEAD_S_MAX: Final = 2.0
 RENEWED_MS_MAX: Final = 1_500
 """A living publisher renews its snapshots more often than this."""
 MS_PER_S: Final = 1_000
+
+_READ_RULES: Final = BreakerRules(open_s=3.0)
+"""Readings change nothing and settle what is in doubt: they are tried again sooner than orders."""
 
 PASSPHRASE_CREDENTIAL: Final = "ticker-service-tokens"  # noqa: S105 - a name, no secret
 
@@ -308,9 +314,9 @@ async def assemble_orders(
     await journal.open()
     events = RedisOrderEvents(config.redis_url, channel_prefix=config.channel_prefix)
     breaker_open = surroundings.telemetry.gauge(
-        "order_breaker_open",
-        "1 while no order of the account is sent, 0.5 while one is tried",
-        ["account"],
+        "breaker_open",
+        "1 while the broker is not asked for orders or readings, 0.5 while one request is tried",
+        ["account", "breaker"],
     )
     waiting = surroundings.telemetry.gauge(
         "order_sends_waiting", "Sends that wait for their turn", ["account", "lane"]
@@ -318,6 +324,11 @@ async def assemble_orders(
     not_sent = surroundings.telemetry.gauge(
         "order_sends_refused",
         "Sends for which there was no turn in time, since the start",
+        ["account"],
+    )
+    placed = surroundings.telemetry.gauge(
+        "orders_placed_today",
+        "Orders of the day that the broker may have counted, other apps' among them",
         ["account"],
     )
     updates_dropped = surroundings.telemetry.gauge(
@@ -341,8 +352,11 @@ async def assemble_orders(
     notices = Notices(events, surroundings)
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
+    dials = _Dials(gauge=breaker_open, clock=clock, notices=notices)
+    paces = {each.api_key: ReadPace(config.limits, clock) for each in config.accounts}
     for each in config.accounts:
         account = Account(each.account)
+        reads = _breaker(account, "reads", _READ_RULES, dials)
         broker = gateways[account] = _gateway(
             each,
             config,
@@ -350,15 +364,19 @@ async def assemble_orders(
             surroundings,
             reach,
             on_full=partial(_count_refused, refused, account),
+            reads=PacedReads(paces[each.api_key], reads),
         )
         for lane in BrokerLane:
             queued.labels(account, lane.value).set_function(partial(broker.waiting, lane))
             refused.labels(account, lane.value)
+        limits = OrderLimits(account, clock, config.limits)
+        _watch_pacer(account, limits.pacer, waiting, not_sent)
+        placed.labels(account).set_function(partial(getattr, limits, "placed_today"))
         executor = Executor(
             journal=journal,
             gateway=gateways[account],
-            breaker=_breaker(account, breaker_open, clock, notices),
-            pacer=_watch_pacer(account, Pacer(PaceRules(), clock), waiting, not_sent),
+            breaker=_breaker(account, "orders", BreakerRules(), dials),
+            limits=limits,
             halts=_halts(account, halted, clock, notices),
             config=config.orders,
             surroundings=surroundings,
@@ -434,22 +452,23 @@ def _count_refused(refused: Counter, account: Account, lane: BrokerLane) -> None
     refused.labels(account, lane.value).inc()
 
 
-def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge, refused: Gauge) -> Pacer:
+def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge, refused: Gauge) -> None:
     """Show how many sends of an account wait in each lane, and how many found no turn."""
     refused.labels(account).set_function(partial(getattr, pacer, "refused_count"))
     lanes: tuple[Lane, ...] = ("place", "cancel")
     for lane in lanes:
         waiting.labels(account, lane).set_function(partial(pacer.waiting, lane))
-    return pacer
 
 
-def _gateway(
+def _gateway(  # noqa: PLR0913 - the parts of one gateway
     account: AccountConfig,
     config: OrderHalfConfig,
     access_token: Callable[[], str],
     surroundings: Surroundings,
     reach: Reach,
+    *,
     on_full: Callable[[BrokerLane], None] = lambda _: None,
+    reads: ReadGate | None = None,
 ) -> KiteBroker:
     kite = KiteConfig(
         rest_root=config.rest_root,
@@ -466,6 +485,7 @@ def _gateway(
         access_token=access_token,
         options=BrokerOptions(egress=egress),
         on_full=on_full,
+        reads=reads,
         reach=reach,
     )
 
@@ -488,22 +508,43 @@ def _halts(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Ha
     return Halts(account, clock=clock, on_change=changed)
 
 
-def _breaker(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Breaker:
-    """Return the account's breaker for orders, its state in the metrics and the log."""
-    state = gauge.labels(account)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Dials:
+    """Where breakers show what they do."""
+
+    gauge: Gauge
+    clock: Clock
+    notices: Notices
+
+
+def _breaker(
+    account: Account,
+    name: str,
+    rules: BreakerRules,
+    dials: _Dials,
+) -> Breaker:
+    """Return a breaker of an account, its state in the metrics and the log."""
+    state = dials.gauge.labels(account, name)
 
     def changed(change: BreakerChange) -> None:
         state.set({"closed": 0.0, "half-open": 0.5}.get(str(change.after), 1.0))
-        log.warning("breaker_changed", account=account, before=change.before, after=change.after)
-        notices.tell(
+        log.warning(
+            "breaker_changed",
+            account=account,
+            breaker=name,
+            before=change.before,
+            after=change.after,
+        )
+        dials.notices.tell(
             "breaker",
             account=account,
+            breaker=name,
             before=str(change.before),
             after=str(change.after),
             failures=change.failures,
         )
 
-    return Breaker(f"orders-{account}", rules=BreakerRules(), clock=clock, on_change=changed)
+    return Breaker(f"{name}-{account}", rules=rules, clock=dials.clock, on_change=changed)
 
 
 async def log_in_at_kite(

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.domain.limit import Limits, limits_of
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 
@@ -216,6 +217,7 @@ class OrderHalfConfig:
     route_prefix: str
     accounts: tuple[AccountConfig, ...]
     orders: OrdersConfig = field(default_factory=OrdersConfig)
+    limits: Limits = field(default_factory=limits_of)
     requires_durable_storage: bool = True
     order_connections_max: int = 8
     query_connections_max: int = 4

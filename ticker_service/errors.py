@@ -11,6 +11,7 @@
     ├── PublishError              Redis did not take a message; the publisher tries again
     ├── RecordingError            a recording cannot be written or read; the feed goes on
     ├── BrokerUnavailable         nothing was sent, or a read failed: safe to try again
+    │   └── BrokerThrottled       asked too often: later
     ├── OrderRefused              a known no: nothing was and nothing will be sent
     │   └── IdempotencyConflict   the key was used with another body
     ├── OrderOutcomeUnknown       maybe sent: never retry, reconcile
@@ -91,6 +92,10 @@ class RecordingError(TickerServiceError):
 
 class BrokerUnavailable(TickerServiceError):  # noqa: N818 - names the broker's state
     """The broker could not be asked; nothing was changed there, so asking again is safe."""
+
+
+class BrokerThrottled(BrokerUnavailable):
+    """The broker was asked too often (HTTP 429); it is well, and wants to be left alone."""
 
 
 class OrderRefused(TickerServiceError):  # noqa: N818 - the answer the caller gets

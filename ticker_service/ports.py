@@ -4,14 +4,23 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias
+from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Callable, Collection, Container, Iterable, Mapping, Sequence
+    from collections.abc import (
+        Awaitable,
+        Callable,
+        Collection,
+        Container,
+        Iterable,
+        Mapping,
+        Sequence,
+    )
 
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.instrument import InstrumentTable
+    from ticker_service.domain.limit import LimitName
     from ticker_service.domain.order import (
         Account,
         BrokerOrder,
@@ -20,11 +29,14 @@ if TYPE_CHECKING:
         OrderEvent,
         OrderRequest,
         OrderTask,
+        TaskKind,
         TaskUpdate,
         Variety,
     )
     from ticker_service.domain.tick import Mode
 
+
+T = TypeVar("T")
 
 Payload: TypeAlias = bytes | memoryview
 """What a channel or key is given: a read-only view where one more copy would be felt."""
@@ -272,6 +284,22 @@ class Reply:
     failure: str = ""
 
 
+class ReadGate(Protocol):
+    """Who decides when the broker is asked for something that changes nothing there."""
+
+    async def read(self, limit: LimitName, work: Callable[[], Awaitable[T]]) -> T:
+        """Ask in turn, and return the answer.
+
+        Args:
+            limit: Under which of the broker's limits.
+            work: Asks; run at most once.
+
+        Raises:
+            BrokerUnavailable: There was no turn, or the broker is not asked now; or ``work`` did.
+        """
+        ...
+
+
 class BrokerGateway(Protocol):
     """One account's orders at the broker. Nothing here is ever repeated by the gateway itself."""
 
@@ -343,6 +371,14 @@ class Admitted:
 
     task: OrderTask
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastSend:
+    """A send that counts for the broker's rates; when its intent was recorded, wall time in ns."""
+
+    kind: TaskKind
+    at_ns: int
 
 
 class OrderJournal(Protocol):
@@ -443,6 +479,22 @@ class OrderJournal(Protocol):
 
     async def order_ids_since(self, account: Account, since_ns: int) -> set[str]:
         """Return the broker's ids of the account's orders whose intent is not older."""
+        ...
+
+    async def placed_since(self, account: Account, since_ns: int) -> int:
+        """Return how many sends of new orders the broker may have counted since an instant.
+
+        Those are all but the ones that certainly did not come to its desk: not left, refused for
+        their rate (429) or for the access token.
+        """
+        ...
+
+    async def sends_since(self, account: Account, since_ns: int) -> list[PastSend]:
+        """Return the sends of any kind since an instant that may have left, oldest first."""
+        ...
+
+    async def changes_sent(self, target_task_id: uuid.UUID) -> int:
+        """Return how many changes of an order the broker may have counted, as `placed_since`."""
         ...
 
     async def tasks_of(

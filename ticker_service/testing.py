@@ -43,7 +43,7 @@ from ticker_service.errors import (
     RecordingError,
     TaskMoved,
 )
-from ticker_service.ports import Admitted, Frame, RecordedFile, Reply, Withheld
+from ticker_service.ports import Admitted, Frame, PastSend, RecordedFile, Reply, Withheld
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -239,6 +239,7 @@ class JournalRecords:
     holders: dict[Account, MemoryJournal]
     delivered: dict[tuple[Account, str], int]
     halts: dict[tuple[Account, HaltCode], Halt]
+    outcomes: dict[tuple[uuid.UUID, int], str]
 
 
 class MemoryJournal:
@@ -398,6 +399,8 @@ class MemoryJournal:
             raise InvariantViolatedError("Invariant: what was never sent is not at the broker")
         if moved.filled_quantity < present.filled_quantity:
             raise InvariantViolatedError("Invariant: the filled quantity never falls")
+        if update.outcome is not None:
+            self.shared.outcomes.setdefault((task.task_id, present.attempt), update.outcome)
         self._append(moved, update.event, _told(update))
         await self.after("record")
         return moved
@@ -446,6 +449,41 @@ class MemoryJournal:
         await self._begin("order_ids_since")
         sent = [t for t in self._at_broker(account) if (t.intent_at_ns or 0) >= since_ns]
         return {task.broker_order_id or "" for task in sent}
+
+    async def placed_since(self, account: Account, since_ns: int) -> int:
+        """Return how many sends of new orders the broker may have counted since an instant."""
+        await self._begin("placed_since")
+        return sum(
+            sent.kind is TaskKind.PLACE
+            and sent.account == account
+            and (sent.intent_at_ns or 0) >= since_ns
+            and self._outcome(sent) not in UNCOUNTED
+            for sent in self.attempts
+        )
+
+    async def sends_since(self, account: Account, since_ns: int) -> list[PastSend]:
+        """Return the sends of any kind since an instant that may have left, oldest first."""
+        await self._begin("sends_since")
+        found = [
+            PastSend(kind=sent.kind, at_ns=sent.intent_at_ns or 0)
+            for sent in self.attempts
+            if sent.account == account
+            and (sent.intent_at_ns or 0) >= since_ns
+            and self._outcome(sent) != "NOT_SENT"
+        ]
+        return sorted(found, key=lambda sent: sent.at_ns)
+
+    async def changes_sent(self, target_task_id: uuid.UUID) -> int:
+        """Return how many changes of an order the broker may have counted."""
+        await self._begin("changes_sent")
+        return sum(
+            (sent.kind, sent.target_task_id) == (TaskKind.MODIFY, target_task_id)
+            and self._outcome(sent) not in UNCOUNTED
+            for sent in self.attempts
+        )
+
+    def _outcome(self, sent: OrderTask) -> str | None:
+        return self.shared.outcomes.get((sent.task_id, sent.attempt))
 
     async def tasks_of(
         self, principal: str, accounts: Collection[Account], *, limit: int
@@ -584,6 +622,8 @@ class MemoryJournal:
         )
 
 
+UNCOUNTED: Final = frozenset({"NOT_SENT", "THROTTLED", "REJECTED_AUTH"})
+"""Outcomes of sends that certainly did not come to the broker's desk."""
 _SET_BY_STEP: Final = (
     "broker_order_id",
     "broker_status",
@@ -604,6 +644,7 @@ def _no_records() -> JournalRecords:
         holders={},
         delivered={},
         halts={},
+        outcomes={},
     )
 
 

@@ -22,7 +22,7 @@ from app.security.limits import ConnectionCaps, ConnectionRegister
 from app.security.tokens import Scope, TokenIssuer, TokenVerifier
 from ticker_service.accounts.breaker import Breaker, BreakerRules
 from ticker_service.accounts.halts import Halts
-from ticker_service.accounts.limits import Pacer, PaceRules
+from ticker_service.accounts.limits import OrderLimits
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import Account
 from ticker_service.errors import JournalUnavailable
@@ -107,7 +107,7 @@ def _desk(
         journal=journal,
         gateway=broker,
         breaker=Breaker(name, rules=BreakerRules(), clock=CLOCK),
-        pacer=Pacer(PaceRules(), CLOCK),
+        limits=OrderLimits(name, CLOCK),
         halts=Halts(name, clock=CLOCK),
         config=config,
         surroundings=surroundings,

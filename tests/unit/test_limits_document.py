@@ -18,6 +18,7 @@ from ticker_service.adapters import kite_broker, kite_feed, redis_events, redis_
 from ticker_service.adapters.postgres_pool import JournalOptions
 from ticker_service.client import arrivals, lines, order_client, tick_reader
 from ticker_service.config import FlushConfig, OrdersConfig, RecordConfig
+from ticker_service.domain.limit import LIMITS
 from ticker_service.engine import PUBLISH_RETRY
 from ticker_service.market import inbox, refusals
 from ticker_service.orders import notices, report
@@ -64,6 +65,12 @@ PHRASES: Final = [
 ]
 
 
+PHRASES += [
+    f"| `{row.name}` | {row.scope} | {row.counts} | {row.window} | {row.at_most:,} | {row.reserve:,}"
+    for row in LIMITS
+]
+
+
 @pytest.mark.parametrize("phrase", PHRASES)
 def test_a_limit_is_what_the_code_keeps_to(phrase: str) -> None:
     assert phrase in TEXT
@@ -71,6 +78,7 @@ def test_a_limit_is_what_the_code_keeps_to(phrase: str) -> None:
 
 def test_every_metric_it_names_exists() -> None:
     settings_and_events = {
+        "api_key",
         "backlog_bytes_max",
         "conflate_after_ms",
         "feed_down",
@@ -81,7 +89,7 @@ def test_every_metric_it_names_exists() -> None:
         "publish_failing_ms",
         "snapshot_refused",
     }
-    named = set(METRIC.findall(TEXT)) - settings_and_events
+    named = set(METRIC.findall(TEXT)) - settings_and_events - {row.name for row in LIMITS}
     sources = "".join(
         path.read_text(encoding="utf-8")
         for folder in ("app", "ticker_service")

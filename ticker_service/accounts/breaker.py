@@ -28,6 +28,7 @@ import pybreaker
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.errors import (
+    BrokerThrottled,
     BrokerUnavailable,
     ConfigurationError,
     LoginRequired,
@@ -202,6 +203,15 @@ class Breaker:
         period, probe = self._period, self._probe
         return Permit(lambda health: self._settle_probe(health, period, probe))
 
+    def refuse_if_open(self) -> None:
+        """Raise :class:`BreakerOpen` if a call would not be admitted now; ask for nothing."""
+        if self.retry_in_s:
+            self.refused_count += 1
+            raise self._open()
+
+    def _open(self) -> BreakerOpen:
+        return BreakerOpen(f"breaker={self.name} is {self.state}, retry_in_s={self.retry_in_s:.1f}")
+
     async def call(
         self,
         work: Callable[[], Awaitable[T]],
@@ -221,10 +231,13 @@ class Breaker:
         """
         permit = self.admit(bypass=bypass)
         if permit is None:
-            raise BreakerOpen(f"breaker={self.name} is {self.state}, retry_in_s={self.retry_in_s}")
+            raise self._open()
         with permit:
             try:
                 result = await work()
+            except BrokerThrottled:
+                permit.report(Health.SUCCESS)
+                raise
             except (BrokerUnavailable, TimeoutError):
                 permit.report(Health.FAILURE)
                 raise

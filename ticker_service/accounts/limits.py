@@ -1,4 +1,4 @@
-"""Keep one account under the broker's order rates, in the order of asking, cancels with room left.
+"""Keep one account under the broker's order limits, in the order of asking, cancels with room left.
 
 Goal: never more than the broker allows in any of *its* calendar seconds or minutes, which we cannot
 see. A window that slides over our own monotonic clock holds for every calendar window, whatever its
@@ -9,7 +9,9 @@ capped below the total, so a cancel finds room however busy that lane is.
 Ask last, right before the write: a place in a window is taken when it is given, not when the bytes
 leave. What was taken stays taken, even if the caller is cancelled afterwards.
 
-Source: kite.md §4; invariant I10.
+What was sent before a restart counts: `OrderLimits` reads it from the journal.
+
+The numbers are `domain.limit`'s. Source: kite.md §4; invariant I10.
 """
 
 from __future__ import annotations
@@ -17,21 +19,29 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
-from ticker_service.errors import ConfigurationError
+from ticker_service.domain.limit import LimitName, limits_of
+from ticker_service.domain.order import TaskKind
+from ticker_service.domain.session import day_start_ns, ist_date
+from ticker_service.errors import ConfigurationError, OrderRefused
 
 if TYPE_CHECKING:
+    import datetime as dt
+    import uuid
+    from collections.abc import Callable
+
+    from ticker_service.domain.limit import Limit, Limits
+    from ticker_service.domain.order import Account
+    from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
 Lane = Literal["place", "cancel"]
 """``place`` is for new orders and changes, ``cancel`` for what only takes risk away."""
 
-BROKER_PER_SECOND: Final = 10
-BROKER_PER_MINUTE: Final = 400
-"""Kite's limits of one client account, place, modify and cancel together (kite.md §4)."""
-
+JITTER_MS: Final = 50
+"""By so much windows are longer than they are called: the network brings sends closer together."""
 NAP_S_MIN: Final = 0.001
 MINUTE_NS: Final = 60 * NS_PER_S
 
@@ -50,10 +60,10 @@ class PaceRules:
     """
 
     place_per_s: int = 8
-    total_per_s: int = BROKER_PER_SECOND
+    total_per_s: int = 10
     place_per_minute: int = 360
-    total_per_minute: int = BROKER_PER_MINUTE
-    jitter_ms: int = 50
+    total_per_minute: int = 400
+    jitter_ms: int = JITTER_MS
     cooldown_s: float = 10.0
     waiting_max: int = 200
 
@@ -72,6 +82,19 @@ class PaceRules:
         if self.jitter_ms < 0 or self.cooldown_s < 0 or self.waiting_max < 1:
             raise ConfigurationError(f"Condition failed: a number is negative or zero: {self}")
 
+    @classmethod
+    def of(cls, limits: Limits, *, cooldown_s: float = 10.0) -> Self:
+        """Return the rules that a table of limits comes to."""
+        second = limits[LimitName.ORDERS_PER_SECOND]
+        minute = limits[LimitName.ORDERS_PER_MINUTE]
+        return cls(
+            place_per_s=second.open,
+            total_per_s=second.at_most,
+            place_per_minute=minute.open,
+            total_per_minute=minute.at_most,
+            cooldown_s=cooldown_s,
+        )
+
 
 class Pacer:
     """One account's order rate; belongs to one event loop."""
@@ -83,13 +106,20 @@ class Pacer:
         minute_ns = MINUTE_NS + rules.jitter_ms * NS_PER_MS
         self._rules = rules
         self._clock = clock
+        second, minute = LimitName.ORDERS_PER_SECOND, LimitName.ORDERS_PER_MINUTE
         place = (
-            _Window(rules.place_per_s, second_ns),
-            _Window(rules.place_per_minute, minute_ns),
+            _Window(
+                rules.place_per_s, second_ns, f"{second}={rules.place_per_s} (without cancels)"
+            ),
+            _Window(
+                rules.place_per_minute,
+                minute_ns,
+                f"{minute}={rules.place_per_minute} (without cancels)",
+            ),
         )
         total = (
-            _Window(rules.total_per_s, second_ns),
-            _Window(rules.total_per_minute, minute_ns),
+            _Window(rules.total_per_s, second_ns, f"{second}={rules.total_per_s}"),
+            _Window(rules.total_per_minute, minute_ns, f"{minute}={rules.total_per_minute}"),
         )
         self._windows: dict[Lane, tuple[_Window, ...]] = {
             "place": (*place, *total),
@@ -106,6 +136,27 @@ class Pacer:
     def free_at_ns(self, lane: Lane) -> int:
         """Return the monotonic instant from which a lane's windows have room."""
         return max(self._held_until_ns, *(window.free_at_ns() for window in self._windows[lane]))
+
+    def in_force(self, lane: Lane) -> str:
+        """Return what holds a lane back now, with its number and for how long; for people."""
+        tightest = max(self._windows[lane], key=_Window.free_at_ns)
+        free_at_ns = self.free_at_ns(lane)
+        room_in_s = max(self._seconds_to(free_at_ns), 0.0)
+        if free_at_ns > tightest.free_at_ns():
+            return f"the broker said 429 and is left alone for another {room_in_s:.1f} s"
+        if not room_in_s:
+            return f"{len(self._queues[lane])} sends wait for their turn before it"
+        return f"the limit {tightest.name} is reached, with room in {room_in_s:.1f} s"
+
+    def remember(self, lane: Lane, sent_ns: int) -> None:
+        """Count a send of before; they are told of in their order, before any is admitted.
+
+        Args:
+            lane: What was sent.
+            sent_ns: When, by the monotonic clock.
+        """
+        for window in self._windows[lane]:
+            window.take(sent_ns)
 
     def cool_down(self) -> None:
         """Hold both lanes back: the broker said 429 and refuses everything for a while."""
@@ -185,7 +236,8 @@ class Pacer:
 class _Window:
     """The instants of the last ``count_max`` sends; that many fit any stretch of ``length_ns``."""
 
-    def __init__(self, count_max: int, length_ns: int) -> None:
+    def __init__(self, count_max: int, length_ns: int, name: str) -> None:
+        self.name = name
         self._taken_ns: deque[int] = deque(maxlen=count_max)
         self._length_ns = length_ns
 
@@ -196,3 +248,116 @@ class _Window:
 
     def take(self, now_ns: int) -> None:
         self._taken_ns.append(now_ns)
+
+
+class OrderLimits:
+    """All limits on one account's orders: its rate, its day, and the changes of each order.
+
+    Belongs to one event loop. What was sent before it began is the journal's to tell
+    (:meth:`restore`), so that a restart gives no order twice the room.
+    """
+
+    def __init__(
+        self,
+        account: Account,
+        clock: Clock,
+        limits: Limits | None = None,
+        *,
+        pacer: Pacer | None = None,
+    ) -> None:
+        """Begin with nothing sent.
+
+        Args:
+            account: Whose.
+            clock: Both readings of it.
+            limits: The table; the broker's own numbers if not given.
+            pacer: Its rate, if it is another than the table's.
+        """
+        limits = limits_of() if limits is None else limits
+        self.pacer = Pacer(PaceRules.of(limits), clock) if pacer is None else pacer
+        self.placed_elsewhere: Callable[[], int] = _none
+        """How many of the day's orders other apps have placed, as far as the book shows."""
+        self._account = account
+        self._clock = clock
+        self._day = limits[LimitName.ORDERS_PER_DAY]
+        self._changes = limits[LimitName.MODIFICATIONS_PER_ORDER]
+        self._placed: dict[dt.date, int] = {}
+
+    async def restore(self, journal: OrderJournal) -> None:
+        """Count what the journal says was sent today, and what in the last minute.
+
+        Raises:
+            JournalUnavailable: Nothing may be sent before it has been read.
+        """
+        now_ns = self._clock.now_ns()
+        today = ist_date(now_ns)
+        self._placed = {today: await journal.placed_since(self._account, day_start_ns(today))}
+        for sent in await journal.sends_since(self._account, now_ns - MINUTE_NS - NS_PER_S):
+            # One from the future is of a clock that was set back; it left now at the latest.
+            age_ns = max(now_ns - sent.at_ns, 0)
+            lane: Lane = "cancel" if sent.kind is TaskKind.CANCEL else "place"
+            self.pacer.remember(lane, self._clock.monotonic_ns() - age_ns)
+
+    @property
+    def placed_today(self) -> int:
+        """How many new orders of the day the broker may have counted, ours and others'."""
+        return self._placed.get(ist_date(self._clock.now_ns()), 0) + self.placed_elsewhere()
+
+    @property
+    def placed_max(self) -> int:
+        """How many there may be before the rest is kept for exits."""
+        return self._day.open
+
+    def take_order_of_day(self) -> Callable[[], None] | None:
+        """Count one new order; return how to uncount it, or None when the day has no room."""
+        today = ist_date(self._clock.now_ns())
+        if self.placed_today >= self._day.open:
+            return None
+        # Yesterday's number is kept: the clock may be set back over midnight.
+        self._placed = dict(sorted(self._placed.items())[-1:]) | {
+            today: self._placed.get(today, 0) + 1
+        }
+
+        def uncount() -> None:
+            if today in self._placed:
+                self._placed[today] -= 1
+
+        return uncount
+
+    def day_refusal(self) -> OrderRefused | None:
+        """Return what a new order is told when the day has no room, None when it has."""
+        if self.placed_today < self._day.open:
+            return None
+        return OrderRefused("ORDER_LIMIT", self.day_is_full, field="account", value=self._account)
+
+    @property
+    def day_is_full(self) -> str:
+        """Why no new order is taken today; for people."""
+        return (
+            f"{_named(self._day)} is reached for account {self._account}: "
+            f"{self.placed_today} placed today; {self._day.reserve} are kept for exits; "
+            "try again after midnight IST"
+        )
+
+    async def changes_refusal(
+        self, target_task_id: uuid.UUID | None, journal: OrderJournal
+    ) -> OrderRefused | None:
+        """Return why an order takes no more changes, None if it does; raises as the journal."""
+        if target_task_id is None:
+            return None
+        sent = await journal.changes_sent(target_task_id)
+        if sent < self._changes.open:
+            return None
+        rule = (
+            f"{_named(self._changes)} is reached for this order of account {self._account}: "
+            f"{sent} changes were sent; no time helps, cancel it and place a new one"
+        )
+        return OrderRefused("MODIFICATION_LIMIT", rule, field="client_order_id")
+
+
+def _named(limit: Limit) -> str:
+    return f"the limit {limit.name}={limit.at_most} (counted: {limit.counts}; {limit.window})"
+
+
+def _none() -> int:
+    return 0

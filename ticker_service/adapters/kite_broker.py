@@ -31,8 +31,10 @@ from ticker_service.adapters.kite_session import (
     performing,
 )
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.limit import LimitName
 from ticker_service.domain.order import to_fields
 from ticker_service.errors import (
+    BrokerThrottled,
     BrokerUnavailable,
     ConfigurationError,
     InvariantViolatedError,
@@ -42,11 +44,12 @@ from ticker_service.ports import Reply, Withheld
 from ticker_service.runtime.crash_points import never
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from concurrent.futures import Future
 
     from ticker_service.config import KiteConfig
     from ticker_service.domain.order import BrokerOrder, OrderChange, OrderRequest, Variety
+    from ticker_service.ports import ReadGate
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -64,6 +67,7 @@ MESSAGE_CHARACTERS_MAX: Final = 200
 NO_ACCESS_TOKEN: Final = "no access token"  # noqa: S105 - says that there is none
 HTTP_OK: Final = 200
 HTTP_FORBIDDEN: Final = 403
+HTTP_TOO_MANY: Final = 429
 UNPREFIXED_ROUTES: Final = frozenset({"market.instruments.all", "market.instruments"})
 
 # It becomes a part of the path: nothing that could make another path of it.
@@ -110,6 +114,7 @@ class KiteBroker:
         access_token: Callable[[], str] | None = None,
         options: BrokerOptions | None = None,
         on_full: Callable[[BrokerLane], None] = _unheard,
+        reads: ReadGate | None = None,
         reach: Reach = never,
     ) -> None:
         """Open nothing yet.
@@ -121,6 +126,7 @@ class KiteBroker:
             access_token: Asked before every request; the one in ``config`` if not given.
             options: Threads and egress.
             on_full: Told of each request that found its lane full and was not sent.
+            reads: Decides when something is read; at once if not given.
             reach: Called at the crash points C4 and C5 of orders, changes and cancels.
 
         Raises:
@@ -131,6 +137,7 @@ class KiteBroker:
         self._clock = clock
         self._access_token = access_token or (lambda: config.access_token)
         self._reach = reach
+        self._gate = reads or _AtOnce()
         threads = (options.order_threads, options.cancel_threads, options.read_threads)
         self._session = KiteSession(options.egress, connections_max=sum(threads))
         self._client = _client(config, self._session)
@@ -265,11 +272,17 @@ class KiteBroker:
         self, name: str, call: Callable[[], object], parsed: Callable[[object], T]
     ) -> T:
         """Ask, and check and parse on the thread: a long book must not hold up the event loop."""
-        deadline_ns = self._clock.monotonic_ns() + int(READ_S_MAX * NS_PER_S)
-        exchange = Exchange(deadline_ns=deadline_ns, clock=self._clock, bytes_max=READ_BYTES_MAX)
-        return await self._await(
-            self._reads, exchange, call, lambda reply: parsed(_data(name, reply))
-        )
+
+        def ask() -> Awaitable[T]:
+            deadline_ns = self._clock.monotonic_ns() + int(READ_S_MAX * NS_PER_S)
+            exchange = Exchange(
+                deadline_ns=deadline_ns, clock=self._clock, bytes_max=READ_BYTES_MAX
+            )
+            return self._await(
+                self._reads, exchange, call, lambda reply: parsed(_data(name, reply))
+            )
+
+        return await self._gate.read(LimitName.READS_PER_SECOND, ask)
 
     async def _await(
         self,
@@ -316,6 +329,13 @@ class KiteBroker:
             return kite_rows.book(data, user_id=self._user_id)
         except kite_rows.RowMalformed as error:
             raise BrokerUnavailable(f"not a whole order book: {error}") from error
+
+
+class _AtOnce:
+    """The ``ReadGate`` of who asks once."""
+
+    async def read(self, _: LimitName, work: Callable[[], Awaitable[T]]) -> T:
+        return await work()
 
 
 class _Lane:
@@ -427,6 +447,8 @@ def _data(name: str, reply: Reply) -> object:
     text = "".join(c if c.isprintable() else " " for c in told)[:MESSAGE_CHARACTERS_MAX]
     if reply.http_status == HTTP_FORBIDDEN and body.get("error_type") == "TokenException":
         raise LoginRequired(f"{name}: {text}")
+    if reply.http_status == HTTP_TOO_MANY:
+        raise BrokerThrottled(f"{name}: {text}")
     if reply.http_status != HTTP_OK or body.get("status") != "success":
         raise BrokerUnavailable(f"{name} answered HTTP {reply.http_status}, {text}")
     return body.get("data")

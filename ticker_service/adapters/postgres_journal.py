@@ -20,7 +20,7 @@ from psycopg.types.numeric import Int8
 from ticker_service.adapters import postgres_events as events
 from ticker_service.adapters.postgres_migrate import check_current
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool, Unconfirmed
-from ticker_service.adapters.postgres_rows import event_of, halt_of, task_of, time_of
+from ticker_service.adapters.postgres_rows import event_of, halt_of, ns_of, task_of, time_of
 from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.adapters.postgres_writer import AccountLocks
 from ticker_service.domain.order import TaskKind, says_the_same
@@ -31,7 +31,7 @@ from ticker_service.errors import (
     OrderRefused,
     TaskMoved,
 )
-from ticker_service.ports import Admitted
+from ticker_service.ports import Admitted, PastSend
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
@@ -273,6 +273,24 @@ class PostgresJournal:
         wanted = {"account": account, "since": time_of(since_ns)}
         found = await self._orders.run(self._sql.order_ids_since, wanted)
         return {row["broker_order_id"] for row in found}
+
+    async def placed_since(self, account: Account, since_ns: int) -> int:
+        """Return how many sends of new orders the broker may have counted since an instant."""
+        wanted = {"account": account, "since": time_of(since_ns)}
+        return int((await self._orders.run(self._sql.placed_since, wanted))[0]["placed"])
+
+    async def sends_since(self, account: Account, since_ns: int) -> list[PastSend]:
+        """Return the sends of any kind since an instant that may have left, oldest first."""
+        wanted = {"account": account, "since": time_of(since_ns)}
+        found = await self._orders.run(self._sql.sends_since, wanted)
+        return [
+            PastSend(kind=TaskKind(row["kind"]), at_ns=ns_of(row["intent_at"])) for row in found
+        ]
+
+    async def changes_sent(self, target_task_id: uuid.UUID) -> int:
+        """Return how many changes of an order the broker may have counted."""
+        wanted = {"target_task_id": target_task_id}
+        return int((await self._orders.run(self._sql.changes_sent, wanted))[0]["sent"])
 
     async def tasks_of(
         self, principal: str, accounts: Collection[Account], *, limit: int

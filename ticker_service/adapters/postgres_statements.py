@@ -27,6 +27,9 @@ class Statements:
     live_orders: bytes
     tasks_by_order_id: bytes
     order_ids_since: bytes
+    placed_since: bytes
+    sends_since: bytes
+    changes_sent: bytes
     tasks_of: bytes
     events_after: bytes
     last_seq: bytes

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 
@@ -98,6 +98,8 @@ class AccountDesk:
             halts=executor.halts,
         )
         executor.on_named = self._reconciler.memory.keep_named
+        self._limits = executor.limits
+        self._limits.placed_elsewhere = lambda: len(self._reconciler.memory.foreign)
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
@@ -130,7 +132,7 @@ class AccountDesk:
             OrderRefused: The account takes no orders now, or the key was used for something else.
             JournalUnavailable: Not durable; the caller must be told no.
         """
-        refusal = self._refusal(new.kind)
+        refusal = self._refusal(new.kind) or await self._beyond_limits(new)
         if refusal is not None:
             # What the key named before stands, whatever the account is like now: to be told no
             # would be to be told that nothing was sent (I2).
@@ -164,6 +166,18 @@ class AccountDesk:
         if kind is TaskKind.CANCEL:
             return self._waiting.refusal(kind)
         return self._waiting.refusal(kind) or self.halts.refusal()
+
+    async def _beyond_limits(self, new: NewTask) -> OrderRefused | None:
+        """Return which limit an instruction would exceed that waiting does not help."""
+        match new.kind:
+            case TaskKind.PLACE:
+                return self._limits.day_refusal()
+            case TaskKind.MODIFY:
+                return await self._limits.changes_refusal(new.target_task_id, self._journal)
+            case TaskKind.CANCEL:
+                return None
+            case _ as never:
+                assert_never(never)
 
     async def _withdraws(self, new: NewTask) -> bool:
         """Return whether this is the cancel of an order that waits here for a login."""
@@ -211,13 +225,14 @@ class AccountDesk:
 
     async def run(self) -> None:
         """Take the account, settle what an earlier run left, then work until cancelled."""
-        self._executor.writer_epoch = await self._journal.acquire(self.account)
+        writer_epoch = await self._journal.acquire(self.account)
         self._lost.clear()
         self._reconciler.memory.doubt_the_journal()
         if not self._is_stopping:
             # It stood by, or had lost the account; a login that is needed must be said again.
             self.state = DeskState.STARTING
         try:
+            await self._executor.take_over(writer_epoch)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._end_when_lost())
                 for name, sink in self._sinks.items():

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
     from ticker_service.accounts.breaker import Breaker, Permit
     from ticker_service.accounts.halts import Halts
-    from ticker_service.accounts.limits import Lane, Pacer
+    from ticker_service.accounts.limits import Lane, OrderLimits
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import OrderTask
     from ticker_service.orders.classify import Verdict
@@ -66,7 +66,7 @@ class Executor:
         journal: OrderJournal,
         gateway: BrokerGateway,
         breaker: Breaker,
-        pacer: Pacer,
+        limits: OrderLimits,
         halts: Halts,
         config: OrdersConfig,
         surroundings: Surroundings,
@@ -74,6 +74,8 @@ class Executor:
     ) -> None:
         self.halts = halts
         """What holds new orders of the account back; cancels go out all the same."""
+        self.limits = limits
+        """How much the account may send, and has sent."""
         self.writer_epoch = 0
         """Set once the account's lock is held; every intent carries it."""
         self.is_auth_refused = False
@@ -85,13 +87,22 @@ class Executor:
         self._journal = journal
         self._gateway = gateway
         self._breaker = breaker
-        self._pacer = pacer
+        self._pacer = limits.pacer
         self._config = config
         self._clock = surroundings.clock
         self._chance = surroundings.chance
         self.reach = reach
         self._gives_up_ns: int | None = None
         self._logins = 0
+
+    async def take_over(self, writer_epoch: int) -> None:
+        """Send under a new epoch from now on, counting what was sent before.
+
+        Raises:
+            JournalUnavailable: What was sent is not known; nothing may be sent.
+        """
+        await self.limits.restore(self._journal)
+        self.writer_epoch = writer_epoch
 
     def token_is_good(self) -> None:
         """Send again: the broker has just taken the token that a send was refused with."""
@@ -141,15 +152,14 @@ class Executor:
             JournalUnavailable: Before anything was sent; the caller tries again.
             TaskMoved: Somebody else moved it; the caller reads it again.
         """
-        if self.is_late(task, until_ns):
-            return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "its time was over")
-        if task.attempt >= self._config.attempts_max:
-            reason = f"nothing left in {task.attempt} attempts; the last: {task.reason}"
-            return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "NOT_SENT", reason)
+        ended = await self._ended_before(task, until_ns=until_ns)
+        if ended is not None:
+            return ended
         lane: Lane = "cancel" if task.kind is TaskKind.CANCEL else "place"
         until_ns = min(until_ns, self._monotonic_of(task.deadline_ns))
         if not await self._pacer.admit(lane, deadline_ns=until_ns):
-            return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "no room to send it")
+            reason = f"no room to send it in time: {self._pacer.in_force(lane)}"
+            return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", reason)
         if self.is_held(task.kind):
             return task
         permit = self._breaker.admit(bypass=task.kind is TaskKind.CANCEL)
@@ -161,20 +171,45 @@ class Executor:
         finally:
             permit.release()
 
+    async def _ended_before(self, task: OrderTask, *, until_ns: int) -> OrderTask | None:
+        """End a task that is not to be sent whatever room there is; None if it may be."""
+        if self.is_late(task, until_ns):
+            return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "its time was over")
+        if task.attempt >= self._config.attempts_max:
+            reason = f"nothing left in {task.attempt} attempts; the last: {task.reason}"
+            return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "NOT_SENT", reason)
+        if task.kind is not TaskKind.MODIFY:
+            return None
+        refused = await self.limits.changes_refusal(task.target_task_id, self._journal)
+        if refused is None:
+            return None
+        return await self._end_unsent(task, TaskState.REJECTED_LOCAL, refused.code, refused.rule)
+
     async def _send_claimed(
         self, task: OrderTask, target: OrderTask | None, permit: Permit, *, until_ns: int
     ) -> OrderTask:
         """Commit the intent, send, judge, record; never abandoned halfway."""
+        uncount = self.limits.take_order_of_day() if task.kind is TaskKind.PLACE else _nothing
+        if uncount is None:
+            full = self.limits.day_is_full
+            return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "ORDER_LIMIT", full)
         window_ns = int(self._config.send_window_s * NS_PER_S)
         closes_ns = min(self._clock.monotonic_ns() + window_ns, until_ns)
-        claimed = await self._claim(task)
+        try:
+            claimed = await self._claim(task)
+        except TaskMoved:
+            uncount()
+            raise
         if claimed is None:
+            uncount()
             raise TaskMoved(f"task_id={task.task_id} was claimed by nobody; read it again")
         self.reach("C3")
         logins = self._logins
         reply = await self._transmit(claimed, target, closes_ns)
         verdict = classify.judge(task.kind, reply)
         permit.report(_health_of(verdict, reply))
+        if _STATE_OF_OUTCOME[verdict.outcome] is TaskState.READY:
+            uncount()  # it did not come to the broker's desk, which counts orders
         if verdict.order_id:
             self.on_named(claimed, verdict.order_id)
         self._notice(verdict, claimed, logins=logins)
@@ -332,6 +367,10 @@ _STATE_OF_OUTCOME: Final = {
 
 
 def _unheard(_: OrderTask, __: str) -> None:
+    return
+
+
+def _nothing() -> None:
     return
 
 

@@ -49,6 +49,9 @@ class BookMemory:
     """The day's orders that a book, an update, the broker's answer or the journal told of."""
     ours: set[str] = field(default_factory=set)
     """The broker's ids of the day's rows that belong to a task of ours."""
+    foreign: set[str] = field(default_factory=set)
+    """The broker's ids of the day's orders that no task of ours explains: other apps placed them,
+    and the broker counts them for the account's day."""
     alarmed: set[str] = field(default_factory=set)
     merged: dict[str, BrokerOrder] = field(default_factory=dict)
     """Rows that the journal has, by order id: a book that repeats one brings no news."""
@@ -62,6 +65,7 @@ class BookMemory:
             self.is_journal_read = False
             self.known_order_ids.clear()
             self.ours.clear()
+            self.foreign.clear()
             self.alarmed.clear()
             self.merged.clear()
             self.contradicted.clear()
@@ -163,8 +167,11 @@ class Reconciler:
         task = await self._tagged(row) or named
         for _ in range(MERGE_TRIES_MAX):
             if task is None:
+                if self.memory.day is not None and _is_of(row, self.memory.day):
+                    self.memory.foreign.add(row.order_id)
                 self._notice_orphan(row)
                 return False
+            self.memory.foreign.discard(row.order_id)
             if task.broker_order_id not in {None, row.order_id}:
                 self._notice_double(row, task)
                 return False

@@ -522,6 +522,55 @@ class OrderJournalContract:
 
         self.run(scenario)
 
+    def test_what_the_broker_may_have_counted_is_told_by_account_instant_and_outcome(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch, other = await journal.acquire(ACCOUNT), await journal.acquire(OTHER)
+            sent_ns = NOON_NS + SECOND_NS
+            assert await journal.placed_since(ACCOUNT, 0) == 0
+            assert await journal.sends_since(ACCOUNT, 0) == []
+            counted: list[OrderTask] = []
+            for state, outcome in (
+                (TaskState.READY, "NOT_SENT"),
+                (TaskState.READY, "THROTTLED"),
+                (TaskState.READY, "REJECTED_AUTH"),
+                (TaskState.REJECTED, "REJECTED"),
+                (TaskState.UNKNOWN, "AMBIGUOUS"),
+                (TaskState.ACKED, "ACKED"),
+            ):
+                task = await sending(journal, epoch)
+                named = "261121000000001" if state is TaskState.ACKED else None
+                update = step(state, outcome=outcome, broker_order_id=named)
+                counted.append(await journal.record(task, update, now_ns=sent_ns))
+            await sending(journal, epoch)  # its outcome is still to come
+            await sending(journal, other, account=OTHER)
+            cancel = {"kind": TaskKind.CANCEL, "target_task_id": counted[-1].task_id}
+            await sending(journal, epoch, body={}, **cancel)
+            assert await journal.placed_since(ACCOUNT, sent_ns) == 4
+            assert await journal.placed_since(ACCOUNT, sent_ns + SECOND_NS) == 0
+            kinds = [sent.kind for sent in await journal.sends_since(ACCOUNT, sent_ns)]
+            assert sorted(kinds) == ["CANCEL", *["PLACE"] * 6]
+            assert {sent.at_ns for sent in await journal.sends_since(ACCOUNT, 0)} == {sent_ns}
+            assert await journal.placed_since(OTHER, sent_ns) == 1
+
+        self.run(scenario)
+
+    def test_the_changes_of_one_order_that_the_broker_may_have_counted_are_told(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            first, second = [await ready(journal), await ready(journal)]
+            for target, outcomes in ((first, ("ACKED", "THROTTLED", None)), (second, ("ACKED",))):
+                for outcome in outcomes:
+                    change = {"kind": TaskKind.MODIFY, "target_task_id": target.task_id}
+                    task = await sending(journal, epoch, **change)
+                    if outcome is not None:
+                        state = TaskState.ACKED if outcome == "ACKED" else TaskState.READY
+                        await journal.record(task, step(state, outcome=outcome), now_ns=NOON_NS)
+            assert await journal.changes_sent(first.task_id) == 2
+            assert await journal.changes_sent(second.task_id) == 1
+            assert await journal.changes_sent(uuid.uuid4()) == 0
+
+        self.run(scenario)
+
     def test_each_acquire_is_a_later_epoch(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             epochs = [await journal.acquire(ACCOUNT), await journal.acquire(ACCOUNT)]

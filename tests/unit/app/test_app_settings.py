@@ -413,3 +413,9 @@ def test_recording_alone_needs_no_redis_and_has_no_orders(load: Load) -> None:
 
 def test_the_daemon_does_not_run_without_redis(load: Load) -> None:
     assert "must begin with redis://" in with_fault(load, "REDIS_URL", "")
+
+
+def test_a_limit_that_is_none_is_a_fault_that_names_those_there_are(load: Load) -> None:
+    text = with_fault(load, "LIMITS", '{"orders_per_hour": 5}')
+    assert "orders_per_hour: is no limit" in text
+    assert "orders_per_minute" in text

@@ -15,9 +15,10 @@ from virtual_time import LoopClock
 
 from ticker_service.accounts.breaker import Breaker, BreakerRules
 from ticker_service.accounts.halts import Halts
-from ticker_service.accounts.limits import Pacer, PaceRules
+from ticker_service.accounts.limits import OrderLimits
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.limit import limits_of
 from ticker_service.domain.order import (
     Account,
     BrokerOrder,
@@ -138,6 +139,7 @@ class Scene:
 
     config: OrdersConfig = field(default_factory=OrdersConfig)
     breaker_rules: BreakerRules = field(default_factory=BreakerRules)
+    limit_changes: dict[str, int] = field(default_factory=dict)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     reach: Callable[[str], None] = never
 
@@ -156,13 +158,14 @@ class Scene:
         chance = random.Random(1)  # noqa: S311 - jitter
         surroundings = Surroundings(clock=self.clock, chance=chance, telemetry=Telemetry())
         self.breaker = Breaker("orders", rules=self.breaker_rules, clock=self.clock)
-        self.pacer = Pacer(PaceRules(), self.clock)
+        self.limits = OrderLimits(ACCOUNT, self.clock, limits_of(self.limit_changes))
+        self.pacer = self.limits.pacer
         self.halts = Halts(ACCOUNT, clock=self.clock, on_change=self._halted)
         self.executor = Executor(
             journal=self.journal,
             gateway=self.broker,
             breaker=self.breaker,
-            pacer=self.pacer,
+            limits=self.limits,
             halts=self.halts,
             config=self.config,
             surroundings=surroundings,

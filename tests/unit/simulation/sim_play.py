@@ -30,7 +30,7 @@ from sim_world import NOON_NS, Process, World
 
 from ticker_service.accounts.breaker import Breaker, BreakerRules
 from ticker_service.accounts.halts import Halts
-from ticker_service.accounts.limits import Pacer, PaceRules
+from ticker_service.accounts.limits import OrderLimits, Pacer, PaceRules
 from ticker_service.accounts.token_watch import TokenWatch
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.config import OrdersConfig
@@ -452,7 +452,9 @@ class Daemon:
             journal=self.journal,
             gateway=gateway,
             breaker=Breaker("orders", rules=BreakerRules(open_s=2.0), clock=world.clock),
-            pacer=Pacer(PaceRules(cooldown_s=1.0), world.clock),
+            limits=OrderLimits(
+                ACCOUNT, world.clock, pacer=Pacer(PaceRules(cooldown_s=1.0), world.clock)
+            ),
             halts=Halts(ACCOUNT, clock=world.clock),
             config=play.config,
             surroundings=surroundings,
