@@ -137,7 +137,8 @@ def application(doors: Doors) -> FastAPI:
     )
     rest.install_faults(app)
     app.state.doors = doors
-    app.include_router(rest.router)
+    # Not `include_router`: it makes every route anew, and the first caller waits for that.
+    app.router.routes.extend(rest.router.routes)
 
     @app.websocket("/v1/orders/ws")
     async def orders_socket(websocket: WebSocket) -> None:

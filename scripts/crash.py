@@ -7,26 +7,27 @@ status 0 means that every run kept every promise.
 from __future__ import annotations
 
 import argparse
-import random
 import statistics
 import sys
 import threading
 import time
 from collections import Counter
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 ROOT = Path(__file__).resolve().parent.parent
 # In the place of this folder, whose `secrets.py` would be taken for the standard library's.
 sys.path[:1] = [str(ROOT / each) for each in ("", "tests", "tests/integration/crash")]
 
-import crash_parts as parts  # noqa: E402 - its folder is known only now
+import crash_campaign as campaign  # noqa: E402 - its folder is known only now
 from crash_run import AT_RANDOM, BEHAVIOURS, POINTS, Case, Report, play  # noqa: E402
 
 from scripts.typed_numbers import whole  # noqa: E402
 
+if TYPE_CHECKING:
+    import crash_parts as parts
+
 RUNS = 30
-JOBS = 2
 
 
 def main() -> int:
@@ -59,43 +60,26 @@ def _options() -> argparse.Namespace:
         return parse
 
     points = (*POINTS, AT_RANDOM)
-    parser = argparse.ArgumentParser(prog="crash", description=__doc__)
+    parser = campaign.arguments("crash", __doc__, parts_called="runs")
     parser.add_argument(
         "--runs", type=whole(at_least=1), default=RUNS, help="per point and behaviour"
     )
     parser.add_argument("--points", type=names(points), default=points)
     parser.add_argument("--behaviours", type=names(BEHAVIOURS), default=BEHAVIOURS)
-    parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1_000_000))
-    parser.add_argument("--first", type=int, default=0, help="number of the first run, to repeat")
-    parser.add_argument("--jobs", type=whole(at_least=1), default=JOBS, help="runs at a time")
-    parser.add_argument("--minutes", type=float, default=1e6, help="begin no run after so long")
-    parser.add_argument(
-        "--durable", action="store_true", help="let PostgreSQL wait for the disk, as it should"
-    )
     return parser.parse_args()
 
 
 def _play_all(cases: list[Case], options: argparse.Namespace) -> list[Report]:
-    waiting = iter(cases)
     turn = threading.Lock()
     reports: list[Report] = []
-    over = time.monotonic() + 60.0 * options.minutes
 
-    def work(number: int) -> None:
-        with parts.lane(options.seed + number) as lane:
-            while True:
-                with turn:
-                    case = next(waiting, None)
-                if case is None or time.monotonic() > over:
-                    return
-                report = _played(case, shared, lane)
-                with turn:
-                    reports.append(report)
-                    _tell(report, len(reports), len(cases))
+    def one(case: Case, shared: parts.Servers, lane: parts.Lane) -> None:
+        report = _played(case, shared, lane)
+        with turn:
+            reports.append(report)
+            _tell(report, len(reports), len(cases))
 
-    with parts.servers(durable=options.durable) as shared, ThreadPoolExecutor(options.jobs) as pool:
-        for future in [pool.submit(work, number) for number in range(options.jobs)]:
-            future.result()
+    campaign.play_all(cases, options, one)
     return reports
 
 

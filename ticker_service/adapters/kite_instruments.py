@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 import httpx
 import numpy as np
 
+from ticker_service.adapters.kite_session import tls_context
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.instrument import InstrumentTable
 from ticker_service.errors import BrokerUnavailable, CatalogError
@@ -50,7 +51,12 @@ _UINT32_MAX: Final = (1 << 32) - 1
 
 def _client() -> httpx.AsyncClient:
     # No timeout of its own: the caller's total deadline is stricter than one per read.
-    return httpx.AsyncClient(trust_env=False, follow_redirects=False, timeout=None)  # noqa: S113
+    return httpx.AsyncClient(
+        verify=tls_context(),
+        trust_env=False,
+        follow_redirects=False,
+        timeout=None,  # noqa: S113
+    )
 
 
 class KiteInstruments:

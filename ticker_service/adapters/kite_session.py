@@ -17,6 +17,7 @@ same, and an abandoned exchange gets no leave, so what is reported unsent stays 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import socket
 import ssl
@@ -51,6 +52,17 @@ CHUNK_BYTES: Final = 16 << 10
 IDLE_NS_MAX: Final = 20 * NS_PER_S
 """A kept connection that rested longer is opened anew. Load balancers close theirs after 60 s and
 more, and a request on a connection that the other side is just closing has an unknown outcome."""
+
+
+@functools.cache
+def tls_context(ca_certificates: str = DEFAULT_CA_BUNDLE_PATH) -> ssl.SSLContext:
+    """Return what verifies servers against a PEM file, read once for all sessions.
+
+    Reading the certificates takes some 20 ms, at every account's start if each had its own.
+    """
+    context = ssl.create_default_context(cafile=ca_certificates)
+    context.sslsocket_class = _BoundTlsSocket
+    return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -256,10 +268,7 @@ class _Line(HTTPAdapter):
     """Our connections under ``requests``, TLS always verified with one context read once."""
 
     def __init__(self, egress: Egress, *, connections_max: int) -> None:
-        self._tls = ssl.create_default_context(
-            cafile=egress.ca_certificates or DEFAULT_CA_BUNDLE_PATH
-        )
-        self._tls.sslsocket_class = _BoundTlsSocket
+        self._tls = tls_context(egress.ca_certificates or DEFAULT_CA_BUNDLE_PATH)
         self._source = None if egress.source_address is None else (egress.source_address, 0)
         super().__init__(pool_connections=1, pool_maxsize=connections_max, max_retries=0)
 

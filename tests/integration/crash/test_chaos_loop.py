@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, Any
 
 import chaos_loop
 import chaos_records
 import httpx
+import pytest
 from crash_parts import door, limit_order, place_frame
 from exactly_once import Told, violations
 from running import eventually
@@ -28,6 +30,30 @@ def test_an_account_whose_daemons_are_killed_again_and_again_loses_and_doubles_n
     assert (figures["cycles"], figures["doubled"], figures["lost"]) == (6, 0, 0)
     assert figures["unknown_left"] == 0
     assert sum(figures["kills_per_point"].values()) == 6
+    assert chaos_loop.is_proof(figures)
+    kept = chaos_loop.Chapter.from_json(chapter.to_json())
+    assert chaos_loop.totals([kept]) == figures
+
+
+@pytest.mark.parametrize("broken", ["doubled", "lost", "unknown_left", "violations"])
+def test_a_run_that_broke_a_promise_is_no_proof(broken: str) -> None:
+    whole = figures_of(reached=60, in_mid_send=10)
+    assert chaos_loop.is_proof(whole)
+
+    assert not chaos_loop.is_proof(whole | {broken: 1})
+
+
+def test_a_run_whose_kills_hit_nothing_is_no_proof() -> None:
+    assert not chaos_loop.is_proof(figures_of(reached=60, in_mid_send=9))
+    assert not chaos_loop.is_proof(figures_of(reached=49, in_mid_send=10))
+    assert not chaos_loop.is_proof(chaos_loop.totals([]))
+
+
+def figures_of(*, reached: int, in_mid_send: int) -> dict[str, Any]:
+    kills = Counter({"C4": in_mid_send, "idle": 100 - in_mid_send})
+    return chaos_loop.totals(
+        [chaos_loop.Chapter(cycles=100, orders=100, reached=reached, kills=kills)]
+    )
 
 
 def test_the_verdict_names_what_was_done_behind_the_journal_s_back(own: World) -> None:
