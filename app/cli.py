@@ -14,6 +14,7 @@ from app import typed_wrong
 from app.account_cli import account_cli
 from app.greeks_cli import greeks
 from app.jobs import EXIT_CONFIGURATION, EXIT_INTERRUPTED, run_job
+from app.journal_cli import journal_cli
 from app.order_cli import order_cli, token_cli
 from app.record_cli import record_cli
 from app.simulate_cli import simulate
@@ -33,6 +34,7 @@ cli = typer.Typer(
 cli.add_typer(token_cli)
 cli.add_typer(order_cli)
 cli.add_typer(account_cli)
+cli.add_typer(journal_cli)
 cli.command()(simulate)
 cli.add_typer(record_cli)
 cli.command()(greeks)

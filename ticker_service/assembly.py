@@ -20,7 +20,7 @@ from ticker_service.accounts.limits import Lane, OrderLimits, Pacer
 from ticker_service.accounts.reads import PacedReads, ReadPace
 from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
-from ticker_service.adapters import postgres_migrate
+from ticker_service.adapters import postgres_audit, postgres_migrate
 from ticker_service.adapters.kite_broker import BrokerLane, BrokerOptions, KiteBroker
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.adapters.kite_instruments import KiteInstruments
@@ -76,6 +76,7 @@ if TYPE_CHECKING:
         RecordConfig,
     )
     from ticker_service.domain.halt import Halt
+    from ticker_service.domain.journal_audit import Audit
     from ticker_service.ports import (
         AccessTokenSource,
         BrokerGateway,
@@ -613,6 +614,16 @@ def passphrase_credential(environment: Mapping[str, str]) -> bytes:
 async def migrate_journal(database_url: str) -> list[str]:
     """Bring the journal's database up to date; return the names of what was applied."""
     return await postgres_migrate.migrate(database_url)
+
+
+async def verify_journal(database_url: str, account: str | None = None) -> Audit:
+    """Replay the journal, or one account of it, and compare it with its tables; nothing waits.
+
+    Raises:
+        JournalUnavailable: The database does not answer.
+        ConfigurationError: It lacks a migration, or has no such account.
+    """
+    return await postgres_audit.verify(database_url, account)
 
 
 async def standing_halts(config: OrderHalfConfig, clock: Clock) -> list[Halt]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.domain import order_events
 from ticker_service.domain.order import (
     Account,
     BrokerOrder,
@@ -335,7 +336,7 @@ class MemoryJournal:
         named = self._named(new.principal, new.client_order_id)
         if new.kind is TaskKind.PLACE and named is not None:
             raise _conflict("client_order_id", new.client_order_id)
-        self._append(_received(new), "received", {"body": dict(new.body)})
+        self._append(_received(new), order_events.RECEIVED, order_events.received(new))
         await self.after("admit")
         return Admitted(task=self.tasks[new.task_id], is_new=True)
 
@@ -373,7 +374,10 @@ class MemoryJournal:
             updated_at_ns=now_ns,
         )
         self.attempts.append(moved)
-        self._append(moved, "intent_recorded", {"tag": tag, "attempt": moved.attempt})
+        intent = order_events.intent_recorded(
+            present, tag=tag, writer_epoch=writer_epoch, send_not_after_ns=send_not_after_ns
+        )
+        self._append(moved, order_events.INTENT_RECORDED, intent)
         await self.after("claim")
         return moved
 
@@ -401,7 +405,7 @@ class MemoryJournal:
             raise InvariantViolatedError("Invariant: the filled quantity never falls")
         if update.outcome is not None:
             self.shared.outcomes.setdefault((task.task_id, present.attempt), update.outcome)
-        self._append(moved, update.event, _told(update))
+        self._append(moved, update.event, order_events.step(present, update))
         await self.after("record")
         return moved
 
@@ -582,12 +586,12 @@ class MemoryJournal:
                 task_id=task.task_id,
                 version=task.version,
                 event=event,
-                event_version=1,
+                event_version=order_events.version_of(event),
                 at_ns=task.updated_at_ns,
                 principal=task.principal,
                 client_order_id=task.client_order_id,
                 state=task.state,
-                data={"state": task.state, "request_id": task.request_id, **data},
+                data=data,
             )
         )
 
@@ -650,15 +654,6 @@ def _no_records() -> JournalRecords:
 
 async def _at_once(_: str) -> None:
     return
-
-
-def _told(update: TaskUpdate) -> dict[str, object]:
-    told = {field.name: getattr(update, field.name) for field in dataclasses.fields(update)}
-    return {
-        name: f"{value:f}" if isinstance(value, Decimal) else value
-        for name, value in told.items()
-        if value is not None and name not in {"event", "state"}
-    }
 
 
 def _received(new: NewTask) -> OrderTask:

@@ -17,12 +17,12 @@ import orjson
 from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int8
 
-from ticker_service.adapters import postgres_events as events
 from ticker_service.adapters.postgres_migrate import check_current
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool, Unconfirmed
 from ticker_service.adapters.postgres_rows import event_of, halt_of, ns_of, task_of, time_of
 from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.adapters.postgres_writer import AccountLocks
+from ticker_service.domain import order_events as events
 from ticker_service.domain.order import TaskKind, says_the_same
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import (
@@ -193,6 +193,9 @@ class PostgresJournal:
         """
         if not self.is_writer(task.account):
             raise TaskMoved(f"the lock of the account is not ours, account={task.account}")
+        intent = events.intent_recorded(
+            task, tag=tag, writer_epoch=writer_epoch, send_not_after_ns=send_not_after_ns
+        )
         parameters = {
             "task_id": task.task_id,
             "account": task.account,
@@ -201,7 +204,7 @@ class PostgresJournal:
             "tag": tag,
             "now": time_of(now_ns),
             "send_not_after": time_of(send_not_after_ns),
-            **self._event(events.INTENT_RECORDED, events.intent_recorded(task, tag)),
+            **self._event(events.INTENT_RECORDED, intent),
         }
         return await self._move(self._sql.claim_task, task, parameters)
 

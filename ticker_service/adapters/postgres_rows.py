@@ -9,9 +9,9 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
-from ticker_service.adapters.postgres_events import upcast
 from ticker_service.domain.halt import Halt, HaltCode
-from ticker_service.domain.order import OrderEvent, OrderTask, TaskKind
+from ticker_service.domain.order import OrderAttempt, OrderEvent, OrderTask, TaskKind
+from ticker_service.domain.order_events import upcast
 from ticker_service.domain.order_state import TaskState
 
 if TYPE_CHECKING:
@@ -62,6 +62,23 @@ def task_of(row: Mapping[str, Any]) -> OrderTask:
         target_task_id=row["target_task_id"],
         created_at_ns=ns_of(row["created_at"]),
         updated_at_ns=ns_of(row["updated_at"]),
+    )
+
+
+def attempt_of(row: Mapping[str, Any]) -> OrderAttempt:
+    """Return the attempt of a row of ``order_attempt``."""
+    return OrderAttempt(
+        task_id=row["task_id"],
+        attempt=row["attempt"],
+        account=row["account"],
+        tag=row["tag"],
+        writer_epoch=row["writer_epoch"],
+        body_sha256=row["body_sha256"],
+        intent_at_ns=ns_of(row["intent_at"]),
+        send_not_after_ns=ns_of(row["send_not_after"]),
+        outcome=row["outcome"],
+        http_status=row["http_status"],
+        finished_at_ns=_ns_or_none(row["finished_at"]),
     )
 
 

@@ -41,6 +41,13 @@ class Statements:
     unlock_account: bytes
     next_epoch: bytes
     configure_session: bytes
+    verify_accounts: bytes
+    verify_gaps: bytes
+    verify_epochs: bytes
+    verify_tags: bytes
+    verify_events: bytes
+    verify_tasks: bytes
+    verify_attempts: bytes
 
     @classmethod
     def load(cls) -> Self:

@@ -239,6 +239,23 @@ def routed_variety(task: OrderTask) -> Variety:
     return Variety.REGULAR if variety is Variety.AMO and is_at_exchange else variety
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderAttempt:
+    """One physical send of a task, as the journal holds it; the outcome is None until it ended."""
+
+    task_id: uuid.UUID
+    attempt: int
+    account: Account
+    tag: str
+    writer_epoch: int | None
+    body_sha256: bytes
+    intent_at_ns: int
+    send_not_after_ns: int | None
+    outcome: str | None = None
+    http_status: int | None = None
+    finished_at_ns: int | None = None
+
+
 def says_the_same(known: OrderTask, new: NewTask) -> bool:
     """Return whether a request with a known key asks for what the journal holds (I2).
 

@@ -27,6 +27,7 @@ from journal_values import (
 
 from ticker_service.domain.halt import HaltCode, new_halt
 from ticker_service.domain.order import Account, OrderTask, TaskKind
+from ticker_service.domain.order_replay import differences, replay
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import (
     IdempotencyConflict,
@@ -349,6 +350,33 @@ class OrderJournalContract:
             assert log[3].data["reason_code"] == "BROKER_REJECTED"
             assert log[3].data["reason"] == "Insufficient funds"
             assert log[3].data["facts"] == {"error_type": "MarginException"}
+
+        self.run(scenario)
+
+    def test_a_task_is_what_its_events_make_of_it(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            task = await ready(journal, deadline_ns=NOON_NS + 1_234_567)
+            task = await claim(journal, task, epoch)
+            task = await journal.record(
+                task, step(TaskState.READY, outcome="THROTTLED", http_status=429), now_ns=NOON_NS
+            )
+            task = await claim(journal, task, epoch)
+            fill = {"filled_quantity": 50, "average_price": Decimal("118.4000")}
+            says = {
+                "broker_order_id": "1",
+                "broker_status": "OPEN",
+                "reason": "",
+                "outcome": "ACKED",
+            }
+            now_ns = NOON_NS + 5_000_999
+            task = await journal.record(
+                task, step(TaskState.PARTIAL, **fill, **says), now_ns=now_ns
+            )
+            replayed = replay(await journal.events_after(ACCOUNT, 0, limit=100))
+            assert replayed.untold == set()
+            assert differences(replayed, task, replayed.attempts) == []
+            assert [each.outcome for each in replayed.attempts] == ["THROTTLED", "ACKED"]
 
         self.run(scenario)
 

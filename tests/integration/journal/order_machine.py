@@ -23,6 +23,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from journal_values import ACCOUNT, NOON_NS, claim, new_task, step
 
 from ticker_service.domain.order import BrokerOrder
+from ticker_service.domain.order_replay import differences, replay
 from ticker_service.domain.order_state import (
     IN_DOUBT,
     TRANSITIONS,
@@ -305,6 +306,9 @@ class OrderMachine(RuleBasedStateMachine):
             by_task[event.task_id].append(event)
         for task_id, told in by_task.items():
             assert [event.version for event in told] == list(range(1, len(told) + 1))
+            replayed = replay(told)
+            now = self.read(task_id)
+            assert differences(replayed, now, replayed.attempts) == [], "I9: replay = live"
             for before, after in itertools.pairwise(told):
                 assert S(after.state) in TRANSITIONS[S(before.state)], (before, after)
             assert told[-1].state == self.read(task_id).state

@@ -36,6 +36,7 @@ from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import Account, TaskKind
+from ticker_service.domain.order_replay import EventRefused, differences, replay
 from ticker_service.domain.order_state import TaskState, merge
 from ticker_service.orders.desk import AccountDesk, DeskState
 from ticker_service.orders.execute import Executor
@@ -136,7 +137,12 @@ async def _play(seed: int, plant: Callable[[Play], None] | None) -> Outcome:
         world.end()
     return Outcome(
         seed=seed,
-        violations=[*violations(records), *the_play.permuted(), *world.crashes],
+        violations=[
+            *violations(records),
+            *the_play.permuted(),
+            *the_play.unexplained(),
+            *world.crashes,
+        ],
         records=records,
         story=the_play.story(),
         kills=world.kills,
@@ -378,7 +384,9 @@ class Play:
         """Return what happened, in order, with what the journal wrote down."""
         told = list(self.world.story)
         for event in self.journal.events[ACCOUNT]:
-            what = f"{event.account_seq:>3} {event.data['request_id']} {event.event}"
+            task = self.journal.tasks.get(event.task_id)
+            asked = task.request_id if task else event.client_order_id
+            what = f"{event.account_seq:>3} {asked} {event.event}"
             at_s = (event.at_ns - NOON_NS) / NS_PER_S
             told.append((at_s, "journal", f"{what} -> {event.state} {_more(event)}"))
         return [f"{at:9.3f} {who:<10} {what}" for at, who, what in sorted(told)]
@@ -433,6 +441,23 @@ class Play:
             in_order, any_order = _merged(intent, shown), _merged(intent, rows)
             if in_order != any_order:
                 found.append(f"I7: {intent.request_id} is {in_order}, and {any_order} shuffled")
+        return found
+
+    def unexplained(self) -> list[str]:
+        """I9: what the events of a task make of it is what the journal holds of it."""
+        found = []
+        events = [event for log in self.journal.events.values() for event in log]
+        for task_id, task in self.journal.tasks.items():
+            try:
+                theirs = [event for event in events if event.task_id == task_id]
+                replayed = replay(sorted(theirs, key=lambda event: event.version))
+            except EventRefused as error:
+                found.append(f"I9: {task.request_id}: {error}")
+                continue
+            found += [
+                f"I9: {task.request_id}: {fault.field} is {fault.found}, by its events {fault.told}"
+                for fault in differences(replayed, task, replayed.attempts)
+            ]
         return found
 
 

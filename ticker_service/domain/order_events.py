@@ -1,7 +1,9 @@
 """What an event of the journal says, in which version, and how older versions are read.
 
-An event's data is what consumers get, so its shape is a promise: a change of shape is a new version
-of that event with an upcaster from the one before. Stored events never change. Pure.
+An event tells everything its step changed, so that the tables can be made from the events alone
+(`order_replay`). Its data is also what consumers get, so its shape is a promise: a change of shape
+is a new version of that event with an upcaster from the one before. Stored events never change.
+Pure.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.constants import NS_PER_US
 from ticker_service.errors import InvariantViolatedError
 
 if TYPE_CHECKING:
@@ -24,11 +27,28 @@ INTEGER_MAX: Final = 2**63 - 1
 Data = dict[str, object]
 Upcaster = Callable[[Mapping[str, object]], Data]
 
-EVENT_VERSIONS: Final[Mapping[str, int]] = {}
+EVENT_VERSIONS: Final[Mapping[str, int]] = {RECEIVED: 2, INTENT_RECORDED: 2}
 """The version in which an event is written today, where it is not 1."""
 
-UPCASTERS: Final[Mapping[tuple[str, int], Upcaster]] = {}
-"""``(event, version)`` to the function that makes its data that of the next version."""
+
+def _received_2(data: Mapping[str, object]) -> Data:
+    """Add what version 1 did not tell: until when it may be sent, and the digest of its body."""
+    return {**data, "deadline_us": None, "body_sha256": None}
+
+
+def _intent_recorded_2(data: Mapping[str, object]) -> Data:
+    """Add what version 1 did not tell: under which epoch, and until when bytes may leave."""
+    return {**data, "writer_epoch": None, "send_not_after_us": None}
+
+
+UPCASTERS: Final[Mapping[tuple[str, int], Upcaster]] = {
+    (RECEIVED, 1): _received_2,
+    (INTENT_RECORDED, 1): _intent_recorded_2,
+}
+"""``(event, version)`` to the function that makes its data that of the next version.
+
+A fact that an older version did not tell is None, never a guess.
+"""
 
 
 def version_of(event: str) -> int:
@@ -66,13 +86,17 @@ def received(new: NewTask) -> Data:
         "client_order_id": new.client_order_id,
         "request_id": new.request_id,
         "body": dict(new.body),
+        "deadline_us": new.deadline_ns // NS_PER_US,
+        "body_sha256": new.body_sha256.hex(),
     }
     if new.target_task_id is not None:
         data["target_task_id"] = str(new.target_task_id)
     return data
 
 
-def intent_recorded(task: OrderTask, tag: str) -> Data:
+def intent_recorded(
+    task: OrderTask, *, tag: str, writer_epoch: int, send_not_after_ns: int
+) -> Data:
     """Return the data of the event that commits the intent to send."""
     return {
         "state": "SENDING",
@@ -80,6 +104,8 @@ def intent_recorded(task: OrderTask, tag: str) -> Data:
         "kind": task.kind.value,
         "attempt": task.attempt + 1,
         "tag": tag,
+        "writer_epoch": writer_epoch,
+        "send_not_after_us": send_not_after_ns // NS_PER_US,
     }
 
 
