@@ -40,6 +40,7 @@ from ticker_service.config import (
     SETTLE_MARGIN_RATIO,
     AccountConfig,
     BarsConfig,
+    BreakerConfig,
     Encoding,
     EngineConfig,
     FlushConfig,
@@ -156,6 +157,11 @@ class Settings(BaseSettings):
         default_factory=dict,
         description='Changes of the broker\'s limits by name, such as {"orders_per_day": 3000}',
     )
+    breaker_failures_max: int = Field(
+        5, ge=1, le=1_000, description="So many failures leave a broker alone"
+    )
+    breaker_window_s: float = Field(30.0, gt=0, le=3_600, description="Within this time")
+    breaker_open_s: float = Field(10.0, gt=0, le=3_600, description="For so long, then one try")
     installation: str = Field("T0", pattern="^[A-Z0-9]{2}$", description="Marks our orders' tags")
     order_deadline_s: float = Field(30.0, gt=0, le=86_400, description="An order leaves by then")
     order_send_window_s: float = Field(5.0, gt=0, le=60, description="From intent to first byte")
@@ -470,6 +476,7 @@ class Settings(BaseSettings):
             rest_root=self.kite_rest_root,
             route_prefix=self.kite_route_prefix,
             limits=limits_of(self.limits),
+            breakers=self.breaker_config(),
             requires_durable_storage=not self.journal_may_be_volatile,
             order_connections_max=self.order_connections_max,
             query_connections_max=self.query_connections_max,
@@ -498,6 +505,14 @@ class Settings(BaseSettings):
                 book_poll_live_s=self.order_book_poll_s,
                 book_poll_idle_s=6.0 * self.order_book_poll_s,
             ),
+        )
+
+    def breaker_config(self) -> BreakerConfig:
+        """Return when a broker that fails is left alone."""
+        return BreakerConfig(
+            failures_max=self.breaker_failures_max,
+            window_s=self.breaker_window_s,
+            open_s=self.breaker_open_s,
         )
 
     def record_config(self) -> RecordConfig | None:
@@ -566,6 +581,7 @@ class Settings(BaseSettings):
                 own_volatility=self.own_volatility,
             ),
             pricing=PricingConfig(rate=self.rate),
+            breakers=self.breaker_config(),
         )
 
 

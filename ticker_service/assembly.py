@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import ExitStack, asynccontextmanager
-from dataclasses import dataclass
 from functools import partial
 from importlib import import_module
 from random import Random
@@ -15,6 +14,7 @@ import structlog
 
 from ticker_service.accounts import login
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
+from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import Lane, OrderLimits, Pacer
 from ticker_service.accounts.reads import PacedReads, ReadPace
@@ -37,6 +37,7 @@ from ticker_service.adapters.token_file import TokenFiles, read_credential
 from ticker_service.config import KiteConfig
 from ticker_service.constants import NS_PER_US
 from ticker_service.domain import universe
+from ticker_service.domain.breaker import BreakerName, BreakerState
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import Account
 from ticker_service.domain.session import ist_date
@@ -71,6 +72,7 @@ if TYPE_CHECKING:
     from ticker_service.accounts.tokens import AccessTokens
     from ticker_service.config import (
         AccountConfig,
+        BreakerConfig,
         EngineConfig,
         OrderHalfConfig,
         RecordConfig,
@@ -81,6 +83,7 @@ if TYPE_CHECKING:
         AccessTokenSource,
         BrokerGateway,
         ColumnParts,
+        ConnectGate,
         ReadGate,
         TickPublisher,
     )
@@ -96,9 +99,9 @@ RENEWED_MS_MAX: Final = 1_500
 """A living publisher renews its snapshots more often than this."""
 MS_PER_S: Final = 1_000
 
-_READ_RULES: Final = BreakerRules(open_s=3.0)
-"""Readings change nothing and settle what is in doubt: they are tried again sooner than orders."""
-
+BREAKER_OPEN: Final = (
+    "1 while the broker is not asked because it fails, 0.5 while one request is tried"
+)
 PASSPHRASE_CREDENTIAL: Final = "ticker-service-tokens"  # noqa: S105 - a name, no secret
 
 
@@ -152,6 +155,7 @@ async def assemble(
                 tokens=_feed_tokens(config, office),
                 clock=surroundings.clock,
                 chance=surroundings.chance,
+                gate=_feed_gate(config, surroundings, office),
             ),
             publisher=publisher,
             surroundings=surroundings,
@@ -314,11 +318,6 @@ async def assemble_orders(
     )
     await journal.open()
     events = RedisOrderEvents(config.redis_url, channel_prefix=config.channel_prefix)
-    breaker_open = surroundings.telemetry.gauge(
-        "breaker_open",
-        "1 while the broker is not asked for orders or readings, 0.5 while one request is tried",
-        ["account", "breaker"],
-    )
     waiting = surroundings.telemetry.gauge(
         "order_sends_waiting", "Sends that wait for their turn", ["account", "lane"]
     )
@@ -353,11 +352,11 @@ async def assemble_orders(
     notices = Notices(events, surroundings)
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
-    dials = _Dials(gauge=breaker_open, clock=clock, notices=notices)
+    dials = _BreakerDials(surroundings.telemetry, notices)
     paces = {each.api_key: ReadPace(config.limits, clock) for each in config.accounts}
     for each in config.accounts:
         account = Account(each.account)
-        reads = _breaker(account, "reads", _READ_RULES, dials)
+        breakers = _breakers(account, config.breakers, clock, dials)
         broker = gateways[account] = _gateway(
             each,
             config,
@@ -365,7 +364,7 @@ async def assemble_orders(
             surroundings,
             reach,
             on_full=partial(_count_refused, refused, account),
-            reads=PacedReads(paces[each.api_key], reads),
+            reads=PacedReads(paces[each.api_key], breakers.reads),
         )
         for lane in BrokerLane:
             queued.labels(account, lane.value).set_function(partial(broker.waiting, lane))
@@ -376,7 +375,7 @@ async def assemble_orders(
         executor = Executor(
             journal=journal,
             gateway=gateways[account],
-            breaker=_breaker(account, "orders", BreakerRules(), dials),
+            breakers=breakers,
             limits=limits,
             halts=_halts(account, halted, clock, notices),
             config=config.orders,
@@ -509,43 +508,95 @@ def _halts(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Ha
     return Halts(account, clock=clock, on_change=changed)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Dials:
-    """Where breakers show what they do."""
+class _BreakerDials:
+    """Where breakers show what they do: the metrics, the log and the notices."""
 
-    gauge: Gauge
-    clock: Clock
-    notices: Notices
-
-
-def _breaker(
-    account: Account,
-    name: str,
-    rules: BreakerRules,
-    dials: _Dials,
-) -> Breaker:
-    """Return a breaker of an account, its state in the metrics and the log."""
-    state = dials.gauge.labels(account, name)
-
-    def changed(change: BreakerChange) -> None:
-        state.set({"closed": 0.0, "half-open": 0.5}.get(str(change.after), 1.0))
-        log.warning(
-            "breaker_changed",
-            account=account,
-            breaker=name,
-            before=change.before,
-            after=change.after,
+    def __init__(self, telemetry: Telemetry, notices: Notices) -> None:
+        names = ["account", "breaker"]
+        self._open = telemetry.gauge("breaker_open", BREAKER_OPEN, names)
+        self._changes = telemetry.counter(
+            "breaker_changes_total", "Transitions of breakers", [*names, "to"]
         )
-        dials.notices.tell(
+        self._refusals = telemetry.gauge(
+            "breaker_refusals",
+            "Requests that were not made because of an open breaker, since the start",
+            names,
+        )
+        self._notices = notices
+
+    def watch(self, account: Account, breakers: Breakers) -> None:
+        """Show an account's breakers from the start."""
+        for name in BreakerName:
+            self._open.labels(account, name.value).set(0.0)
+            self._refusals.labels(account, name.value).set_function(
+                partial(breakers.refused_count, name)
+            )
+
+    def changed(self, account: Account, name: BreakerName, change: BreakerChange) -> None:
+        """Show one transition."""
+        _show(self._open.labels(account, name.value), account, name, change)
+        self._changes.labels(account, name.value, change.after.value).inc()
+        self._notices.tell(
             "breaker",
             account=account,
-            breaker=name,
-            before=str(change.before),
-            after=str(change.after),
+            breaker=name.value,
+            before=change.before.value,
+            after=change.after.value,
             failures=change.failures,
         )
 
-    return Breaker(f"{name}-{account}", rules=rules, clock=dials.clock, on_change=changed)
+
+def _breakers(
+    account: Account, config: BreakerConfig, clock: Clock, dials: _BreakerDials
+) -> Breakers:
+    breakers = Breakers(
+        account,
+        clock=clock,
+        rules={name: _breaker_rules(config, name) for name in BreakerName},
+        on_change=partial(dials.changed, account),
+    )
+    dials.watch(account, breakers)
+    return breakers
+
+
+def _breaker_rules(config: BreakerConfig, name: BreakerName) -> BreakerRules:
+    """Return when one of the breakers opens, and for how long."""
+    open_s = {
+        BreakerName.ORDERS: config.open_s,
+        BreakerName.READS: min(config.open_s, config.read_open_s_max),
+        BreakerName.FEED: min(config.open_s, config.feed_open_s_max),
+    }
+    return BreakerRules(
+        failures_max=config.failures_max, window_s=config.window_s, open_s=open_s[name]
+    )
+
+
+def _show(shown: Gauge, account: str, name: BreakerName, change: BreakerChange) -> None:
+    told = {BreakerState.CLOSED: 0.0, BreakerState.HALF_OPEN: 0.5, BreakerState.OPEN: 1.0}
+    shown.set(told[change.after])
+    log.warning(
+        "breaker_changed",
+        account=account,
+        breaker=name,
+        before=change.before,
+        after=change.after,
+        is_resumed=change.is_resumed,
+    )
+
+
+def _feed_gate(
+    config: EngineConfig, surroundings: Surroundings, office: OrderOffice | None
+) -> ConnectGate:
+    """Return the feed's breaker: of the account whose logins serve it, or one of its own."""
+    if office is not None and config.feed_account:
+        return office.front.desks[Account(config.feed_account)].breakers.feed
+    shown = surroundings.telemetry.gauge("feed_breaker_open", BREAKER_OPEN)
+    return Breaker(
+        "feed",
+        rules=_breaker_rules(config.breakers, BreakerName.FEED),
+        clock=surroundings.clock,
+        on_change=partial(_show, shown, "", BreakerName.FEED),
+    )
 
 
 async def log_in_at_kite(

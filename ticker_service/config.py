@@ -190,6 +190,21 @@ class OrdersConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class BreakerConfig:
+    """When a broker that fails is left alone: ``failures_max`` in ``window_s``, for ``open_s``.
+
+    Readings and the feed change nothing there and are tried again after ``read_open_s_max`` and
+    ``feed_open_s_max`` at the latest.
+    """
+
+    failures_max: int = 5
+    window_s: float = 30.0
+    open_s: float = 10.0
+    read_open_s_max: float = 3.0
+    feed_open_s_max: float = 5.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountConfig:
     """A trading account and the app it trades through; secrets are kept out of ``repr``.
 
@@ -218,6 +233,7 @@ class OrderHalfConfig:
     accounts: tuple[AccountConfig, ...]
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     limits: Limits = field(default_factory=limits_of)
+    breakers: BreakerConfig = field(default_factory=BreakerConfig)
     requires_durable_storage: bool = True
     order_connections_max: int = 8
     query_connections_max: int = 4
@@ -245,6 +261,7 @@ class EngineConfig:
     bars: BarsConfig = field(default_factory=BarsConfig)
     publish: PublishConfig = field(default_factory=PublishConfig)
     pricing: PricingConfig = field(default_factory=PricingConfig)
+    breakers: BreakerConfig = field(default_factory=BreakerConfig)
 
     def __post_init__(self) -> None:
         """Check what no single field can be checked for."""

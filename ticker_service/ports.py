@@ -18,6 +18,7 @@ if TYPE_CHECKING:
         Sequence,
     )
 
+    from ticker_service.domain.breaker import BreakerStep, KeptBreaker
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.instrument import InstrumentTable
     from ticker_service.domain.limit import LimitName
@@ -284,6 +285,35 @@ class Reply:
     failure: str = ""
 
 
+class Leave(Protocol):
+    """Leave to connect once. What was learnt is told once; the first word counts."""
+
+    def succeeded(self) -> None:
+        """Tell that the broker answered."""
+        ...
+
+    def failed(self) -> None:
+        """Tell that it could not be reached."""
+        ...
+
+    def release(self) -> None:
+        """Tell that nothing was learnt, unless something was told before."""
+        ...
+
+
+class ConnectGate(Protocol):
+    """Who decides whether a connection is tried."""
+
+    @property
+    def retry_in_s(self) -> float:
+        """Seconds until asking is worth while."""
+        ...
+
+    def ask(self) -> Leave | None:
+        """Return leave to connect now, None when it is not to be tried."""
+        ...
+
+
 class ReadGate(Protocol):
     """Who decides when the broker is asked for something that changes nothing there."""
 
@@ -527,6 +557,14 @@ class OrderJournal(Protocol):
 
     async def halts(self, account: Account) -> list[Halt]:
         """Return the newest halt of each code an account ever had, lifted or over as it may be."""
+        ...
+
+    async def keep_breaker(self, step: BreakerStep) -> None:
+        """Keep a transition of an account's breaker."""
+        ...
+
+    async def breakers(self, account: Account) -> list[KeptBreaker]:
+        """Return how each breaker of an account stands that ever opened."""
         ...
 
     async def lift_halts(self, account: Account, *, by_whom: str, now_ns: int) -> list[Halt]:

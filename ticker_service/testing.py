@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain import order_events
+from ticker_service.domain.breaker import KeptBreaker
 from ticker_service.domain.order import (
     Account,
     BrokerOrder,
@@ -49,6 +50,7 @@ from ticker_service.ports import Admitted, Frame, PastSend, RecordedFile, Reply,
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
+    from ticker_service.domain.breaker import BreakerStep
     from ticker_service.domain.halt import Halt, HaltCode
     from ticker_service.domain.instrument import InstrumentTable
     from ticker_service.domain.order import NewTask, TaskUpdate, Variety
@@ -241,6 +243,7 @@ class JournalRecords:
     delivered: dict[tuple[Account, str], int]
     halts: dict[tuple[Account, HaltCode], Halt]
     outcomes: dict[tuple[uuid.UUID, int], str]
+    breakers: list[tuple[float, BreakerStep]]
 
 
 class MemoryJournal:
@@ -531,6 +534,25 @@ class MemoryJournal:
         await self._begin("halts")
         return [halt for (whose, _), halt in sorted(self.shared.halts.items()) if whose == account]
 
+    async def keep_breaker(self, step: BreakerStep) -> None:
+        """Keep a transition of an account's breaker, at the event loop's time."""
+        await self._begin("keep_breaker")
+        self.shared.breakers.append((asyncio.get_running_loop().time(), step))
+
+    async def breakers(self, account: Account) -> list[KeptBreaker]:
+        """Return how each breaker of an account stands that ever opened."""
+        await self._begin("breakers")
+        newest = {
+            step.breaker: (at_s, step)
+            for at_s, step in self.shared.breakers
+            if step.account == account
+        }
+        now_s = asyncio.get_running_loop().time()
+        return [
+            KeptBreaker(breaker=name, state=step.after, age_s=now_s - at_s)
+            for name, (at_s, step) in sorted(newest.items())
+        ]
+
     async def lift_halts(
         self,
         account: Account,
@@ -649,6 +671,7 @@ def _no_records() -> JournalRecords:
         delivered={},
         halts={},
         outcomes={},
+        breakers=[],
     )
 
 

@@ -20,7 +20,7 @@ from app.doors import Doors, application
 from app.http import listener
 from app.security.limits import ConnectionCaps, ConnectionRegister
 from app.security.tokens import Scope, TokenIssuer, TokenVerifier
-from ticker_service.accounts.breaker import Breaker, BreakerRules
+from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import OrderLimits
 from ticker_service.config import OrdersConfig
@@ -106,7 +106,7 @@ def _desk(
     executor = Executor(
         journal=journal,
         gateway=broker,
-        breaker=Breaker(name, rules=BreakerRules(), clock=CLOCK),
+        breakers=Breakers(name, clock=CLOCK),
         limits=OrderLimits(name, CLOCK),
         halts=Halts(name, clock=CLOCK),
         config=config,

@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, Self, TypeVar
 import pybreaker
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerState
 from ticker_service.errors import (
     BrokerThrottled,
     BrokerUnavailable,
@@ -41,14 +42,6 @@ if TYPE_CHECKING:
     from ticker_service.runtime.clock import Clock
 
 T = TypeVar("T")
-
-
-class BreakerState(StrEnum):
-    """Whether the broker is asked."""
-
-    CLOSED = "closed"
-    OPEN = "open"
-    HALF_OPEN = "half-open"
 
 
 class Health(StrEnum):
@@ -92,13 +85,17 @@ class BreakerRules:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BreakerChange:
-    """One transition, for metrics and events; ``at_ns`` is monotonic."""
+    """One transition, for metrics and events; ``at_ns`` is monotonic.
+
+    ``is_resumed`` says that an earlier process had opened it.
+    """
 
     name: str
     before: BreakerState
     after: BreakerState
     failures: int
     at_ns: int
+    is_resumed: bool = False
 
 
 class BreakerOpen(BrokerUnavailable):
@@ -119,6 +116,14 @@ class Permit:
         reported, self._reported = self._reported, None
         if reported is not None:
             reported(health)
+
+    def succeeded(self) -> None:
+        """Report that the broker answered."""
+        self.report(Health.SUCCESS)
+
+    def failed(self) -> None:
+        """Report that it could not be reached."""
+        self.report(Health.FAILURE)
 
     def release(self) -> None:
         """Report that nothing was learnt, unless something was reported before."""
@@ -155,6 +160,7 @@ class Breaker:
             name=name,
         )
         self._opened_at_ns = 0
+        self._is_resuming = False
         self._period = 0  # counts state changes, so that a late report is known to be late
         self._probe_until_ns: int | None = None
         self._probe = 0  # number of the newest probe
@@ -202,6 +208,26 @@ class Breaker:
         self._probe_until_ns = now_ns + round(self._rules.probe_s_max * NS_PER_S)
         period, probe = self._period, self._probe
         return Permit(lambda health: self._settle_probe(health, period, probe))
+
+    def ask(self) -> Permit | None:
+        """Return leave to connect once, None while the broker is not asked; as :meth:`admit`."""
+        return self.admit()
+
+    def resume(self, *, open_for_s: float) -> None:
+        """Be open as an earlier process left it, for what is left of the time.
+
+        Args:
+            open_for_s: How long it has been open; when that is all its time, the next call is let
+                through as a probe.
+        """
+        if self.state is not BreakerState.CLOSED:
+            return
+        self._is_resuming = True
+        try:
+            self._machine.open()
+        finally:
+            self._is_resuming = False
+        self._opened_at_ns -= round(max(open_for_s, 0.0) * NS_PER_S)
 
     def refuse_if_open(self) -> None:
         """Raise :class:`BreakerOpen` if a call would not be admitted now; ask for nothing."""
@@ -294,6 +320,7 @@ class Breaker:
                     after=BreakerState(after),
                     failures=failures,
                     at_ns=now_ns,
+                    is_resumed=self._is_resuming,
                 )
             )
 

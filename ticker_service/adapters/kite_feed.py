@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 from urllib.parse import urlencode
 
 import orjson
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import KiteConfig
     from ticker_service.domain.tick import Mode
-    from ticker_service.ports import AccessTokenSource, FeedSink
+    from ticker_service.ports import AccessTokenSource, ConnectGate, FeedSink, Leave
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -58,6 +58,10 @@ STABLE_S: Final = 30.0
 """A connection that lived this long was a success: the next failure starts the backoff anew."""
 RECONNECT: Final = Backoff(delay_s_min=0.5, delay_s_max=15.0)
 HTTP_FORBIDDEN: Final = 403
+HTTP_SERVER_FAULT: Final = 500
+GATE_S_MIN: Final = 0.05
+GATE_S_MAX: Final = 1.0
+"""How often a connection looks whether it may be tried; another one's probe may let it earlier."""
 NO_TOKEN: Final = "no_access_token"  # noqa: S105 - says that there is none
 REFUSED_MAX: Final = 64
 """So many refused tokens are remembered; each took a login, so that is weeks."""
@@ -81,11 +85,22 @@ class KiteFeed:
         tokens: AccessTokenSource,
         clock: Clock,
         chance: random.Random,
+        gate: ConnectGate | None = None,
     ) -> None:
+        """Connect to nothing yet.
+
+        Args:
+            config: Where Kite is, and the api_key.
+            tokens: What to log in with.
+            clock: When what happened.
+            chance: Jitter.
+            gate: Decides whether a connection is tried; each may if not given.
+        """
         self._carrier: dict[int, int] = {}
         login = _Login(tokens)
         self._connections = [
-            _Connection(number, config, login, clock, chance) for number in range(CONNECTIONS_MAX)
+            _Connection(number, config, login, gate or _AlwaysOpen(), clock=clock, chance=chance)
+            for number in range(CONNECTIONS_MAX)
         ]
 
     def want(self, modes: Mapping[int, Mode]) -> None:
@@ -152,6 +167,24 @@ class _Login:
         await self._tokens.other_than(self._refused)
 
 
+class _AlwaysOpen:
+    """The ``ConnectGate`` of who tries whenever it wants, and the ``Leave`` it gives."""
+
+    retry_in_s = 0.0
+
+    def ask(self) -> Self:
+        return self
+
+    def succeeded(self) -> None:
+        return
+
+    def failed(self) -> None:
+        return
+
+    def release(self) -> None:
+        return
+
+
 class _Connection:
     """One WebSocket and what it should carry; reconnects by itself."""
 
@@ -160,12 +193,15 @@ class _Connection:
         number: int,
         config: KiteConfig,
         login: _Login,
+        gate: ConnectGate,
+        *,
         clock: Clock,
         chance: random.Random,
     ) -> None:
         self.number = number
         self._config = config
         self._login = login
+        self._gate = gate
         self._clock = clock
         self._chance = chance
         self._desired: dict[int, Mode] = {}
@@ -189,8 +225,12 @@ class _Connection:
             while not self._desired:
                 self._changed.clear()
                 await self._changed.wait()
+            leave = await self._allowed()
             began_ns = self._clock.monotonic_ns()
-            down = await self._session(sink)
+            try:
+                down = await self._session(sink, leave)
+            finally:
+                leave.release()
             sink.put_event(down)
             if down.login_required:
                 await self._login.renewed()
@@ -201,7 +241,16 @@ class _Connection:
             attempt = 0 if lived_s >= STABLE_S else attempt + 1
             await asyncio.sleep(RECONNECT.delay_s(attempt, self._chance))
 
-    async def _session(self, sink: FeedSink) -> FeedDown:
+    async def _allowed(self) -> Leave:
+        """Wait for leave to connect: all connections of a broker that is down try one at a time."""
+        while True:
+            leave = self._gate.ask()
+            if leave is not None:
+                return leave
+            wait_s = max(self._gate.retry_in_s, GATE_S_MIN)
+            await asyncio.sleep(min(wait_s, GATE_S_MAX))
+
+    async def _session(self, sink: FeedSink, leave: Leave) -> FeedDown:
         """Connect, subscribe and read until something ends it; say what."""
         self._last_frame_ns = self._last_frame_ns or self._clock.now_ns()
         token = self._login.token()
@@ -223,15 +272,21 @@ class _Connection:
                 )
         except InvalidStatus as error:
             status = error.response.status_code
+            if status >= HTTP_SERVER_FAULT:
+                leave.failed()
+            else:
+                leave.succeeded()  # it answered; what it said is about us
             if status == HTTP_FORBIDDEN:
                 self._login.refuse(token)
             return self._down(f"http_{status}", login_required=status == HTTP_FORBIDDEN)
         except TimeoutError:
+            leave.failed()
             return self._down("connect_timeout")
         except (OSError, ValueError, InvalidHandshake, InvalidURI, WebSocketException) as error:
+            leave.failed()
             return self._down(f"connect_failed: {type(error).__name__}")
         try:
-            return await self._converse(socket, sink)
+            return await self._converse(socket, sink, leave)
         finally:
             # A goodbye is worth a moment, no more: the library's own close waits without limit
             # for a send buffer that the other side no longer empties.
@@ -240,13 +295,15 @@ class _Connection:
                     await socket.close()
             socket.transport.abort()
 
-    async def _converse(self, socket: ClientConnection, sink: FeedSink) -> FeedDown:
+    async def _converse(self, socket: ClientConnection, sink: FeedSink, leave: Leave) -> FeedDown:
         # The first subscription goes out before anything is read, and FeedUp before anything that
         # was: what comes meanwhile waits in the library, so that no tick overtakes the gap (M6).
         actual = dict(self._desired)
         self._changed.clear()
         if not await self._request(socket, {}, actual):
+            leave.failed()
             return self._down("closed_while_subscribing")
+        leave.succeeded()
         sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
         self._socket = socket
         async with asyncio.TaskGroup() as tasks:

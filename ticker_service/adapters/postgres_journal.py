@@ -23,6 +23,7 @@ from ticker_service.adapters.postgres_rows import event_of, halt_of, ns_of, task
 from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.adapters.postgres_writer import AccountLocks
 from ticker_service.domain import order_events as events
+from ticker_service.domain.breaker import BreakerName, BreakerState, KeptBreaker
 from ticker_service.domain.order import TaskKind, says_the_same
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import (
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
     from ticker_service.adapters.postgres_rows import Row
+    from ticker_service.domain.breaker import BreakerStep
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import Account, NewTask, OrderEvent, OrderTask, TaskUpdate
 
@@ -340,6 +342,28 @@ class PostgresJournal:
         for halt in standing:
             await self._add_halt(halt, "lifted", by_whom=by_whom, now_ns=now_ns)
         return standing
+
+    async def keep_breaker(self, step: BreakerStep) -> None:
+        """Keep a transition of an account's breaker, at the database's time."""
+        parameters = {
+            "account": step.account,
+            "breaker": step.breaker.value,
+            "before": step.before.value,
+            "after": step.after.value,
+            "failures": Int8(step.failures),
+        }
+        await self._orders.run(self._sql.keep_breaker, parameters)
+
+    async def breakers(self, account: Account) -> list[KeptBreaker]:
+        """Return how each breaker of an account stands that ever opened."""
+        return [
+            KeptBreaker(
+                breaker=BreakerName(row["breaker"]),
+                state=BreakerState(row["state"]),
+                age_s=row["age_s"],
+            )
+            for row in await self._orders.run(self._sql.breakers, {"account": account})
+        ]
 
     async def _add_halt(self, halt: Halt, step: str, *, by_whom: str, now_ns: int) -> None:
         parameters = {

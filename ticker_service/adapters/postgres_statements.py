@@ -37,6 +37,8 @@ class Statements:
     set_delivered: bytes
     add_halt: bytes
     newest_halts: bytes
+    keep_breaker: bytes
+    breakers: bytes
     lock_account: bytes
     unlock_account: bytes
     next_epoch: bytes

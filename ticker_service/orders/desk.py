@@ -47,6 +47,8 @@ log = structlog.get_logger()
 
 SCAN_S: Final = 1.0
 """Work that nobody rang for, such as that of an earlier run, is found within this."""
+LOOK_S: Final = 1.0
+"""So soon a transition is tried again that the journal has not taken."""
 START_RETRY: Final = Backoff(delay_s_min=0.5, delay_s_max=10.0)
 
 
@@ -83,6 +85,7 @@ class AccountDesk:
         self.state = DeskState.STARTING
         self.news = Bell()
         self.halts = executor.halts
+        self.breakers = executor.breakers
         self._journal = journal
         self._executor = executor
         self._sinks = sinks
@@ -240,6 +243,7 @@ class AccountDesk:
                 tasks.create_task(self._merge_updates())
                 await self._open()
                 tasks.create_task(self._keep_halts())
+                tasks.create_task(self._keep_breakers())
                 tasks.create_task(self._keep_book())
                 tasks.create_task(self._find_work(tasks))
         finally:
@@ -351,6 +355,19 @@ class AccountDesk:
             if before and not self.halts.standing():
                 self._work.ring()
             await _sleep_or_ring(self.halts.look_s, ring)
+
+    async def _keep_breakers(self) -> None:
+        """Make transitions of breakers durable, so that a restart finds them as they are."""
+        while True:
+            ring = self.breakers.news.listen()
+            try:
+                await self.breakers.settle(self._journal)
+            except JournalUnavailable as error:
+                log.warning("breakers_not_kept", account=self.account, error=str(error))
+            if self.breakers.has_news:
+                await asyncio.sleep(LOOK_S)
+            else:
+                await ring.wait()
 
     async def _keep_book(self) -> None:
         """Read the broker's book: often while something is live or unknown, now and then if not."""

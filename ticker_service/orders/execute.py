@@ -35,7 +35,8 @@ from ticker_service.runtime.supervise import finish
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from ticker_service.accounts.breaker import Breaker, Permit
+    from ticker_service.accounts.breaker import Permit
+    from ticker_service.accounts.breakers import Breakers
     from ticker_service.accounts.halts import Halts
     from ticker_service.accounts.limits import Lane, OrderLimits
     from ticker_service.config import OrdersConfig
@@ -65,7 +66,7 @@ class Executor:
         *,
         journal: OrderJournal,
         gateway: BrokerGateway,
-        breaker: Breaker,
+        breakers: Breakers,
         limits: OrderLimits,
         halts: Halts,
         config: OrdersConfig,
@@ -86,7 +87,9 @@ class Executor:
         """How often the access token was refused or ended."""
         self._journal = journal
         self._gateway = gateway
-        self._breaker = breaker
+        self.breakers = breakers
+        """Whether the broker is asked."""
+        self._breaker = breakers.orders
         self._pacer = limits.pacer
         self._config = config
         self._clock = surroundings.clock
@@ -96,11 +99,12 @@ class Executor:
         self._logins = 0
 
     async def take_over(self, writer_epoch: int) -> None:
-        """Send under a new epoch from now on, counting what was sent before.
+        """Send under a new epoch from now on, knowing what was sent before and how it went.
 
         Raises:
-            JournalUnavailable: What was sent is not known; nothing may be sent.
+            JournalUnavailable: That is not known; nothing may be sent.
         """
+        await self.breakers.restore(self._journal)
         await self.limits.restore(self._journal)
         self.writer_epoch = writer_epoch
 

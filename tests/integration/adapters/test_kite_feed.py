@@ -23,12 +23,14 @@ from kite_stand_in import (
 )
 from running import CountingSimulator, log_in
 
+from ticker_service.accounts.breaker import Breaker, BreakerRules
 from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.adapters import kite_feed
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.config import KiteConfig
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerState
 from ticker_service.domain.order import Account
 from ticker_service.domain.session import token_expires_ns
 from ticker_service.domain.tick import Mode
@@ -43,7 +45,7 @@ if TYPE_CHECKING:
 
     from websockets.asyncio.server import ServerConnection
 
-    from ticker_service.ports import AccessTokenSource
+    from ticker_service.ports import AccessTokenSource, ConnectGate
 
 RELIANCE = 738561
 TOKEN = "stand-in"
@@ -116,6 +118,7 @@ def feed_of(
     api_key: str = "key",
     access_token: str = TOKEN,
     tokens: AccessTokenSource | None = None,
+    gate: ConnectGate | None = None,
 ) -> KiteFeed:
     config = KiteConfig(
         rest_root="http://127.0.0.1:1", ws_root=ws_root, api_key=api_key, access_token=""
@@ -125,6 +128,7 @@ def feed_of(
         tokens=tokens or FixedToken(access_token),
         clock=SystemClock(),
         chance=AlwaysLate(),
+        gate=gate,
     )
 
 
@@ -674,6 +678,48 @@ def test_a_broker_that_is_not_there_is_tried_until_it_is() -> None:
             assert {down.reason for down in sink.downs()} == {
                 "connect_failed: ConnectionRefusedError"
             }
+
+    play(scene)
+
+
+@pytest.mark.usefixtures("reconnects_soon")
+def test_connections_leave_a_broker_alone_that_fails_and_then_one_of_them_tries() -> None:
+    """Three connections fail twice together; in the pause nobody tries, after it one does first."""
+    open_s = 0.5
+    breaker = Breaker(
+        "feed",
+        rules=BreakerRules(failures_max=6, open_s=open_s),
+        clock=SystemClock(),
+    )
+    everything = dict.fromkeys(range(1, 3 * 3_000 + 1), Mode.LTP)
+
+    async def scene() -> None:
+        async with KiteStandIn(answer=lambda n: 503 if n < 6 else None) as kite:
+            feed = feed_of(kite.url, gate=breaker)
+            feed.want(everything)
+            async with running(feed) as sink:
+                await sink.until(lambda: len(sink.ups()) == 3)
+            at = kite.upgrades_at_s
+            assert len(at) == 9
+            # Which is how long nobody tried; nobody else may before the probe has its answer.
+            assert at[6] - at[5] >= open_s - 0.01
+            assert breaker.state is BreakerState.CLOSED
+
+    play(scene)
+
+
+@pytest.mark.usefixtures("reconnects_soon")
+@pytest.mark.parametrize("status", [400, 403, 429])
+def test_an_answer_that_speaks_of_us_is_no_failure_of_the_broker(status: int) -> None:
+    breaker = Breaker("feed", rules=BreakerRules(failures_max=1), clock=SystemClock())
+
+    async def scene() -> None:
+        async with KiteStandIn(answer=lambda _: status) as kite:
+            feed = feed_of(kite.url, gate=breaker)
+            feed.want({NIFTY: Mode.FULL})
+            async with running(feed) as sink:
+                await sink.until(sink.downs)
+            assert breaker.state is BreakerState.CLOSED
 
     play(scene)
 

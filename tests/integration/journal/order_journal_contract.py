@@ -25,6 +25,7 @@ from journal_values import (
     tag_of,
 )
 
+from ticker_service.domain.breaker import BreakerName, BreakerState, BreakerStep
 from ticker_service.domain.halt import HaltCode, new_halt
 from ticker_service.domain.order import Account, OrderTask, TaskKind
 from ticker_service.domain.order_replay import differences, replay
@@ -596,6 +597,30 @@ class OrderJournalContract:
             assert await journal.changes_sent(first.task_id) == 2
             assert await journal.changes_sent(second.task_id) == 1
             assert await journal.changes_sent(uuid.uuid4()) == 0
+
+        self.run(scenario)
+
+    def test_a_breaker_stands_as_it_was_kept_last_for_as_long_as_the_journal_says(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            assert await journal.breakers(ACCOUNT) == []
+            shut, opened = BreakerState.CLOSED, BreakerState.OPEN
+            for account, name, after in (
+                (ACCOUNT, BreakerName.ORDERS, opened),
+                (ACCOUNT, BreakerName.ORDERS, shut),
+                (ACCOUNT, BreakerName.READS, opened),
+                (OTHER, BreakerName.ORDERS, opened),
+            ):
+                step = BreakerStep(
+                    account=account, breaker=name, before=shut, after=after, failures=5
+                )
+                await journal.keep_breaker(step)
+            await asyncio.sleep(0.05)
+            told = {kept.breaker: kept for kept in await journal.breakers(ACCOUNT)}
+            assert {name: kept.state for name, kept in told.items()} == {
+                BreakerName.ORDERS: shut,
+                BreakerName.READS: opened,
+            }
+            assert 0.04 < told[BreakerName.READS].age_s < 60.0
 
         self.run(scenario)
 

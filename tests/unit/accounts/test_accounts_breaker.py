@@ -10,10 +10,10 @@ from ticker_service.accounts.breaker import (
     BreakerChange,
     BreakerOpen,
     BreakerRules,
-    BreakerState,
     Health,
 )
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerState
 from ticker_service.errors import (
     BrokerUnavailable,
     ConfigurationError,

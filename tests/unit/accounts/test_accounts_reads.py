@@ -9,9 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from virtual_time import LoopClock, run
 
-from ticker_service.accounts.breaker import Breaker, BreakerOpen, BreakerRules, BreakerState
+from ticker_service.accounts.breaker import Breaker, BreakerOpen, BreakerRules
 from ticker_service.accounts.reads import THROTTLED_S, WAIT_S_MAX, PacedReads, ReadPace
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerState
 from ticker_service.domain.limit import LimitName, limits_of
 from ticker_service.errors import BrokerThrottled, BrokerUnavailable
 

@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 from virtual_time import LoopClock
 
-from ticker_service.accounts.breaker import Breaker, BreakerRules
+from ticker_service.accounts.breaker import BreakerRules
+from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import OrderLimits
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerName
 from ticker_service.domain.limit import limits_of
 from ticker_service.domain.order import (
     Account,
@@ -157,14 +159,16 @@ class Scene:
         """Make executor and desk anew, as a restart does; journal and broker stay."""
         chance = random.Random(1)  # noqa: S311 - jitter
         surroundings = Surroundings(clock=self.clock, chance=chance, telemetry=Telemetry())
-        self.breaker = Breaker("orders", rules=self.breaker_rules, clock=self.clock)
+        rules = {BreakerName.ORDERS: self.breaker_rules}
+        self.breakers = Breakers(ACCOUNT, clock=self.clock, rules=rules)
+        self.breaker = self.breakers.orders
         self.limits = OrderLimits(ACCOUNT, self.clock, limits_of(self.limit_changes))
         self.pacer = self.limits.pacer
         self.halts = Halts(ACCOUNT, clock=self.clock, on_change=self._halted)
         self.executor = Executor(
             journal=self.journal,
             gateway=self.broker,
-            breaker=self.breaker,
+            breakers=self.breakers,
             limits=self.limits,
             halts=self.halts,
             config=self.config,

@@ -12,9 +12,10 @@ import virtual_time
 from order_scene import ACCOUNT, BUY, NOON_NS, Scene, broker_order
 from structlog.testing import capture_logs
 
-from ticker_service.accounts.breaker import BreakerRules, BreakerState, Health
+from ticker_service.accounts.breaker import BreakerRules, Health
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerState
 from ticker_service.domain.order import TaskKind, TaskUpdate, to_fields
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.tag import tag_of
@@ -375,6 +376,42 @@ def test_an_open_breaker_sends_no_new_order() -> None:
             permit.report(Health.FAILURE)
             await scene.reaches(await scene.place(), S.EXPIRED)
             assert not scene.broker.sent
+
+    virtual_time.run(play())
+
+
+def test_a_restart_does_not_forget_an_open_breaker_and_one_order_finds_out() -> None:
+    """What waits goes out one by one: the second only when the first has said that all is well."""
+    scene = Scene(
+        OrdersConfig(deadline_s=120.0), breaker_rules=BreakerRules(failures_max=1, open_s=60.0)
+    )
+
+    async def play() -> None:
+        async with scene.opened():
+            permit = scene.breaker.admit()
+            assert permit is not None
+            permit.report(Health.FAILURE)
+            await scene.until(lambda: not scene.breakers.has_news)
+            await scene.until(lambda: scene.journal.shared.breakers)
+        scene.renew()
+        async with scene.opened():
+            opened_ns = scene.clock.monotonic_ns()
+            assert scene.breaker.state is BreakerState.OPEN
+            together: list[int] = []
+
+            async def slow(_: object) -> None:
+                together.append(len(scene.broker.sent))
+                if len(together) == 1:
+                    await asyncio.sleep(3.0)
+
+            scene.broker.on_sent = slow
+            for order in [await scene.place() for _ in range(3)]:
+                await scene.reaches(order, S.ACKED)
+            assert scene.clock.monotonic_ns() - opened_ns > 55 * NS_PER_S
+            assert together[0] == 1
+            sent_ns = [each.intent_at_ns or 0 for each in scene.journal.attempts]
+            assert sent_ns[1] - sent_ns[0] >= 3 * NS_PER_S
+            assert scene.breaker.state is BreakerState.CLOSED
 
     virtual_time.run(play())
 

@@ -28,13 +28,15 @@ from sim_callers import Person, body_text
 from sim_journal import JournalLine
 from sim_world import NOON_NS, Process, World
 
-from ticker_service.accounts.breaker import Breaker, BreakerRules
+from ticker_service.accounts.breaker import BreakerRules
+from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.limits import OrderLimits, Pacer, PaceRules
 from ticker_service.accounts.token_watch import TokenWatch
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerName
 from ticker_service.domain.order import Account, TaskKind
 from ticker_service.domain.order_replay import EventRefused, differences, replay
 from ticker_service.domain.order_state import TaskState, merge
@@ -476,7 +478,11 @@ class Daemon:
         executor = Executor(
             journal=self.journal,
             gateway=gateway,
-            breaker=Breaker("orders", rules=BreakerRules(open_s=2.0), clock=world.clock),
+            breakers=Breakers(
+                ACCOUNT,
+                clock=world.clock,
+                rules={BreakerName.ORDERS: BreakerRules(open_s=2.0)},
+            ),
             limits=OrderLimits(
                 ACCOUNT, world.clock, pacer=Pacer(PaceRules(cooldown_s=1.0), world.clock)
             ),
