@@ -504,6 +504,8 @@ class Settings(BaseSettings):
                 settle_poll_s=min(1.0, self.order_settle_spacing_s),
                 book_poll_live_s=self.order_book_poll_s,
                 book_poll_idle_s=6.0 * self.order_book_poll_s,
+                audit_s=9.0 * self.order_book_poll_s,
+                audit_again_s=2.0 * self.order_book_poll_s,
             ),
         )
 

@@ -28,6 +28,7 @@ from ticker_service.domain.order import (
     Variety,
 )
 from ticker_service.domain.order_state import TaskState, state_of
+from ticker_service.domain.portfolio import PositionKey
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import LoginRequired, PublishError, RecordingError
 from ticker_service.orders import classify
@@ -400,6 +401,12 @@ class BrokerUnderTest(Protocol):
     gateway: BrokerGateway
     symbol: str
     price: str
+    price_across: str
+    """At which an order to buy does not rest."""
+
+    def fill(self, order_id: str) -> None:
+        """Let an order at that price be filled, if the broker does not do so by itself."""
+        ...
 
     def refuse_token(self) -> None:
         """Let the broker refuse the access token from now on."""
@@ -473,6 +480,32 @@ class BrokerGatewayContract:
 
         self.run(scenario)
 
+    def test_a_filled_order_is_in_the_trades_and_in_the_position(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            before = await self._traded(test)
+            _, order_id = await self._place(test, test.price_across)
+            test.fill(order_id)
+            row = await self._row(test, order_id)
+            while row.status != "COMPLETE":
+                await asyncio.sleep(0.02)
+                row = await self._row(test, order_id)
+            (fill,) = [each for each in await test.gateway.trades() if each.order_id == order_id]
+            assert fill.key == PositionKey("NSE", test.symbol, Product.CNC)
+            assert (fill.transaction_type, fill.quantity) == (Side.BUY, 1)
+            assert fill.average_price == row.average_price
+            assert await self._traded(test) == before + 1
+
+        self.run(scenario)
+
+    def test_a_refused_token_is_told_of_fills_and_positions_too(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            test.refuse_token()
+            for read in (test.gateway.trades, test.gateway.positions):
+                with pytest.raises(LoginRequired):
+                    await read()
+
+        self.run(scenario)
+
     def test_an_update_that_is_no_order_of_ours_is_none(self) -> None:
         async def scenario(test: BrokerUnderTest) -> None:
             for data in (None, [], {"order_id": "1"}, {"user_id": "ZZ9999"}):
@@ -480,9 +513,13 @@ class BrokerGatewayContract:
 
         self.run(scenario)
 
-    async def _place(self, test: BrokerUnderTest) -> tuple[str, str]:
+    async def _traded(self, test: BrokerUnderTest) -> int:
+        positions = await test.gateway.positions()
+        return sum(each.traded_quantity for each in positions if each.key[1] == test.symbol)
+
+    async def _place(self, test: BrokerUnderTest, price: str = "") -> tuple[str, str]:
         tag = _new_tag()
-        reply = await test.gateway.place(_order(test), tag=tag, deadline_ns=_soon_ns())
+        reply = await test.gateway.place(_order(test, price), tag=tag, deadline_ns=_soon_ns())
         verdict = classify.judge(TaskKind.PLACE, reply)
         assert verdict.outcome is Outcome.ACKED, verdict
         return tag, verdict.order_id
@@ -492,7 +529,7 @@ class BrokerGatewayContract:
         return row
 
 
-def _order(test: BrokerUnderTest) -> OrderRequest:
+def _order(test: BrokerUnderTest, price: str = "") -> OrderRequest:
     return OrderRequest(
         exchange="NSE",
         tradingsymbol=test.symbol,
@@ -500,7 +537,7 @@ def _order(test: BrokerUnderTest) -> OrderRequest:
         order_type=OrderType.LIMIT,
         product=Product.CNC,
         quantity=1,
-        price=Decimal(test.price),
+        price=Decimal(price or test.price),
     )
 
 

@@ -35,7 +35,7 @@ from ticker_service.adapters.redis_servers import is_readable_url
 from ticker_service.adapters.silent_publisher import SilentPublisher
 from ticker_service.adapters.token_file import TokenFiles, read_credential
 from ticker_service.config import KiteConfig
-from ticker_service.constants import NS_PER_US
+from ticker_service.constants import NS_PER_S, NS_PER_US
 from ticker_service.domain import universe
 from ticker_service.domain.breaker import BreakerName, BreakerState
 from ticker_service.domain.halt import HaltCode
@@ -54,6 +54,7 @@ from ticker_service.market.publish import SNAPSHOT_LIFETIME_MS
 from ticker_service.market.record import Recorder
 from ticker_service.market.replay import Recording
 from ticker_service.market.tape import Tape
+from ticker_service.orders.audit import Differs
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     )
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.journal_audit import Audit
+    from ticker_service.orders.audit import Difference
     from ticker_service.ports import (
         AccessTokenSource,
         BrokerGateway,
@@ -350,6 +352,19 @@ async def assemble_orders(
         ["account", "code"],
     )
     notices = Notices(events, surroundings)
+    differ = surroundings.telemetry.gauge(
+        "books_differ",
+        "What journal, order book, fills and positions of an account disagree about",
+        ["account", "what"],
+    )
+    audited = surroundings.telemetry.gauge(
+        "books_compared_age_s",
+        "How long ago they were last compared, -1 before the first time",
+        ["account"],
+    )
+    external = surroundings.telemetry.gauge(
+        "orders_external", "Orders of the book that were placed elsewhere", ["account"]
+    )
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
     dials = _BreakerDials(surroundings.telemetry, notices)
@@ -395,6 +410,9 @@ async def assemble_orders(
         updates_dropped.labels(account).set_function(
             partial(getattr, desks[account], "updates_dropped")
         )
+        _watch_audit(desks[account], differ, notices)
+        audited.labels(account).set_function(partial(_audit_age_s, desks[account]))
+        external.labels(account).set_function(partial(_external_count, desks[account]))
     return OrderOffice(
         FrontDesk(desks, journal, config.orders, clock),
         journal=journal,
@@ -506,6 +524,34 @@ def _halts(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Ha
         )
 
     return Halts(account, clock=clock, on_change=changed)
+
+
+def _watch_audit(desk: AccountDesk, gauge: Gauge, notices: Notices) -> None:
+    """Show what an account's books differ in, and tell everybody of what kind it is."""
+    for what in Differs:
+        gauge.labels(desk.account, what.value).set(0.0)
+
+    def changed(each: Difference, begins: bool) -> None:  # noqa: FBT001 - as `Audit` calls it
+        left = sum(one.what is each.what for one in desk.audit.differences)
+        gauge.labels(desk.account, each.what.value).set(left)
+        notices.tell(
+            "books",
+            account=desk.account,
+            state="differ" if begins else "agree",
+            what=each.what.value,
+            left=left,
+        )
+
+    desk.audit.on_change = changed
+
+
+def _audit_age_s(desk: AccountDesk) -> float:
+    age_ns = desk.audit.age_ns
+    return -1.0 if age_ns is None else age_ns / NS_PER_S
+
+
+def _external_count(desk: AccountDesk) -> float:
+    return float(len(desk.audit.external()))
 
 
 class _BreakerDials:

@@ -187,6 +187,8 @@ class OrdersConfig:
     settle_poll_s: float = 1.0
     book_poll_live_s: float = 5.0
     book_poll_idle_s: float = 30.0
+    audit_s: float = 45.0
+    audit_again_s: float = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

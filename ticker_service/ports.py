@@ -34,6 +34,7 @@ if TYPE_CHECKING:
         TaskUpdate,
         Variety,
     )
+    from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
     from ticker_service.domain.tick import Mode
 
 
@@ -388,6 +389,14 @@ class BrokerGateway(Protocol):
 
     async def order_history(self, order_id: str) -> Sequence[BrokerOrder]:
         """Return every state of one order, oldest first; raises as :meth:`orders`."""
+        ...
+
+    async def trades(self) -> Sequence[BrokerTrade]:
+        """Return the day's fills, each once; raises as :meth:`orders`."""
+        ...
+
+    async def positions(self) -> Sequence[BrokerPosition]:
+        """Return the net positions; raises as :meth:`orders`."""
         ...
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import uuid
-from collections import defaultdict, deque
+from collections import Counter, defaultdict, deque
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -22,6 +22,7 @@ from ticker_service.domain.order import (
     OrderEvent,
     OrderRequest,
     OrderTask,
+    Side,
     TaskKind,
     says_the_same,
 )
@@ -33,6 +34,7 @@ from ticker_service.domain.order_state import (
     UNSENT,
     TaskState,
 )
+from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.errors import (
     AccountTaken,
     BrokerUnavailable,
@@ -755,6 +757,10 @@ class ScriptedBroker:
         self.is_token_refused = False
         self.is_closed = False
         self.reads = 0
+        self.trade_book: list[BrokerTrade] | None = None
+        """What is told of the day's fills; one for each order that has some if not given."""
+        self.net_positions: list[BrokerPosition] | None = None
+        """What is told of the positions; those that the fills come to if not given."""
         self.on_sent: Callable[[Sent], Awaitable[None]] = _unheld
         self._clock = clock
         self._user_id = user_id
@@ -830,15 +836,50 @@ class ScriptedBroker:
     async def orders(self) -> Sequence[BrokerOrder]:
         """Return what the book shows."""
         self.reads += 1
-        if self.is_token_refused:
-            raise LoginRequired("told to refuse the access token")
-        if self.is_down:
-            raise BrokerUnavailable("told to be down")
+        self._check_up()
         return [row for order_id, row in self.book.items() if order_id not in self.hidden]
 
     async def order_history(self, order_id: str) -> Sequence[BrokerOrder]:
         """Return the one state of an order that is kept."""
         return [row for row in await self.orders() if row.order_id == order_id]
+
+    async def trades(self) -> Sequence[BrokerTrade]:
+        """Return the fills that the book tells of, or what a test says."""
+        self._check_up()
+        return self._fills() if self.trade_book is None else list(self.trade_book)
+
+    async def positions(self) -> Sequence[BrokerPosition]:
+        """Return what the fills come to, or what a test says."""
+        self._check_up()
+        if self.net_positions is not None:
+            return list(self.net_positions)
+        sums: Counter[PositionKey] = Counter()
+        for fill in self._fills():
+            sums[fill.key] += fill.quantity if fill.transaction_type == Side.BUY else -fill.quantity
+        return [
+            BrokerPosition(key=key, quantity=quantity, overnight_quantity=0)
+            for key, quantity in sums.items()
+        ]
+
+    def _fills(self) -> list[BrokerTrade]:
+        return [
+            BrokerTrade(
+                trade_id=row.order_id,
+                order_id=row.order_id,
+                key=PositionKey(row.exchange, row.tradingsymbol, row.product),
+                transaction_type=row.transaction_type,
+                quantity=row.filled_quantity,
+                average_price=row.average_price,
+            )
+            for row in self.book.values()
+            if row.filled_quantity
+        ]
+
+    def _check_up(self) -> None:
+        if self.is_token_refused:
+            raise LoginRequired("told to refuse the access token")
+        if self.is_down:
+            raise BrokerUnavailable("told to be down")
 
     def order_update(self, data: object) -> BrokerOrder | None:
         """Take a row as an update of this user, None when it is another's."""

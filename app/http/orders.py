@@ -20,8 +20,10 @@ from app.http.schemas import (
     KEY_PATTERN,
     ErrorAnswer,
     ModifyRequest,
+    OrdersAnswer,
     PlaceRequest,
     TaskAnswer,
+    external_answer,
     task_answer,
 )
 from app.security.tokens import Scope, TokenFault, TokenRefused
@@ -141,13 +143,21 @@ async def place(request: PlaceRequest, who: _Writes, doors: _Doors) -> Response:
     return _answer(answer)
 
 
-@router.get("")
+@router.get("", response_model_exclude_unset=True)
 async def list_orders(
-    who: _Reads, doors: _Doors, account: _Key | None = None, limit: _Page = 100
-) -> dict[str, list[TaskAnswer]]:
-    """List your newest instructions, newest first."""
+    who: _Reads,
+    doors: _Doors,
+    account: _Key | None = None,
+    limit: _Page = 100,
+    external: bool = False,  # noqa: FBT001, FBT002 - a parameter of the query
+) -> OrdersAnswer:
+    """List your newest instructions, newest first, and if asked for what was placed elsewhere."""
     tasks = await doors.front.orders(who, account, limit=limit)
-    return {"orders": [TaskAnswer(**task_answer(task)) for task in tasks]}
+    orders = [TaskAnswer(**task_answer(task)) for task in tasks]
+    if not external:
+        return OrdersAnswer(orders=orders)
+    found = doors.front.external(who, account)
+    return OrdersAnswer(orders=orders, external=[external_answer(each) for each in found])
 
 
 @router.get("/events")

@@ -25,6 +25,7 @@ from ticker_service.domain.order import (
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import OrderTask
+    from ticker_service.orders.front import ExternalOrder
 
 KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
 KEY_CHARACTERS_MAX: Final = 64
@@ -131,6 +132,36 @@ class TaskAnswer(BaseModel):
     updated_at_us: int
 
 
+class ExternalAnswer(BaseModel):
+    """An order at the broker that was placed elsewhere; ``orphan`` when it has a tag of ours."""
+
+    account: str
+    order_id: str
+    orphan: bool
+    status: str
+    exchange: str
+    tradingsymbol: str
+    transaction_type: str
+    order_type: str
+    product: str
+    variety: str
+    quantity: int
+    price: str
+    trigger_price: str
+    filled_quantity: int
+    average_price: str
+    order_timestamp: str
+    status_message: str
+    tags: list[str]
+
+
+class OrdersAnswer(BaseModel):
+    """The caller's instructions, and if asked for the orders that were placed elsewhere."""
+
+    orders: list[TaskAnswer]
+    external: list[ExternalAnswer] | None = None
+
+
 class ErrorAnswer(BaseModel):
     """Why not: a stable ``code``, and the field, its value and the rule where one was broken."""
 
@@ -140,6 +171,31 @@ class ErrorAnswer(BaseModel):
     value: Any = None
     rule: str | None = None
     request_id: str | None = None
+
+
+def external_answer(order: ExternalOrder) -> ExternalAnswer:
+    """Return an order that was placed elsewhere as callers see it, in Kite's words."""
+    row = order.row
+    return ExternalAnswer(
+        account=order.account,
+        order_id=row.order_id,
+        orphan=order.is_orphan,
+        status=row.status,
+        exchange=row.exchange,
+        tradingsymbol=row.tradingsymbol,
+        transaction_type=row.transaction_type,
+        order_type=row.order_type,
+        product=row.product,
+        variety=row.variety,
+        quantity=row.quantity,
+        price=f"{row.price:f}",
+        trigger_price=f"{row.trigger_price:f}",
+        filled_quantity=row.filled_quantity,
+        average_price=f"{row.average_price:f}",
+        order_timestamp=row.order_timestamp,
+        status_message=row.status_message,
+        tags=list(row.tags),
+    )
 
 
 def task_answer(task: OrderTask) -> dict[str, Any]:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import KiteConfig
     from ticker_service.domain.order import BrokerOrder, OrderChange, OrderRequest, Variety
+    from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
     from ticker_service.ports import ReadGate
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
@@ -212,13 +213,13 @@ class KiteBroker:
         """Return who the access token belongs to, the cheapest probe of it; raises as orders."""
         return await self._read("profile", self._client.profile, _object)
 
-    async def trades(self) -> Sequence[Mapping[str, object]]:
-        """Return the day's fills as Kite shows them; raises as :meth:`orders`."""
-        return await self._read("trades", self._client.trades, _objects)
+    async def trades(self) -> Sequence[BrokerTrade]:
+        """Return the day's fills, each once; raises as :meth:`orders`."""
+        return await self._read("trades", self._client.trades, _readable(kite_rows.trades))
 
-    async def positions(self) -> Mapping[str, object]:
-        """Return ``net`` and ``day`` positions as Kite shows them; raises as :meth:`orders`."""
-        return await self._read("positions", self._client.positions, _object)
+    async def positions(self) -> Sequence[BrokerPosition]:
+        """Return the net positions; raises as :meth:`orders`."""
+        return await self._read("positions", self._client.positions, _readable(kite_rows.positions))
 
     async def holdings(self) -> Sequence[Mapping[str, object]]:
         """Return the holdings as Kite shows them; raises as :meth:`orders`."""
@@ -325,10 +326,7 @@ class KiteBroker:
         return exchange.reply("the client sent nothing")
 
     def _book(self, data: object) -> list[BrokerOrder]:
-        try:
-            return kite_rows.book(data, user_id=self._user_id)
-        except kite_rows.RowMalformed as error:
-            raise BrokerUnavailable(f"not a whole order book: {error}") from error
+        return _readable(partial(kite_rows.book, user_id=self._user_id))(data)
 
 
 class _AtOnce:
@@ -452,6 +450,18 @@ def _data(name: str, reply: Reply) -> object:
     if reply.http_status != HTTP_OK or body.get("status") != "success":
         raise BrokerUnavailable(f"{name} answered HTTP {reply.http_status}, {text}")
     return body.get("data")
+
+
+def _readable(read: Callable[[object], T]) -> Callable[[object], T]:
+    """Return a reading of what came that fails as the port says."""
+
+    def checked(data: object) -> T:
+        try:
+            return read(data)
+        except kite_rows.RowMalformed as error:
+            raise BrokerUnavailable(f"not whole and readable: {error}") from error
+
+    return checked
 
 
 def _object(data: object) -> Mapping[str, object]:

@@ -1,7 +1,8 @@
-"""Kite's order rows and order updates as domain values; strict about books, tolerant of updates.
+"""Kite's rows of orders, fills and positions, and its order updates, as domain values.
 
-Pure. A book decides whether an order exists (I6), so one row that cannot be read, or that is
-another user's, spoils the whole of it. Source: kite.md §2.4 and §2.6.
+Pure. Strict about books, tolerant of updates: a book decides whether an order exists (I6), so one
+row that cannot be read, or that is another user's, spoils the whole of it. Source: kite.md §2.2,
+§2.4 and §2.6.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from ticker_service.domain.order import BrokerOrder
+from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 
 CHARACTERS_MAX: Final = 40
 """How much of a wrong value an error quotes."""
@@ -76,6 +78,70 @@ def order(row: object, *, user_id: str) -> BrokerOrder:
     )
 
 
+def trades(data: object) -> list[BrokerTrade]:
+    """Return the day's fills, each once; ids of fills are unique within an order.
+
+    Args:
+        data: The ``data`` of Kite's answer.
+
+    Raises:
+        RowMalformed: It is no list, or one of its rows is no fill.
+    """
+    if not isinstance(data, list):
+        raise RowMalformed(f"a trade book is a list, this is {type(data).__name__}")
+    found = [_trade(row) for row in data]
+    return list({(each.order_id, each.trade_id): each for each in found}.values())
+
+
+def _trade(row: object) -> BrokerTrade:
+    if not isinstance(row, Mapping):
+        raise RowMalformed(f"a trade is an object, this is {type(row).__name__}")
+    side = _needed(row, "transaction_type")
+    if side not in {"BUY", "SELL"}:
+        raise _wrong(row, "transaction_type", "BUY or SELL")
+    return BrokerTrade(
+        trade_id=_needed(row, "trade_id"),
+        order_id=_needed(row, "order_id"),
+        key=_key(row),
+        transaction_type=side,
+        quantity=_quantity(row, "quantity"),
+        average_price=_price(row, "average_price"),
+    )
+
+
+def positions(data: object) -> list[BrokerPosition]:
+    """Return the net positions.
+
+    Args:
+        data: The ``data`` of Kite's answer, with ``net`` and ``day``.
+
+    Raises:
+        RowMalformed: There is no list of net positions, or one of its rows is none.
+    """
+    rows = data.get("net") if isinstance(data, Mapping) else None
+    if not isinstance(rows, list):
+        raise RowMalformed("positions are an object with a list `net`")
+    return [_position(row) for row in rows]
+
+
+def _position(row: object) -> BrokerPosition:
+    if not isinstance(row, Mapping):
+        raise RowMalformed(f"a position is an object, this is {type(row).__name__}")
+    return BrokerPosition(
+        key=_key(row),
+        quantity=_signed(row, "quantity"),
+        overnight_quantity=_signed(row, "overnight_quantity"),
+    )
+
+
+def _key(row: Mapping[object, object]) -> PositionKey:
+    return PositionKey(
+        exchange=_needed(row, "exchange"),
+        tradingsymbol=_needed(row, "tradingsymbol"),
+        product=_needed(row, "product"),
+    )
+
+
 def _needed(row: Mapping[object, object], name: str) -> str:
     value = _text(row, name)
     if not value:
@@ -112,6 +178,14 @@ def _quantity(row: Mapping[object, object], name: str) -> int:
     return value
 
 
+def _signed(row: Mapping[object, object], name: str) -> int:
+    """Return a quantity that may be short; one that is not given is not taken for 0."""
+    value = row.get(name)
+    if not isinstance(value, int) or isinstance(value, bool) or abs(value) > QUANTITY_MAX:
+        raise _wrong(row, name, "a whole number")
+    return value
+
+
 def _price(row: Mapping[object, object], name: str) -> Decimal:
     """Return an exact price; the shortest text of a float is what Kite wrote."""
     value = row.get(name)
@@ -127,8 +201,9 @@ def _price(row: Mapping[object, object], name: str) -> Decimal:
 
 
 def _wrong(row: Mapping[object, object], name: str, rule: str) -> RowMalformed:
-    order_id, value = (_words(row.get(key)) for key in ("order_id", name))
-    return RowMalformed(f"order_id={order_id!r}: {name}={value!r} is not {rule}")
+    whose = "order_id" if "order_id" in row else "tradingsymbol"
+    which, value = (_words(row.get(key)) for key in (whose, name))
+    return RowMalformed(f"{whose}={which!r}: {name}={value!r} is not {rule}")
 
 
 def _words(value: object) -> str:

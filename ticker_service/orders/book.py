@@ -19,7 +19,7 @@ from ticker_service.runtime.clock import Moment
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Container, Sequence
+    from collections.abc import Callable, Container, Sequence
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import BrokerOrder, OrderTask
@@ -70,6 +70,8 @@ class BookKeeper:
         self._evidence = Evidence(config)
         self._doubted_changes: dict[uuid.UUID, uuid.UUID | None] = {}
         self._was_whole = True
+        self.on_read: Callable[[Sequence[BrokerOrder]], None] = lambda _: None
+        """Told of each book once it is merged."""
 
     def doubt(self, task: OrderTask) -> None:
         """Know that a change has come into doubt before the journal is asked."""
@@ -102,6 +104,7 @@ class BookKeeper:
         self._was_whole = is_whole
         if await self._reconciler.merge_book(rows, began=began):
             self._news.ring()
+        self.on_read(rows)
         is_settled = await self._settle_doubts(rows, began=began, is_whole=is_whole)
         is_live = await self._end_days(rows, began=began)
         is_live = is_live or bool(self._reconciler.memory.contradicted)

@@ -26,6 +26,7 @@ from ticker_service.errors import (
     TaskMoved,
 )
 from ticker_service.orders import pipeline
+from ticker_service.orders.audit import Audit
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
@@ -103,10 +104,12 @@ class AccountDesk:
         executor.on_named = self._reconciler.memory.keep_named
         self._limits = executor.limits
         self._limits.placed_elsewhere = lambda: len(self._reconciler.memory.foreign)
+        self.audit = Audit(account, journal, gateway, self._reconciler.memory, surroundings.clock)
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
         self._book_wanted = Bell()
+        self._audit_wanted = Bell()
         self._waiting = Waiting(config.waiting_max)
         self._in_flight = self._waiting.carried
         self._book = BookKeeper(
@@ -119,6 +122,7 @@ class AccountDesk:
             news=self.news,
             work=self._work,
         )
+        self._book.on_read = self.audit.take_book
         self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self.updates_dropped = 0
@@ -203,6 +207,10 @@ class AccountDesk:
         """Read the order book soon; after a reconnect of the feed updates may be missing."""
         self._book_wanted.ring()
 
+    def want_audit(self) -> None:
+        """Compare the fills and positions soon."""
+        self._audit_wanted.ring()
+
     def has_new_token(self) -> None:
         """Try again with a new access token."""
         self._executor.has_new_token()
@@ -245,6 +253,7 @@ class AccountDesk:
                 tasks.create_task(self._keep_halts())
                 tasks.create_task(self._keep_breakers())
                 tasks.create_task(self._keep_book())
+                tasks.create_task(self._keep_audit())
                 tasks.create_task(self._find_work(tasks))
         finally:
             self.state = DeskState.STOPPING
@@ -258,6 +267,7 @@ class AccountDesk:
             try:
                 await self.halts.settle(self._journal)
                 await self._book.read()
+                await self.audit.look()
             except LoginRequired as error:
                 self._needs_login(str(error))
             except (JournalUnavailable, BrokerUnavailable) as error:
@@ -386,6 +396,19 @@ class AccountDesk:
                     self._executor.token_is_good()
                     self._opens()
             await _sleep_or_ring(self._book_period_s, ring)
+
+    async def _keep_audit(self) -> None:
+        """Compare fills and positions now and then, and soon again while something differs."""
+        period_s = self._config.audit_again_s  # what the first look saw is not sure yet
+        while True:
+            await _sleep_or_ring(period_s, self._audit_wanted.listen())
+            period_s = self._config.audit_s
+            try:
+                if self.state is DeskState.OPEN and await self.audit.look():
+                    self._book_wanted.ring()
+                    period_s = self._config.audit_again_s
+            except (BrokerUnavailable, LoginRequired, JournalUnavailable) as error:
+                log.warning("account_not_audited", account=self.account, error=str(error))
 
     def _opens(self) -> None:
         # A pass that ends while we are told to stop must not let anybody in again.

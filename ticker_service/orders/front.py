@@ -20,6 +20,7 @@ from ticker_service.domain.order import (
     request_from_fields,
     to_fields,
 )
+from ticker_service.domain.tag import is_ours
 from ticker_service.errors import IdempotencyConflict, OrderRefused
 from ticker_service.orders import admit
 
@@ -28,7 +29,13 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ticker_service.config import OrdersConfig
-    from ticker_service.domain.order import OrderChange, OrderEvent, OrderRequest, OrderTask
+    from ticker_service.domain.order import (
+        BrokerOrder,
+        OrderChange,
+        OrderEvent,
+        OrderRequest,
+        OrderTask,
+    )
     from ticker_service.orders.desk import AccountDesk
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
@@ -52,6 +59,18 @@ class Answer:
 
     task: OrderTask
     is_new: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExternalOrder:
+    """An order at the broker that was placed elsewhere.
+
+    ``is_orphan`` when it has a tag of ours all the same: the journal has lost it (I11).
+    """
+
+    account: Account
+    row: BrokerOrder
+    is_orphan: bool
 
 
 class FrontDesk:
@@ -137,6 +156,25 @@ class FrontDesk:
         else:
             accounts = [name for name in self.desks if caller.may_use(name)]
         return await self._journal.tasks_of(caller.principal, accounts, limit=limit)
+
+    def external(self, caller: Caller, account: str | None) -> list[ExternalOrder]:
+        """Return the orders of the newest books that no instruction of this daemon placed.
+
+        Of one account or of all the caller may use; empty while an account is not written here.
+        """
+        if account is not None:
+            desks = [self._desk(caller, account)]
+        else:
+            desks = [desk for name, desk in self.desks.items() if caller.may_use(name)]
+        return [
+            ExternalOrder(
+                account=desk.account,
+                row=row,
+                is_orphan=any(is_ours(tag, self._config.installation) for tag in row.tags),
+            )
+            for desk in desks
+            for row in desk.audit.external()
+        ]
 
     async def events(
         self, caller: Caller, account: str, *, after: int, limit: int

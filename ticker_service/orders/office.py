@@ -111,6 +111,7 @@ class OrderOffice:
         """Read the books: updates may have been missed meanwhile (kite.md §2.6)."""
         for desk in self.front.desks.values():
             desk.want_book()
+            desk.want_audit()
 
     async def _keep(self, desk: AccountDesk) -> None:
         """Run a desk again whenever it had to give up its account."""

@@ -34,6 +34,7 @@ class _Kite:
             trust_env=False,
         ).json(parse_float=Decimal)["data"]["NSE:INFY"]
         self.price = str(quote["depth"]["buy"][4]["price"])
+        self.price_across = str(quote["depth"]["sell"][0]["price"])
         config = KiteConfig(
             rest_root=market.rest_root, ws_root="", api_key=market.api_key, access_token=""
         )
@@ -43,6 +44,9 @@ class _Kite:
             clock=SystemClock(),
             access_token=lambda: self._token,
         )
+
+    def fill(self, order_id: str) -> None:
+        """Do nothing: the market is quoted there."""
 
     def refuse_token(self) -> None:
         self._token = "stale"

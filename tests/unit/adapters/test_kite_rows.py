@@ -147,3 +147,85 @@ def test_any_json_is_an_order_or_malformed(row: object) -> None:
         return
     assert order.order_id
     assert order.status
+
+
+TRADE: dict[str, Any] = {
+    "trade_id": "75894751",
+    "order_id": "220524001859672",
+    "exchange": "NSE",
+    "tradingsymbol": "SBIN",
+    "product": "MIS",
+    "transaction_type": "SELL",
+    "quantity": 3,
+    "average_price": Decimal("470.05"),
+}
+POSITION: dict[str, Any] = {
+    "exchange": "NFO",
+    "tradingsymbol": "NIFTY26NOV25000CE",
+    "product": "NRML",
+    "quantity": -150,
+    "overnight_quantity": -75,
+}
+
+
+def test_a_fill_is_read_exactly_and_counts_once() -> None:
+    other = {**TRADE, "order_id": "2"}  # ids of fills are an exchange's own
+    first, second = kite_rows.trades([TRADE, TRADE, other])
+    assert (first.order_id, second.order_id) == ("220524001859672", "2")
+    assert first.key == ("NSE", "SBIN", "MIS")
+    assert (first.transaction_type, first.quantity) == ("SELL", 3)
+    assert first.average_price == Decimal("470.05")
+
+
+def test_a_position_has_what_the_day_made_of_it() -> None:
+    (position,) = kite_rows.positions({"net": [POSITION], "day": []})
+    assert position.key == ("NFO", "NIFTY26NOV25000CE", "NRML")
+    assert (position.quantity, position.traded_quantity) == (-150, -75)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"trade_id": None},
+        {"order_id": ""},
+        {"transaction_type": "HOLD"},
+        {"quantity": -3},
+        {"quantity": 1.5},
+        {"average_price": "470.05"},
+        {"product": None},
+    ],
+)
+def test_one_bad_fill_spoils_the_trades(fault: dict[str, Any]) -> None:
+    with pytest.raises(RowMalformed, match=next(iter(fault))):
+        kite_rows.trades([TRADE, {**TRADE, **fault}])
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        {"tradingsymbol": None},
+        {"quantity": None},
+        {"quantity": True},
+        {"quantity": 10**13},
+        {"overnight_quantity": "0"},
+        {"overnight_quantity": None},
+    ],
+)
+def test_one_bad_position_spoils_the_positions(fault: dict[str, Any]) -> None:
+    with pytest.raises(RowMalformed, match=next(iter(fault))):
+        kite_rows.positions({"net": [POSITION, {**POSITION, **fault}]})
+
+
+@pytest.mark.parametrize("data", [None, [], {"net": None}, {"day": []}, "net"])
+def test_positions_without_their_net_are_none(data: object) -> None:
+    with pytest.raises(RowMalformed):
+        kite_rows.positions(data)
+
+
+@given(st.lists(st.dictionaries(st.sampled_from(sorted({*TRADE, *POSITION})), ANYTHING)) | ANYTHING)
+def test_any_json_is_fills_and_positions_or_malformed(data: object) -> None:
+    for read in (kite_rows.trades, kite_rows.positions):
+        try:
+            read(data)
+        except RowMalformed:
+            continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import pytest
@@ -49,7 +50,13 @@ class _Broker:
     def __init__(self) -> None:
         self.gateway = ScriptedBroker(SystemClock())
         self.price = "100.05"
+        self.price_across = "110.05"
         self.symbol = "INFY"
+
+    def fill(self, order_id: str) -> None:
+        self.gateway.change(
+            order_id, status="COMPLETE", filled_quantity=1, average_price=Decimal("110.00")
+        )
 
     def refuse_token(self) -> None:
         self.gateway.is_token_refused = True

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from sim_world import Process, World
 
     from ticker_service.domain.order import OrderChange, OrderRequest, Variety
+    from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
 
 SURFACES: Final = 0.8
 ENDED: Final = frozenset({"COMPLETE", "CANCELLED", "REJECTED"})
@@ -322,6 +323,14 @@ class Line:
     async def order_history(self, order_id: str) -> Sequence[BrokerOrder]:
         """Return the one state of an order that is kept."""
         return [row for row in await self.orders() if row.order_id == order_id]
+
+    async def trades(self) -> Sequence[BrokerTrade]:
+        """Read the day's fills."""
+        return await self._broker.trades()
+
+    async def positions(self) -> Sequence[BrokerPosition]:
+        """Read the net positions."""
+        return await self._broker.positions()
 
     def order_update(self, data: object) -> BrokerOrder | None:
         """Take a row as an update of this user."""
