@@ -1,4 +1,4 @@
-"""A TCP proxy before a server, to stop it, freeze it, or lose its answers on purpose."""
+"""A TCP proxy before a server, to stop it, freeze it, or lose requests and answers on purpose."""
 
 from __future__ import annotations
 
@@ -30,11 +30,13 @@ class CuttableProxy:
         self._flows.set()
         self._lose_answer_to: bytes | None = None
         self.answer_lost = asyncio.Event()
+        self._halve: bytes | None = None
+        self.halved = asyncio.Event()
 
     @property
     def url(self) -> str:
-        user = self._target.netloc.rpartition("@")[0]
-        return self._target._replace(netloc=f"{user}@{LOOPBACK}:{self._port}").geturl()
+        user, at, _ = self._target.netloc.rpartition("@")
+        return self._target._replace(netloc=f"{user}{at}{LOOPBACK}:{self._port}").geturl()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -69,6 +71,11 @@ class CuttableProxy:
         """Pass on the next request that holds these bytes, and cut instead of its answer."""
         self._lose_answer_to = request
 
+    def halve(self, request: bytes) -> None:
+        """Pass on half of the next request that holds these bytes, and nothing more after it."""
+        self._halve = request
+        self.halved.clear()
+
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         host, port = self._target.hostname, self._target.port
         server_reader, server_writer = await asyncio.open_connection(host, port)
@@ -98,6 +105,14 @@ class CuttableProxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
                 await self._flows.wait()
+                if is_request and self._halve and self._halve in chunk:
+                    self._halve = None
+                    writer.write(chunk[: len(chunk) // 2])
+                    await writer.drain()
+                    self.halved.set()
+                    while await reader.read(CHUNK_BYTES):
+                        pass  # until whoever sends it has gone
+                    return
                 if is_request and self._lose_answer_to and self._lose_answer_to in chunk:
                     self._lose_answer_to = None
                     cut.set()
