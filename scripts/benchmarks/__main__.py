@@ -24,7 +24,10 @@ from ticker_service.runtime import memory
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SUITES: Final = ("pricing", "greeks_history", "decode", "path", "recording", "live", "start")
+SUITES: Final = (
+    *("pricing", "greeks_history", "decode", "path", "flush", "recording"),
+    *("live", "start"),
+)
 SUITES_BY_DEFAULT: Final = ("decode", "path")
 JSON_BY_DEFAULT: Final = Path("bench.json")
 RUNS: Final = 9

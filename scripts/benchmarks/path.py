@@ -10,6 +10,7 @@ have to publish the same numbers, volatilities to 1e-9.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import math
 import os
@@ -47,6 +48,7 @@ PREFIX: Final = "bench:"
 TOLERANCE: Final = 1e-9
 GOALS: Final = {Encoding.JSON: (500e3, 30.0), Encoding.ARROW: (1e6, 60.0)}
 NS_PER_S: Final = 1e9
+US_PER_S: Final = 1e6
 _SAME: Final = {
     "last_price": "ltp",
     "volume_traded": "volume",
@@ -59,16 +61,35 @@ _SAME: Final = {
 def run(options: Options) -> list[Result]:
     """Check, measure and return the comparisons."""
     played = scene.play(FLUSHES_QUICK if options.is_quick else FLUSHES)
-    with embedded_redis_process() as server, _runner() as runner:
-        _to_other_cores(server.url)
-        return [_compared(encoding, played, server.url, runner, options) for encoding in GOALS]
+    with redis_elsewhere() as url, runner() as runs:
+        return [
+            compared_path(
+                Ours(played, url, encoding, runs),
+                options,
+                name=f"path_{encoding}",
+                goals=GOALS[encoding],
+            )
+            for encoding in GOALS
+        ]
 
 
-def _compared(
-    encoding: Encoding, played: Scene, url: str, runner: Runner, options: Options
+def compared_path(
+    ours: Ours,
+    options: Options,
+    *,
+    name: str,
+    goals: tuple[float | None, float | None] = (None, None),
 ) -> Result:
-    ours = _Ours(played, url, encoding, runner)
-    peer = UsualPath(played.universe, url, prefix=PREFIX)
+    """Hold our path to the usual one, measure both, and say where our time goes.
+
+    Args:
+        ours: Our path.
+        options: How many turns.
+        name: What the result is called.
+        goals: The rate and the ratio that were promised.
+    """
+    played = ours.played
+    peer = UsualPath(played.universe, ours.url, prefix=PREFIX)
     forwards = ours.check(peer)
 
     def theirs() -> float:
@@ -80,33 +101,33 @@ def _compared(
     turns = interleaved({"ours": ours.turn, "peer": theirs}, runs=options.runs)
     steps = ours.steps()
     peer.close()
-    ours_goal, ratio_goal = GOALS[encoding]
     return compared(
-        f"path_{encoding}",
+        name,
         turns["ours"],
         turns["peer"],
         items=played.ticks,
         unit="ticks/s",
         against="_parse_binary, vollib, orjson and redis-py per tick",
-        ours_goal=ours_goal,
-        ratio_goal=ratio_goal,
+        ours_goal=goals[0],
+        ratio_goal=goals[1],
         more={
-            "ticks_per_flush": scene.FLUSH_TICKS,
+            "ticks_per_flush": played.flush_ticks,
+            "us_per_flush": turns["ours"].median_s / len(played.flushes) * US_PER_S,
             "bytes_per_tick": ours.bytes_per_tick,
-            **{f"ns_{name}": spent * NS_PER_S / played.ticks for name, spent in steps.items()},
+            **{f"ns_{step}": spent * NS_PER_S / played.ticks for step, spent in steps.items()},
         },
     )
 
 
-class _Ours:
+class Ours:
     """The real path; a turn carries all flushes down a new one, after an opening that is not timed.
 
     A new one, because the path rightly refuses ticks that it has seen before.
     """
 
     def __init__(self, played: Scene, url: str, encoding: Encoding, runner: Runner) -> None:
-        self._played = played
-        self._url = url
+        self.played = played
+        self.url = url
         self._encoding = encoding
         self._runner = runner
         self._wanted = np.ones(len(played.universe), np.bool_)
@@ -129,7 +150,7 @@ class _Ours:
         kept = _Kept(self._publisher())
         forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
         rows = [row for _, message in kept.messages for row in _rows(self._encoding, message)]
-        theirs = peer.publish(self._played.flushes[0].frames, forwards)
+        theirs = peer.publish(self.played.flushes[0].frames, forwards)
         _check(rows, theirs)
         sent_bytes = sum(len(message) for _, message in kept.messages)
         self.bytes_per_tick = sent_bytes / len(theirs)
@@ -140,7 +161,7 @@ class _Ours:
         if steps is not None:
             steps.watch(path)
         began = time.thread_time()
-        for flush in self._played.flushes:
+        for flush in self.played.flushes:
             scene.set_clock(clock, flush.now_ns)
             await path.flush(flush.frames, self._wanted)
         seconds = time.thread_time() - began
@@ -150,19 +171,19 @@ class _Ours:
     async def _first(self, publisher: _Kept) -> NDArray[np.float64]:
         path, clock = await self._opened(publisher)
         publisher.messages.clear()
-        flush = self._played.flushes[0]
+        flush = self.played.flushes[0]
         scene.set_clock(clock, flush.now_ns)
         await path.flush(flush.frames, self._wanted)
         await publisher.close()
         return path.pricer.forwards.value.copy()
 
     async def _opened(self, publisher: TickPublisher) -> tuple[TickPath, ManualClock]:
-        path, clock = scene.path(self._played, publisher, [self._encoding], prefix=PREFIX)
-        await path.flush(self._played.opening.frames, self._wanted)
+        path, clock = scene.path(self.played, publisher, [self._encoding], prefix=PREFIX)
+        await path.flush(self.played.opening.frames, self._wanted)
         return path, clock
 
     def _publisher(self) -> RedisPublisher:
-        return RedisPublisher(self._url, channel_prefix=PREFIX)
+        return RedisPublisher(self.url, channel_prefix=PREFIX)
 
 
 class _Kept:
@@ -219,14 +240,18 @@ def _check(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> 
         raise Disagreement(f"only {own_solved} of {len(theirs)} volatilities could be compared")
 
 
-def _runner() -> Runner:
+def runner() -> Runner:
+    """Return what runs our path, on the event loop that the daemon has."""
     return asyncio.Runner(loop_factory=uvloop.new_event_loop)
 
 
-def _to_other_cores(url: str) -> None:
-    """Let the server run where we do not."""
-    client = redis.Redis.from_url(url)
-    cores = machine.other_cores()
-    if cores:
-        os.sched_setaffinity(client.info("server")["process_id"], cores)
-    client.close()
+@contextlib.contextmanager
+def redis_elsewhere() -> Iterator[str]:
+    """Run a server for the length of the block where we do not run; yield its URL."""
+    with embedded_redis_process() as server:
+        client = redis.Redis.from_url(server.url)
+        cores = machine.other_cores()
+        if cores:
+            os.sched_setaffinity(client.info("server")["process_id"], cores)
+        client.close()
+        yield server.url

@@ -28,7 +28,7 @@ from ticker_service.simulator.market import Market
 from ticker_service.simulator.options import SimulatorOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
@@ -64,11 +64,21 @@ class Scene:
     universe: Universe
     opening: Flush
     flushes: list[Flush]
-    ticks: int
+    flush_ticks: int
+
+    @property
+    def ticks(self) -> int:
+        """All that come after the first of each instrument."""
+        return len(self.flushes) * self.flush_ticks
 
 
-def play(flushes: int) -> Scene:
-    """Return a stretch of the simulated market in full mode, over three connections."""
+def play(flushes: int, *, flush_ticks: int = FLUSH_TICKS) -> Scene:
+    """Return a stretch of the simulated market in full mode, over three connections.
+
+    Args:
+        flushes: How many.
+        flush_ticks: What waits at each, from as many instruments.
+    """
     options = SimulatorOptions(
         seed=SEED,
         strikes_each_side=STRIKES_EACH_SIDE,
@@ -87,8 +97,10 @@ def play(flushes: int) -> Scene:
     is_ours = np.isin(market.catalogue.instrument_token, chosen.instrument_token)
     opening = Flush(OPENS_AT_NS, _frames(market, np.flatnonzero(is_ours), OPENS_AT_NS))
     rng = np.random.default_rng(SEED)
-    played = list(_flushes(market, is_ours, rng, flushes))
-    return Scene(chosen, opening, played, ticks=flushes * FLUSH_TICKS)
+    played = [
+        _flush(market, is_ours, rng, number=number, ticks=flush_ticks) for number in range(flushes)
+    ]
+    return Scene(chosen, opening, played, flush_ticks=flush_ticks)
 
 
 def path(
@@ -118,16 +130,15 @@ def set_clock(clock: ManualClock, now_ns: int) -> None:
     clock.advance(now_ns - clock.now_ns())
 
 
-def _flushes(
-    market: Market, is_ours: NDArray[np.bool_], rng: np.random.Generator, count: int
-) -> Iterator[Flush]:
-    for number in range(count):
-        made_ns = OPENS_AT_NS + number * FLUSH_INTERVAL_NS
-        changed = market.step(made_ns).rows
-        changed = changed[is_ours[changed]]
-        rows = np.sort(rng.choice(changed, FLUSH_TICKS, replace=False))
-        now_ns = made_ns + FLUSH_INTERVAL_NS
-        yield Flush(now_ns, _frames(market, rows, made_ns + FLUSH_INTERVAL_NS // 2))
+def _flush(
+    market: Market, is_ours: NDArray[np.bool_], rng: np.random.Generator, *, number: int, ticks: int
+) -> Flush:
+    made_ns = OPENS_AT_NS + number * FLUSH_INTERVAL_NS
+    changed = market.step(made_ns).rows
+    changed = changed[is_ours[changed]]
+    rows = np.sort(rng.choice(changed, ticks, replace=False))
+    received_at_ns = made_ns + FLUSH_INTERVAL_NS // 2
+    return Flush(made_ns + FLUSH_INTERVAL_NS, _frames(market, rows, received_at_ns))
 
 
 def _frames(market: Market, rows: NDArray[np.intp], received_at_ns: int) -> list[Frame]:

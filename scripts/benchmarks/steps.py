@@ -39,8 +39,14 @@ class Steps:
     def watch(self, path: TickPath) -> None:
         """Watch the steps that are parts of a path."""
         self._watch(path.latest, "merge", "merge")
+        self._watch(path, "_count", "count")
+        self._watch(path.streams, "take", "streams")
+        self._watch(path.streams, "standing", "standing")
+        self._watch(path.pricer.forwards, "update", "forwards")
         self._watch(path.pricer, "update", "solve")
         self._watch(path.pricer, "columns", "greeks")
+        self._watch(path._sent, "keep", "keep")  # noqa: SLF001 - nobody else has it
+        self._watch(path._ledger, "enter", "ledger")  # noqa: SLF001 - nobody else has it
         self._watch(path, "_batches", "encode")
         self._watch(path._publisher, "send", "send")  # noqa: SLF001 - nobody else has it
         self._watch(path, "flush", "flush")

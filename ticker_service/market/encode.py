@@ -32,6 +32,8 @@ WORDS_MAX: Final = 32
 _NULL: Final = b"null"
 _STAND_IN: Final = -999
 _SIGN: Final = ord("-")
+_BETWEEN: Final = b"\xff"
+"""No UTF-8 has this byte, and no code."""
 
 if len(str(_STAND_IN)) != len(_NULL):  # pragma: no cover - a constant was edited
     raise AssertionError(f"Invariant: {_STAND_IN} must be as long as {_NULL!r}")
@@ -52,6 +54,21 @@ class Encoder(Protocol):
             header: Everything but the columns: facts that JSON can hold.
             values: One array per column the encoder was made for, shape ``(n,)``; None for a kind
                 of message that has no columns.
+        """
+        ...
+
+    def encode_parts(
+        self,
+        headers: Sequence[Mapping[str, object]],
+        values: Sequence[NDArray[Any]],
+        parts: Sequence[slice],
+    ) -> Sequence[Payload]:
+        """Return a message for each part of the rows: together they cost less than one by one.
+
+        Args:
+            headers: One per part.
+            values: One array per column, as for ``encode``.
+            parts: Consecutive rows each.
         """
         ...
 
@@ -84,20 +101,34 @@ class JsonEncoder:
         """Return the message as one JSON object; NaN and infinities become ``null``."""
         if values is None:
             return dumps(header)
-        cells: list[object] = list(values)
-        marked = _marked_texts([values[place] for place in self._marked])
-        for place, text in zip(self._marked, marked, strict=True):
-            cells[place] = text
-        for place, texts in self._words:
-            cells[place] = _words(values[place], texts)
-        for place, of in self._others:
-            cells[place] = of(values[place])
-        for place in self._shown:
-            cells[place] = orjson.Fragment(dumps(values[place]))
-        for place, original in self._twins:
-            cells[place] = cells[original]
-        columns = dict(zip(self._names, cells, strict=True))
-        return dumps({**header, "columns": columns})
+        return self.encode_parts([header], values, [slice(0, len(values[0]))])[0]
+
+    def encode_parts(
+        self,
+        headers: Sequence[Mapping[str, object]],
+        values: Sequence[NDArray[Any]],
+        parts: Sequence[slice],
+    ) -> list[bytes]:
+        """Return the messages as JSON objects; what is not given to orjson is made for all."""
+        marked = [values[place] for place in self._marked]
+        texts: list[tuple[int, Sequence[object]]] = [
+            *zip(self._marked, _marked_texts(marked, parts), strict=True),
+            *((place, _words(values[place], words, parts)) for place, words in self._words),
+        ]
+        messages = []
+        for number, (header, part) in enumerate(zip(headers, parts, strict=True)):
+            cells: list[object] = [column[part] for column in values]
+            for place, of_parts in texts:
+                cells[place] = of_parts[number]
+            for place, of in self._others:
+                cells[place] = of(values[place][part])
+            for place in self._shown:
+                cells[place] = orjson.Fragment(dumps(values[place][part]))
+            for place, original in self._twins:
+                cells[place] = cells[original]
+            columns = dict(zip(self._names, cells, strict=True))
+            messages.append(dumps({**header, "columns": columns}))
+        return messages
 
 
 def encoders(wanted: Sequence[Encoding], columns: Sequence[Column]) -> list[Encoder]:
@@ -116,7 +147,7 @@ def encoders(wanted: Sequence[Encoding], columns: Sequence[Column]) -> list[Enco
     return made
 
 
-def dumps(message: Mapping[str, object] | NDArray[Any] | str) -> bytes:
+def dumps(message: Mapping[str, object] | NDArray[Any] | list[NDArray[Any]] | str) -> bytes:
     """Return JSON; numpy arrays in it must be contiguous and native-endian."""
     return orjson.dumps(message, option=orjson.OPT_SERIALIZE_NUMPY)
 
@@ -150,26 +181,40 @@ def json_values(column: Column) -> Callable[[NDArray[Any]], NDArray[Any] | list[
     return lambda values: values
 
 
-def _marked_texts(columns: Sequence[NDArray[np.int64]]) -> list[object]:
+def _marked_texts(
+    columns: Sequence[NDArray[np.int64]], parts: Sequence[slice]
+) -> list[list[object]]:
     """Return whole numbers for JSON, ``null`` for the mark ``NOT_CARRIED``, without objects.
 
     An index has no quantities, so hardly any of these columns is without a hole, and lists of
     objects would take longer than all else. Nothing here is negative but the mark, so a sign is
     found nowhere else in the text; should anything be, there is the slow way.
+
+    Returns:
+        One list per column, with its text for each part.
     """
     if not columns:
         return []
-    block = np.stack(columns)
+    block = np.concatenate(columns).reshape(len(columns), -1)
     least = block.min(initial=0)
     if least < NOT_CARRIED:
-        return [whole_numbers(column, missing=NOT_CARRIED) for column in columns]
+        return [[whole_numbers(c[part], missing=NOT_CARRIED) for part in parts] for c in columns]
     if least == NOT_CARRIED:
         np.putmask(block, block < 0, _STAND_IN)
-    text = dumps(block)
+    text = dumps([np.ascontiguousarray(block[:, part]) for part in parts])
     if least == NOT_CARRIED:
         text = _with_nulls(text)
-    # "[[1,2],[3,4]]" has a column before each of its brackets but the last, after one byte.
-    return [orjson.Fragment(part[1:] + b"]") for part in text.split(b"]")[: len(columns)]]
+    # "[[[1,2],[3,4]],[[5],[6]]]": each part has its columns, and a bracket more than they have.
+    texts = text.split(b"]")
+    of_part = len(columns) + 1
+    return [
+        [
+            # Before its own bracket a column has a comma or that of its part; the first has both.
+            orjson.Fragment(texts[first + column][1 if column else 2 :] + b"]")
+            for first in range(0, of_part * len(parts), of_part)
+        ]
+        for column in range(len(columns))
+    ]
 
 
 def _with_nulls(text: bytes) -> bytes:
@@ -188,15 +233,25 @@ def _word_texts(words: Sequence[str]) -> list[bytes]:
     return [dumps(word) + b"," for word in words] + [_NULL + b","]
 
 
-def _words(codes: NDArray[np.uint8], texts: Sequence[bytes]) -> orjson.Fragment:
-    """Return words for JSON, ``null`` for every code that has none.
+def _words(
+    codes: NDArray[np.uint8], texts: Sequence[bytes], parts: Sequence[slice]
+) -> list[orjson.Fragment]:
+    """Return words for JSON, ``null`` for every code that has none, for each part.
 
-    A code is a byte that no word contains, so that a word is put in its place by ``replace``.
+    A code is a byte that no word contains, so that a word is put in its place by ``replace``; so
+    is the byte between two parts.
     """
-    text = np.minimum(codes, np.uint8(len(texts) - 1)).tobytes()
-    for code, word in enumerate(texts):
-        text = text.replace(bytes((code,)), word)
-    return orjson.Fragment(b"[" + text[:-1] + b"]")
+    capped = np.minimum(codes, np.uint8(len(texts) - 1))
+    text = capped.tobytes()
+    if text and text.count(text[:1]) == len(text):  # most columns have one word in all rows
+        word = texts[text[0]]
+        words = [word * (part.stop - part.start) for part in parts]
+    else:
+        text = _BETWEEN.join([capped[part].tobytes() for part in parts])
+        for code, word in enumerate(texts):
+            text = text.replace(bytes((code,)), word)
+        words = text.split(_BETWEEN)
+    return [orjson.Fragment(b"[" + part[:-1] + b"]") for part in words]
 
 
 def _arrow_encoder(columns: Sequence[Column]) -> Encoder:

@@ -58,6 +58,18 @@ class ArrowEncoder:
         before = b"".join((schema.serialize(), self._dictionaries))
         return self._batches.encode(values, before=before, after=END_OF_STREAM)
 
+    def encode_parts(
+        self,
+        headers: Sequence[Mapping[str, object]],
+        values: Sequence[NDArray[Any]],
+        parts: Sequence[slice],
+    ) -> list[Payload]:
+        """Return one stream per part."""
+        return [
+            self.encode(header, [column[part] for column in values])
+            for header, part in zip(headers, parts, strict=True)
+        ]
+
     def _record_batch(self, values: Sequence[NDArray[Any]]) -> pa.RecordBatch:
         columns = zip(self._columns, self._words, values, strict=True)
         arrays = [array_of(column, words, array) for column, words, array in columns]

@@ -30,6 +30,7 @@ class ForwardSource(IntEnum):
     SPOT_CARRY = 3
 
 
+BEST: Final = ForwardSource.PARITY
 PATIENCE_NS: Final = NS_PER_S
 """How long a silent source is waited for before the next best is read."""
 SILENCES_MIN: Final = 2
@@ -66,6 +67,13 @@ class SourceChoice:
                 left out while that speaks.
             now_ns: Now, ns since the Unix epoch.
         """
+        if self.source is BEST and len(speaking) == 1 and BEST in speaking:
+            # What nearly every flush says of nearly every expiry; all that follows comes to this.
+            self._heard_ns = now_ns
+            self._silences = 0
+            self._speaks_since_ns = {BEST: self._speaks_since_ns.get(BEST, now_ns)}
+            self._lost.clear()
+            return BEST
         since_ns = {source: self._speaks_since_ns.get(source, now_ns) for source in speaking}
         self._speaks_since_ns = since_ns
         settled = [

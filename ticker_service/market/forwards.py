@@ -8,6 +8,7 @@ every row.
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 import numpy as np
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.tick import Ticks
     from ticker_service.domain.universe import Universe
     from ticker_service.market.last_trades import LastTrades
+    from ticker_service.pricing.forward import ParityForwards
 
 
 DRIFT_PER_SQRT_S: Final = 7e-5
@@ -44,12 +46,37 @@ STRIKES_LOOKED_AT: Final = 32
 """The nearest seven with both quotes are sought among so many round the money."""
 
 
+_PARITY: Final = ForwardSource.PARITY
+"""By a name of its own: to ask an enumeration for a member takes longer than to use it."""
+
+
 class _Reading(NamedTuple):
     """What one source says of one expiry's forward, rupees."""
 
     value: float
     as_of_ns: int
     dispersion: float = math.nan
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Strikes:
+    """Strikes of some expiries, shape ``(n, k)``, and the rows of both legs, ``(2, n, k)``.
+
+    They are the right ones while every expiry's guess is ``between``, shape ``(2, n)``: above the
+    one strike and not above the other.
+    """
+
+    expiries: NDArray[np.intp]
+    strike: NDArray[np.float64]
+    legs: NDArray[np.intp]
+    between: NDArray[np.float64]
+
+    def serve(self, expiries: NDArray[np.intp], guess: NDArray[np.float64]) -> bool:
+        """Return whether these are the strikes to look at; never for a guess that is NaN."""
+        lowest, highest = self.between
+        return np.array_equal(expiries, self.expiries) and bool(
+            ((lowest < guess) & (guess <= highest)).all()
+        )
 
 
 class Forwards:
@@ -74,6 +101,7 @@ class Forwards:
         self._forward_age_ns_max = config.forward_age_ms_max * NS_PER_MS
         self._instant_ns = np.array([one.instant_ns for one in universe.expiries], np.int64)
         self._strike, self._call, self._put = _chains(universe)
+        self._last_near: _Strikes | None = None
 
     def update(
         self,
@@ -95,12 +123,21 @@ class Forwards:
         """
         if not len(expiries):
             return
-        by_parity = self._by_parity(
+        found, as_of_ns = self._by_parity(
             expiries, latest=latest, mid=mid, half_spread=half_spread, now_ns=now_ns
         )
-        for number, reading in zip(expiries.tolist(), by_parity, strict=True):
-            readings = {ForwardSource.PARITY: reading}
-            if reading is None or self.source[number] != ForwardSource.PARITY:
+        for number, read_from, used, *values in zip(
+            expiries.tolist(),
+            self.source[expiries].tolist(),
+            found.strikes_used.tolist(),
+            found.forward.tolist(),
+            as_of_ns.tolist(),
+            found.dispersion.tolist(),
+            strict=True,
+        ):
+            reading = _Reading(*values) if used >= PARITY_STRIKES_MIN else None
+            readings: dict[ForwardSource, _Reading | None] = {_PARITY: reading}
+            if reading is None or read_from != _PARITY:
                 readings[ForwardSource.FUTURE] = self._by_future(number, latest, now_ns)
                 readings[ForwardSource.SPOT_CARRY] = self._by_spot(number, latest, now_ns)
             self._take(number, readings, now_ns)
@@ -127,9 +164,9 @@ class Forwards:
             between the quotes behind it and this one. NaN without a forward.
         """
         apart_ns = np.maximum(np.abs(quoted_ns - self.as_of_ns[expiries]), PACKET_LAG_NS_MIN)
-        wandering = DRIFT_PER_SQRT_S * self.value[expiries] * np.sqrt(apart_ns / NS_PER_S)
-        scatter = np.nan_to_num(self.dispersion[expiries])
-        doubt: NDArray[np.float64] = scatter + DOUBT_SIGMAS * wandering
+        drift, scatter = DRIFT_PER_SQRT_S * self.value, np.nan_to_num(self.dispersion)
+        wandering = drift[expiries] * np.sqrt(apart_ns / NS_PER_S)
+        doubt: NDArray[np.float64] = scatter[expiries] + DOUBT_SIGMAS * wandering
         return doubt
 
     def _take(
@@ -155,60 +192,83 @@ class Forwards:
         mid: NDArray[np.float64],
         half_spread: NDArray[np.float64],
         now_ns: int,
-    ) -> list[_Reading | None]:
-        guess = np.array([self._guess(number, latest) for number in expiries.tolist()])
-        strike, calls, puts = self._near(expiries, guess)
-        received = latest.received_at_ns
+    ) -> tuple[ParityForwards, NDArray[np.int64]]:
+        """Return what parity says of each expiry, and when the pair behind it was received."""
+        guess = self._guesses(expiries, latest)
+        near = self._near(expiries, guess)
         # The older leg decides: a fresh call against a put of a minute ago is no parity.
-        quoted_ns = np.minimum(received[calls], received[puts])
-        is_usable = (calls != ABSENT) & (puts != ABSENT)
-        is_usable &= quoted_ns >= now_ns - self._quote_age_ns_max
+        quoted_ns = np.minimum(*latest.received_at_ns[near.legs])
+        is_usable = (near.legs != ABSENT).all(axis=0) & (
+            quoted_ns >= now_ns - self._quote_age_ns_max
+        )
         # An old pair states the forward of then: what the forward may have moved since is as good
         # as a wider spread, so that fresh pairs outvote old ones without a hard limit.
         age_s = np.maximum(now_ns - quoted_ns, 0) / NS_PER_S
-        drift = DRIFT_PER_SQRT_S * strike * np.sqrt(age_s)
+        drift = DRIFT_PER_SQRT_S * near.strike * np.sqrt(age_s)
+        call_mid, put_mid = mid[near.legs]
+        call_spread, put_spread = half_spread[near.legs]
         found = parity_forwards(
-            strike,
-            np.where(is_usable, mid[calls], np.nan),
-            mid[puts],
-            half_spread[calls] + half_spread[puts] + drift,
+            near.strike,
+            np.where(is_usable, call_mid, np.nan),
+            put_mid,
+            call_spread + put_spread + drift,
             guess=guess,
             discount=np.exp(-self._rate * years_to_expiry(now_ns, self._instant_ns[expiries])),
         )
-        as_of_ns = quoted_ns[np.arange(len(expiries)), found.pair_index]
-        return [
-            _Reading(*values) if used >= PARITY_STRIKES_MIN else None
-            for used, *values in zip(
-                found.strikes_used.tolist(),
-                found.forward.tolist(),
-                as_of_ns.tolist(),
-                found.dispersion.tolist(),
-                strict=True,
-            )
-        ]
+        return found, quoted_ns[np.arange(len(expiries)), found.pair_index]
 
-    def _near(
-        self, expiries: NDArray[np.intp], guess: NDArray[np.float64]
-    ) -> tuple[NDArray[np.float64], NDArray[np.intp], NDArray[np.intp]]:
-        """Return strikes and rows of the chains, the part round the money of long ones."""
+    def _near(self, expiries: NDArray[np.intp], guess: NDArray[np.float64]) -> _Strikes:
+        """Return the strikes of the chains, of long ones the part round the money.
+
+        That part is looked for again only when a guess has passed a strike, or for other expiries:
+        most flushes touch all of them, and the money stays where it is for seconds.
+        """
+        last = self._last_near
+        if last is not None and last.serve(expiries, guess):
+            return last
         strikes = self._strike.shape[1]
-        strike = self._strike[expiries]
-        if strikes <= STRIKES_LOOKED_AT or np.isnan(guess).any():
-            return strike, self._call[expiries], self._put[expiries]
-        below = np.count_nonzero(strike < guess[:, None], axis=1)
-        listed = np.count_nonzero(strike < np.inf, axis=1)
-        first = np.minimum(below - STRIKES_LOOKED_AT // 2, listed - STRIKES_LOOKED_AT)
-        place = np.maximum(first, 0)[:, None] + np.arange(STRIKES_LOOKED_AT)
-        return (
-            np.take_along_axis(strike, place, axis=1),
-            self._call[expiries[:, None], place],
-            self._put[expiries[:, None], place],
+        is_anywhere = strikes <= STRIKES_LOOKED_AT or bool(np.isnan(guess).any())
+        place = np.arange(strikes)[None] if is_anywhere else self._places(expiries, guess)
+        row = expiries[:, None]
+        self._last_near = _Strikes(
+            expiries=expiries,
+            strike=self._strike[row, place],
+            legs=np.stack([self._call[row, place], self._put[row, place]]),
+            between=self._neighbours(expiries, guess),
         )
+        return self._last_near
+
+    def _places(self, expiries: NDArray[np.intp], guess: NDArray[np.float64]) -> NDArray[np.intp]:
+        """Return which strikes of each chain are the ones round its guess."""
+        chains = self._strike[expiries]
+        below = np.count_nonzero(chains < guess[:, None], axis=1)
+        listed = np.count_nonzero(chains < np.inf, axis=1)
+        first = np.minimum(below - STRIKES_LOOKED_AT // 2, listed - STRIKES_LOOKED_AT)
+        places: NDArray[np.intp] = np.maximum(first, 0)[:, None] + np.arange(STRIKES_LOOKED_AT)
+        return places
+
+    def _neighbours(
+        self, expiries: NDArray[np.intp], guess: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """Return the strike below each guess and the one at or above it, shape ``(2, n)``.
+
+        Between them the same strikes are the ones to look at. NaN where the guess is.
+        """
+        chains, at = self._strike[expiries], guess[:, None]
+        lowest = np.where(chains < at, chains, -np.inf).max(axis=1, initial=-np.inf)
+        highest = np.where(chains >= at, chains, np.inf).min(axis=1, initial=np.inf)
+        between: NDArray[np.float64] = np.where(np.isnan(guess), np.nan, [lowest, highest])
+        return between
+
+    def _guesses(self, expiries: NDArray[np.intp], latest: Ticks) -> NDArray[np.float64]:
+        """Return where the money of each expiry is."""
+        guess = self.value[expiries]
+        for place in np.flatnonzero(np.isnan(guess)).tolist():
+            guess[place] = self._guess(int(expiries[place]), latest)
+        return guess
 
     def _guess(self, number: int, latest: Ticks) -> float:
-        """Return where the money is: the last forward, else the future, else spot."""
-        if not math.isnan(self.value[number]):
-            return float(self.value[number])
+        """Return where the money is without a last forward: at the future, else at the spot."""
         expiry = self._universe.expiries[number]
         for row in (expiry.future_row, self._universe.spot_row[expiry.book]):
             if row != ABSENT and latest.ltp[row] > 0.0:

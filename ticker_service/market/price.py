@@ -48,6 +48,24 @@ _DELTA, _GAMMA, _THETA, _VEGA, _RHO = range(1, 6)
 """Rows of the kernel's output."""
 
 
+# An enumeration beside a column costs numpy five times what the column does.
+_OK, _STALE, _NO_FORWARD, _NO_PRICE, _EXPIRED, _UNRELIABLE = (
+    np.uint8(status)
+    for status in (
+        PriceStatus.OK,
+        PriceStatus.STALE,
+        PriceStatus.NO_FORWARD,
+        PriceStatus.NO_PRICE,
+        PriceStatus.EXPIRED,
+        PriceStatus.UNRELIABLE,
+    )
+)
+_LTP, _NO_SOURCE = np.uint8(PriceSource.LTP), np.uint8(PriceSource.NONE)
+_SPOT_CARRY, _NO_FORWARD_SOURCE = np.uint8(ForwardSource.SPOT_CARRY), np.uint8(ForwardSource.NONE)
+_FULL: Final = np.uint8(Mode.FULL)
+_OWN, _OTHER = np.uint8(Leg.OWN), np.uint8(Leg.OTHER)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Priced:
     """What the price step adds to each row, shape ``(n,)``; meaningless where not ``is_option``.
@@ -99,7 +117,7 @@ class Pricer:
     ) -> None:
         """Take the parts; packets of a lesser mode than ``mode`` are not priced."""
         rows = len(universe)
-        self._mode = mode
+        self._mode = np.uint8(mode)
         self._awaits_news = np.ones(rows, np.bool_)
         self._is_kept = np.zeros(rows, np.bool_)
         self._last_trades = LastTrades(rows)
@@ -124,10 +142,10 @@ class Pricer:
             rows: Their universe rows, those of an instrument in order of arrival, shape ``(n,)``.
             ticks: The ticks.
         """
-        if self._mode < Mode.FULL:
+        if self._mode < _FULL:
             self._last_trades.take(rows, ticks, awaits_news=self._awaits_news)
         # Full packets bear a stamp, by which their age is known; the lesser ones do not.
-        self._is_kept[rows] = self._awaits_news[rows] & (ticks.mode < Mode.FULL)
+        self._is_kept[rows] = self._awaits_news[rows] & (ticks.mode < _FULL)
         self._awaits_news[rows] = False
 
     def update(self, arrived: Arrived, *, now_ns: int) -> None:
@@ -179,19 +197,25 @@ class Pricer:
         is_lesser = ticks.mode < self._mode
         # What Kite kept from earlier has no stamp in the lesser modes: doubt it until news comes.
         is_kept = self._is_kept[rows] & ~np.isnan(chosen.price)
-        self._mid[rows] = np.where(is_lesser | is_kept, np.nan, chosen.mid)
+        mid, price, source, status = chosen.mid, chosen.price, chosen.source, chosen.status
+        if is_kept.any():
+            mid, status = np.where(is_kept, np.nan, mid), np.where(is_kept, _STALE, status)
+        if is_lesser.any():
+            mid, price = np.where(is_lesser, np.nan, mid), np.where(is_lesser, np.nan, price)
+            source = np.where(is_lesser, _NO_SOURCE, source)
+            status = np.where(is_lesser, _NO_PRICE, status)
+        self._mid[rows] = mid
         self.half_spread[rows] = chosen.half_spread
-        self._price[rows] = np.where(is_lesser, np.nan, chosen.price)
-        self._price_source[rows] = np.where(is_lesser, PriceSource.NONE, chosen.source)
-        status = np.where(is_kept, PriceStatus.STALE, chosen.status)
-        self._status[rows] = np.where(is_lesser, PriceStatus.NO_PRICE, status)
+        self._price[rows] = price
+        self._price_source[rows] = source
+        self._status[rows] = status
 
     def _latecomers(self, appeared: NDArray[np.bool_], now_ns: int) -> NDArray[np.intp]:
         """Return what ticked before its expiry had a forward; it may not tick again for long."""
         if not appeared.any():
             return np.empty(0, np.intp)
         universe, latest = self._universe, self._latest.ticks
-        waits = (self._status == PriceStatus.NO_FORWARD) & universe.is_option
+        waits = (self._status == _NO_FORWARD) & universe.is_option
         waits &= appeared[universe.expiry]
         options = np.flatnonzero(waits)
         self._take_quotes(options, latest.take(options))
@@ -199,7 +223,7 @@ class Pricer:
         oldest_ns = now_ns - self._config.quote_age_ms_max * NS_PER_MS
         is_old = latest.received_at_ns[options] < oldest_ns
         is_old &= ~np.isnan(self._price[options])
-        self._status[options[is_old]] = PriceStatus.STALE
+        self._status[options[is_old]] = _STALE
         return options
 
     def _solve(self, options: Terms) -> None:
@@ -216,11 +240,11 @@ class Pricer:
             options.is_call,
         )
         has_price = ~np.isnan(price)
-        status = np.where(has_price & (solved != PriceStatus.OK), solved, self._status[rows])
-        status[has_price & np.isnan(forward)] = PriceStatus.NO_FORWARD
+        status = np.where(has_price & (solved != _OK), solved, self._status[rows])
+        status[has_price & np.isnan(forward)] = _NO_FORWARD
         is_vague = self._is_vague(options, solution, self.forwards.doubt(expiry, received))
-        is_vague |= self.forwards.source[expiry] == ForwardSource.SPOT_CARRY
-        status[(status == PriceStatus.OK) & is_vague] = PriceStatus.UNRELIABLE
+        is_vague |= (self.forwards.source == _SPOT_CARRY)[expiry]
+        status[(status == _OK) & is_vague] = _UNRELIABLE
         self._volatility[rows] = solution[0]
         self._status[rows] = status
 
@@ -250,7 +274,7 @@ class Pricer:
 
     def doubt(self, rows: NDArray[np.intp]) -> None:
         """Call what was solved stale: its feed is lost, and a tick alone makes it good again."""
-        self._status[rows[~np.isnan(self._volatility[rows])]] = PriceStatus.STALE
+        self._status[rows[~np.isnan(self._volatility[rows])]] = _STALE
         self.miss(rows)
 
     def columns(self, terms: Terms, *, now_ns: int) -> Priced:
@@ -264,24 +288,24 @@ class Pricer:
             return _not_options(len(terms))
         rows, expiry, forwards = terms.rows, terms.expiry, self.forwards
         now = forwards.current(now_ns)
-        source = np.where(np.isnan(now), ForwardSource.NONE, forwards.source).astype(np.uint8)
-        age_ms = np.where(np.isnan(now), np.nan, (now_ns - forwards.as_of_ns) / NS_PER_MS)
+        has_none = np.isnan(now)
+        source = np.where(has_none, _NO_FORWARD_SOURCE, forwards.source)
+        age_ms = np.where(has_none, np.nan, (now_ns - forwards.as_of_ns) / NS_PER_MS)
+        dispersion = np.where(has_none, np.nan, forwards.dispersion)
         forward = now[expiry]
         leg = self._leg(terms, forward, now_ns)
         years = years_to_expiry(now_ns, terms.expiry_ns)
-        volatility, status = self._held(leg, forward, years, now_ns)
-        own_volatility, own_status = self._held(rows, forward, years, now_ns)
+        volatilities, statuses = self._held(_both(leg, rows), forward, years, now_ns)
         greeks = self._kernel.evaluate(
-            volatility, forward, terms.strike, years, self._config.rate, terms.is_call
+            volatilities[0], forward, terms.strike, years, self._config.rate, terms.is_call
         )
         # No fixed rate is the market's carry: greeks.md §4.2 found it off by volatility points.
         is_doubtful = greeks[_VEGA] < terms.price_step  # the same for both legs of a strike
-        is_doubtful |= (source == ForwardSource.SPOT_CARRY)[expiry]
-        status[(status == PriceStatus.OK) & is_doubtful] = PriceStatus.UNRELIABLE
-        own_status[(own_status == PriceStatus.OK) & is_doubtful] = PriceStatus.UNRELIABLE
+        is_doubtful |= (source == _SPOT_CARRY)[expiry]
+        statuses[(statuses == _OK) & is_doubtful] = _UNRELIABLE
         return Priced(
             is_option=terms.is_option,
-            implied_volatility=volatility,
+            implied_volatility=volatilities[0],
             delta=greeks[_DELTA],
             gamma=greeks[_GAMMA],
             theta=greeks[_THETA],
@@ -292,11 +316,11 @@ class Pricer:
             forward=forward,
             forward_source=source[expiry],
             forward_age_ms=age_ms[expiry],
-            forward_dispersion=np.where(np.isnan(now), np.nan, forwards.dispersion)[expiry],
-            iv_status=status,
-            iv_leg=np.where(leg == rows, Leg.OWN, Leg.OTHER).astype(np.uint8),
-            own_implied_volatility=own_volatility,
-            own_iv_status=own_status,
+            forward_dispersion=dispersion[expiry],
+            iv_status=statuses[0],
+            iv_leg=np.where(leg == rows, _OWN, _OTHER),
+            own_implied_volatility=volatilities[1],
+            own_iv_status=statuses[1],
         )
 
     def _held(
@@ -306,26 +330,41 @@ class Pricer:
         years: NDArray[np.float64],
         now_ns: int,
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-        """Return each row's last solution as far as it holds now: volatility and status."""
+        """Return what was last solved, as far as it holds now: volatility and status.
+
+        Args:
+            rows: Universe rows, shape ``(2, n)``; the results have the same.
+            forward: The forward of now of each pair, shape ``(n,)``.
+            years: Time to expiry of each pair, likewise.
+            now_ns: Now.
+        """
         volatility, status = self._volatility[rows], self._status[rows]
         is_solved = ~np.isnan(volatility)
-        status[is_solved & self._is_old(rows, now_ns)] = PriceStatus.STALE
+        is_old = self._is_old(rows, now_ns)
+        if is_old is not None:
+            status[is_solved & is_old] = _STALE
         # What was solved against a forward that has been lost since has no Greeks of now.
-        is_lost = is_solved & np.isnan(forward)
-        status[is_lost] = PriceStatus.NO_FORWARD
+        is_gone = np.isnan(forward)
+        if is_gone.any():
+            status[is_solved & is_gone] = _NO_FORWARD
         is_expired = years <= 0.0
-        status[is_expired] = PriceStatus.EXPIRED
-        volatility[is_lost | is_expired] = np.nan
+        if is_expired.any():
+            status[:, is_expired] = _EXPIRED
+            is_gone |= is_expired
+        volatility[:, is_gone] = np.nan
         return volatility, status
 
-    def _is_old(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.bool_]:
-        """Return where the price was made too long ago to speak for now."""
-        received_ns = self._latest.ticks.received_at_ns[rows]
-        traded_ns = self._last_trades.traded_ns(rows, self._latest.ticks)
-        is_trade = self._price_source[rows] == PriceSource.LTP
-        made_ns = np.where(is_trade, np.minimum(traded_ns, received_ns), received_ns)
-        is_old: NDArray[np.bool_] = now_ns - made_ns > self._config.price_age_ms_max * NS_PER_MS
-        return is_old
+    def _is_old(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.bool_] | None:
+        """Return where the price was made too long ago to speak for now; None for nowhere."""
+        oldest_ns = now_ns - self._config.price_age_ms_max * NS_PER_MS
+        made_ns = self._latest.ticks.received_at_ns[rows]
+        is_trade = self._price_source[rows] == _LTP
+        if is_trade.any():
+            traded = rows[is_trade]
+            traded_ns = self._last_trades.traded_ns(traded, self._latest.ticks)
+            made_ns[is_trade] = np.minimum(traded_ns, made_ns[is_trade])
+        is_old: NDArray[np.bool_] = made_ns < oldest_ns
+        return is_old if is_old.any() else None
 
     def _leg(self, terms: Terms, forward: NDArray[np.float64], now_ns: int) -> NDArray[np.intp]:
         """Return the row whose volatility each row takes: the out-of-the-money leg if it can say.
@@ -336,13 +375,20 @@ class Pricer:
         is_in_the_money = np.where(terms.is_call, terms.strike < forward, terms.strike > forward)
         other = terms.other_leg
         oldest_ns = now_ns - self._config.leg_age_ms_max * NS_PER_MS
-        is_better = (self._status[other] == PriceStatus.OK) | (
-            ~np.isnan(self._volatility[other]) & (self._status[terms.rows] != PriceStatus.OK)
+        is_better = (self._status[other] == _OK) | (
+            ~np.isnan(self._volatility[other]) & (self._status[terms.rows] != _OK)
         )
         other_serves = (
             (other != ABSENT) & is_better & (self._latest.ticks.received_at_ns[other] >= oldest_ns)
         )
         return np.where(is_in_the_money & other_serves, other, terms.rows)
+
+
+def _both(leg: NDArray[np.intp], rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Return two columns as the rows of one, shape ``(2, n)``: to ask for both costs once."""
+    both = np.empty((2, len(rows)), np.intp)
+    both[0], both[1] = leg, rows
+    return both
 
 
 def _not_options(rows: int) -> Priced:

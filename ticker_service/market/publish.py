@@ -21,7 +21,7 @@ from ticker_service.market.instrument_channels import InstrumentChannels
 from ticker_service.ports import Outgoing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -87,31 +87,48 @@ class Announcer:
 
     def batches(
         self, batches: Sequence[Batch], rows: columns.Rows, *, now_ns: int
-    ) -> Iterator[Outgoing]:
-        """Yield the messages of each batch; each consumes a ``seq`` of its book.
+    ) -> list[Outgoing]:
+        """Return the messages of each batch; each consumes a ``seq`` of its book.
 
         Args:
             batches: One per book that has rows.
             rows: The rows of all of them, each batch's where its ``part`` says.
             now_ns: The instant of publishing, ns since the Unix epoch.
         """
+        if not batches:
+            return []
         # For all books at once: a call costs more than the rows of a book.
         values = self._values(rows)
-        for batch in batches:
-            if not rows.is_repriced:
-                self._counters[batch.book].published += len(batch.ticks)
-            yield self._batch(batch, [column[batch.part] for column in values], now_ns=now_ns)
+        parts = [batch.part for batch in batches]
+        headers = [self._counted(batch, rows, now_ns=now_ns) for batch in batches]
+        encoded = [one.encode_parts(headers, values, parts) for one in self._encoders]
+        listed = []
+        for batch, header, *messages in zip(batches, headers, *encoded, strict=True):
+            channels = (self._name(one.channel, batch.book) for one in self._encoders)
+            outgoing = Outgoing(messages=list(zip(channels, messages, strict=True)))
+            if self.tap is not None or self._instruments is not None:
+                of_batch = [column[batch.part] for column in values]
+                besides = self._besides(batch.book, header, of_batch)
+                outgoing = Outgoing.join([outgoing, besides])
+            listed.append(outgoing)
+        return listed
 
-    def _batch(self, batch: Batch, values: list[NDArray[Any]], *, now_ns: int) -> Outgoing:
+    def _counted(self, batch: Batch, rows: columns.Rows, *, now_ns: int) -> dict[str, object]:
         counters = self._counters[batch.book]
         counters.conflated += batch.conflated
-        header = self._numbered(batch.book, "batch", now_ns, {"n": len(batch.ticks)})
+        if not rows.is_repriced:
+            counters.published += len(batch.ticks)
+        return self._numbered(batch.book, "batch", now_ns, {"n": len(batch.ticks)})
+
+    def _besides(
+        self, book: int, header: Mapping[str, Any], values: list[NDArray[Any]]
+    ) -> Outgoing:
+        """Hand a batch to who else wants it, and return the messages of its instruments."""
         if self.tap is not None:
-            self.tap(batch.book, header, values)
-        outgoing = self._messages(batch.book, header, values)
+            self.tap(book, header, values)
         if self._instruments is None:
-            return outgoing
-        return Outgoing.join([outgoing, self._instruments.outgoing(header, values)])
+            return Outgoing()
+        return self._instruments.outgoing(header, values)
 
     def gap(self, book: int, facts: Mapping[str, object], *, now_ns: int) -> Outgoing:
         """Return the messages that say ticks of some instruments may be missing."""
@@ -197,14 +214,9 @@ class Announcer:
         self._counters[book].seq += 1
         return self._header(book, kind, now_ns, facts)
 
-    def _messages(
-        self, book: int, header: Mapping[str, object], values: list[NDArray[Any]] | None = None
-    ) -> Outgoing:
+    def _messages(self, book: int, header: Mapping[str, object]) -> Outgoing:
         return Outgoing(
-            messages=[
-                (self._name(one.channel, book), one.encode(header, values))
-                for one in self._encoders
-            ]
+            messages=[(self._name(one.channel, book), one.encode(header)) for one in self._encoders]
         )
 
     def _values(self, rows: columns.Rows) -> list[NDArray[Any]]:

@@ -99,11 +99,11 @@ def parity_forwards(  # noqa: PLR0913 - four columns of a chain, three settings 
         )
         distance = np.where(is_usable, distance, np.inf)
         near = np.argsort(distance, axis=1, kind="stable")[:, :strikes_max]
-        weight = is_usable / np.maximum(half_spread, HALF_SPREAD_MIN_INR)
+        chosen = np.arange(chains)[:, None], near
+        is_usable = is_usable[chosen]
+        weight = is_usable / np.maximum(half_spread[chosen], HALF_SPREAD_MIN_INR)
         return _weighted_medians(
-            np.take_along_axis(np.where(is_usable, forwards, np.inf), near, axis=1),
-            np.take_along_axis(np.where(is_usable, weight, 0.0), near, axis=1),
-            near,
+            np.where(is_usable, forwards[chosen], np.inf), np.where(is_usable, weight, 0.0), near
         )
 
 
@@ -163,11 +163,12 @@ def _weighted_medians(
         pair_index: Which strike it is.
     """
     order = np.argsort(votes, axis=1, kind="stable")
-    votes = np.take_along_axis(votes, order, axis=1)
-    reached = np.cumsum(np.take_along_axis(weight, order, axis=1), axis=1)
-    used = np.count_nonzero(votes < np.inf, axis=1)
-    has_any = used > 0
     row = np.arange(len(votes))
+    in_order = row[:, None], order
+    votes = votes[in_order]
+    reached = np.add.accumulate(weight[in_order], axis=1)
+    used = np.add.reduce(votes < np.inf, axis=1, dtype=np.intp)
+    has_any = used > 0
     place = np.argmax(reached >= 0.5 * reached[:, -1:], axis=1)
     forward = np.where(has_any, votes[row, place], np.nan)
     away = np.sort(np.abs(votes - forward[:, None]), axis=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -25,29 +26,55 @@ FINE_LATENCY_BUCKETS_MS: Final = (
     *(1_000.0, 2_000.0, 5_000.0, 10_000.0, 60_000.0),
 )
 LATENCY_BUCKETS_MS: Final = (1, 2, 5, 10, 15, 20, 30, 50, 75, 100, 150, 250, 500, 1_000, 5_000)
+WAITING_ROWS_MAX: Final = 16_384
+"""Latencies that wait to be counted together."""
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 
 class ColumnLatency:
     """Latencies by stage in fine buckets; a column costs a search, not a call per row.
 
-    A collector of ``prometheus_client``, whose own histogram takes one number at a time.
+    A collector of ``prometheus_client``, whose own histogram takes one number at a time. Columns
+    wait until there are many rows, or somebody looks: to sort a few hundred into buckets takes as
+    long as to sort thousands.
     """
 
     def __init__(self, name: str, meaning: str, stages: Sequence[str]) -> None:
         """Begin with nothing in each stage."""
         self._name = name
         self._meaning = meaning
-        self._bounds_ns = np.array([bound * 1e6 for bound in FINE_LATENCY_BUCKETS_MS], np.int64)
+        self._bounds_ns = [round(bound * 1e6) for bound in FINE_LATENCY_BUCKETS_MS]
         buckets = len(self._bounds_ns) + 1
         self._counts = {stage: np.zeros(buckets, np.int64) for stage in stages}
         self._sum_ns = dict.fromkeys(stages, 0)
+        self._waiting: dict[str, list[NDArray[np.int64]]] = {stage: [] for stage in stages}
+        self._waiting_rows = 0
 
     def observe(self, stage: str, latency_ns: NDArray[np.int64]) -> None:
         """Take one latency per row, ns, shape ``(n,)``; below zero counts as zero.
 
-        A wall clock that was set back makes negative ones, and a sum must not fall.
+        A wall clock that was set back makes negative ones, and a sum must not fall. The column is
+        kept for a while, so it must not be written to any more.
         """
+        self._waiting[stage].append(latency_ns)
+        self._waiting_rows += len(latency_ns)
+        if self._waiting_rows >= WAITING_ROWS_MAX:
+            self._count_waiting()
+
+    def observe_alike(self, stage: str, latency_ns: int, rows: int) -> None:
+        """Take one latency that so many rows have in common, ns."""
+        latency_ns = max(latency_ns, 0)
+        self._counts[stage][bisect_left(self._bounds_ns, latency_ns)] += rows
+        self._sum_ns[stage] += latency_ns * rows
+
+    def _count_waiting(self) -> None:
+        for stage, columns in self._waiting.items():
+            if columns:
+                self._count(stage, np.concatenate(columns))
+                columns.clear()
+        self._waiting_rows = 0
+
+    def _count(self, stage: str, latency_ns: NDArray[np.int64]) -> None:
         # Rows of one frame have most instants in common and stand together: looked up once.
         first = np.flatnonzero(np.diff(latency_ns, prepend=~latency_ns[:1]))
         rows = np.diff(first, append=len(latency_ns))
@@ -55,14 +82,9 @@ class ColumnLatency:
         np.add.at(self._counts[stage], np.searchsorted(self._bounds_ns, latency_ns), rows)
         self._sum_ns[stage] += int(latency_ns @ rows)
 
-    def observe_alike(self, stage: str, latency_ns: int, rows: int) -> None:
-        """Take one latency that so many rows have in common, ns."""
-        latency_ns = max(latency_ns, 0)
-        self._counts[stage][np.searchsorted(self._bounds_ns, latency_ns)] += rows
-        self._sum_ns[stage] += latency_ns * rows
-
     def collect(self) -> Iterator[HistogramMetricFamily]:
         """Yield the metric for the exposition."""
+        self._count_waiting()
         family = HistogramMetricFamily(self._name, self._meaning, labels=["stage"])
         bounds = [*map(str, FINE_LATENCY_BUCKETS_MS), "+Inf"]
         for stage, counts in self._counts.items():

@@ -68,6 +68,15 @@ def test_the_path_is_compared_in_both_encodings_and_says_where_its_time_goes(
         assert 0.0 < parts < each["ns_flush"]
 
 
+def test_small_flushes_are_compared_and_say_what_a_flush_takes(tmp_path: Path) -> None:
+    results = results_of("flush", tmp_path)
+    assert list(results) == ["flush_50"]
+    small = results["flush_50"]
+    assert small["ticks_per_flush"] == 50
+    of_steps = sum(small[f"ns_{step}"] for step in ("decode", "solve", "encode", "send"))
+    assert 0.0 < of_steps < small["ns_flush"]
+
+
 def test_a_day_of_candles_is_compared_with_what_pandas_users_do(tmp_path: Path) -> None:
     results = results_of("greeks_history", tmp_path)
     assert list(results) == ["greeks_history_newton", "greeks_history_vollib"]

@@ -273,6 +273,22 @@ def test_a_record_batch_holds_what_pyarrow_writes_of_the_same_columns(
     assert [column.null_count for column in ours] == [column.null_count for column in theirs]
 
 
+@pytest.mark.parametrize("missing", [0.0, 0.3, 1.0])
+def test_parts_encoded_together_are_what_each_is_alone(missing: float) -> None:
+    listed = columns.chosen(depth=True, options=True, own_volatility=True)
+    chance = np.random.default_rng(11)
+    values = [any_column(column, chance, chance.random(90) < missing) for column in listed]
+    parts = [slice(0, 40), slice(40, 41), slice(41, 90)]
+    headers = [{"seq": number} for number in range(len(parts))]
+    for encoder in encode.encoders([Encoding.JSON, Encoding.ARROW], listed):
+        together = encoder.encode_parts(headers, values, parts)
+        alone = [
+            encoder.encode(header, [column[part] for column in values])
+            for header, part in zip(headers, parts, strict=True)
+        ]
+        assert list(map(bytes, together)) == list(map(bytes, alone))
+
+
 def test_no_memory_of_ours_goes_out_between_the_columns() -> None:
     listed = columns.chosen(depth=True, options=True)
     values = [np.zeros(3, column.dtype) for column in listed]

@@ -204,6 +204,17 @@ def test_a_chain_longer_than_what_is_looked_at_is_read_round_the_money() -> None
     assert market.find() == (PLANTED, ForwardSource.PARITY)
 
 
+def test_the_strikes_looked_at_follow_the_money_through_a_long_chain() -> None:
+    strikes = range(20_000, 28_001, 50)
+    market = Quoted(chosen=choose(nifty(strikes), "NIFTY"))
+    market.tick(row_of(market.chosen, "NIFTY 50"), ltp=24_000.0)
+    moves = [0.0, 50.0, 0.5, -0.5, *[37.5] * 30, *[-62.5] * 40]
+    for money in np.cumsum([24_000.0, *moves]).tolist():
+        market.plant_parity(money + 300.0, strikes=[k for k in strikes if abs(k - money) > 250])
+        market.plant_parity(money, strikes=[k for k in strikes if abs(k - money) <= 250])
+        assert market.find() == (money, ForwardSource.PARITY)
+
+
 @pytest.mark.parametrize("money", [20_000.0, 27_990.0, 19_700.0, 90_000.0])
 def test_a_money_at_or_beyond_the_end_of_a_long_chain_is_no_trouble(money: float) -> None:
     strikes = range(20_000, 28_001, 50)

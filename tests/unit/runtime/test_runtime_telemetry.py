@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 
-from ticker_service.runtime.telemetry import Telemetry
+from ticker_service.runtime.telemetry import WAITING_ROWS_MAX, Telemetry
 
 
 def test_a_counter_is_exposed_with_its_meaning_and_labels() -> None:
@@ -76,6 +76,18 @@ def test_rows_with_one_latency_in_common_count_each() -> None:
     latency = other.column_latency_ms("tick_latency_ms", "Latency", ["ours"])
     latency.observe("ours", np.full(70, 3_000_000))
     assert samples(one) == samples(other)
+
+
+def test_columns_count_alike_however_they_are_cut_up_and_whoever_looks_between() -> None:
+    latency_ns = np.random.default_rng(5).integers(0, 10**10, 5 * WAITING_ROWS_MAX // 2)
+    whole, cut = Telemetry(), Telemetry()
+    whole.column_latency_ms("tick_latency_ms", "Latency", ["ours"]).observe("ours", latency_ns)
+    in_parts = cut.column_latency_ms("tick_latency_ms", "Latency", ["ours"])
+    for number, part in enumerate(np.array_split(latency_ns, 200)):
+        in_parts.observe("ours", part)
+        if number % 50 == 0:
+            cut.exposition()
+    assert samples(cut) == samples(whole)
 
 
 def test_a_clock_that_was_set_back_makes_no_negative_latency() -> None:
