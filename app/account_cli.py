@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import getpass
-import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from app.jobs import run_job
+from app.jobs import run_job, whoever
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
@@ -52,7 +50,7 @@ def resume(
         from ticker_service import assembly  # noqa: PLC0415 - as above
 
         lifted = await assembly.resume_account(
-            _orders(config), account, by_whom=_whoever(), clock=SystemClock()
+            _orders(config), account, by_whom=whoever(), clock=SystemClock()
         )
         for halt in lifted:
             print(f"{halt.account} {halt.code}: lifted")  # noqa: T201 - the answer
@@ -61,14 +59,6 @@ def resume(
         return 0
 
     raise typer.Exit(run_job(job()))
-
-
-def _whoever() -> str:
-    """Return who types; a container's user need not have a name."""
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # the latter since Python 3.13
-        return f"uid-{os.getuid()}"
 
 
 def _orders(config: Path | None) -> OrderHalfConfig:

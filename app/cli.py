@@ -15,6 +15,7 @@ from app.account_cli import account_cli
 from app.greeks_cli import greeks
 from app.jobs import EXIT_CONFIGURATION, EXIT_INTERRUPTED, run_job
 from app.journal_cli import journal_cli
+from app.kill_cli import kill_cli
 from app.order_cli import order_cli, token_cli
 from app.record_cli import record_cli
 from app.simulate_cli import simulate
@@ -35,6 +36,7 @@ cli.add_typer(token_cli)
 cli.add_typer(order_cli)
 cli.add_typer(account_cli)
 cli.add_typer(journal_cli)
+cli.add_typer(kill_cli)
 cli.command()(simulate)
 cli.add_typer(record_cli)
 cli.command()(greeks)

@@ -91,6 +91,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
                     surroundings.telemetry,
                     accounts=office.states if office else dict,
                     halts=office.halts if office else tuple,
+                    kill_switches=office.switches.standing if office else tuple,
                     refusals=engine.refusals,
                 ),
                 health_listener,

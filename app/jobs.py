@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import getpass
+import os
 import sys
 from typing import TYPE_CHECKING, Any, Final
 
@@ -30,6 +32,14 @@ def run_job(job: Coroutine[Any, Any, int]) -> int:
         if faults is None:
             raise
         return _complain(_first(faults))
+
+
+def whoever() -> str:
+    """Return who types; a container's user need not have a name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):  # the latter since Python 3.13
+        return f"uid-{os.getuid()}"
 
 
 def _complain(error: BaseException) -> int:

@@ -11,6 +11,7 @@ import difflib
 import os
 import re
 import tomllib
+from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Final, Literal
@@ -152,6 +153,10 @@ class Settings(BaseSettings):
     )
     token_passphrase: SecretStr = Field(
         SecretStr(""), description="Opens that folder; or credential ticker-service-tokens"
+    )
+    kill_switch_file: Path = Field(
+        default_factory=lambda: _state_folder() / "kill-switch.json",
+        description="What people have stopped; below STATE_DIRECTORY or the current folder",
     )
     limits: dict[str, int] = Field(
         default_factory=dict,
@@ -477,6 +482,7 @@ class Settings(BaseSettings):
             route_prefix=self.kite_route_prefix,
             limits=limits_of(self.limits),
             breakers=self.breaker_config(),
+            kill_switch_file=self.kill_switch_file,
             requires_durable_storage=not self.journal_may_be_volatile,
             order_connections_max=self.order_connections_max,
             query_connections_max=self.query_connections_max,
@@ -722,6 +728,35 @@ def database_url(file: Path | None = None) -> str:
             f"{_description('database_url')}"
         )
     return url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillPlace:
+    """What throwing a kill switch needs to know; no other setting has to be right for it."""
+
+    file: Path
+    health_url: str
+    has_journal: bool
+
+
+def kill_place(file: Path | None = None) -> KillPlace:
+    """Return where kill switches are, and where to ask whether the daemon has seen them.
+
+    Raises:
+        ConfigurationError: The settings file is missing or cannot be read.
+    """
+    source = _source(file)
+    fields = Settings.model_fields
+    found = _alone("kill_switch_file", source) or fields["kill_switch_file"].get_default(
+        call_default_factory=True, validated_data={}
+    )
+    host = str(_alone("health_host", source) or fields["health_host"].default)
+    port = _alone("health_port", source) or fields["health_port"].default
+    url = _alone("database_url", source) or os.environ.get("DATABASE_URL", "")
+    shown = f"[{host}]" if ":" in host else host
+    return KillPlace(
+        file=Path(str(found)), health_url=f"http://{shown}:{port}", has_journal=bool(url)
+    )
 
 
 def token_secret(file: Path | None = None) -> bytes:

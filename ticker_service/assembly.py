@@ -16,11 +16,13 @@ from ticker_service.accounts import login
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
 from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
+from ticker_service.accounts.kill_switches import KillSwitches
 from ticker_service.accounts.limits import Lane, OrderLimits, Pacer
 from ticker_service.accounts.reads import PacedReads, ReadPace
 from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_audit, postgres_migrate
+from ticker_service.adapters.kill_file import KillFile
 from ticker_service.adapters.kite_broker import BrokerLane, BrokerOptions, KiteBroker
 from ticker_service.adapters.kite_feed import KiteFeed
 from ticker_service.adapters.kite_instruments import KiteInstruments
@@ -55,6 +57,7 @@ from ticker_service.market.record import Recorder
 from ticker_service.market.replay import Recording
 from ticker_service.market.tape import Tape
 from ticker_service.orders.audit import Differs
+from ticker_service.orders.cancel_all import CancelAll
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
@@ -80,6 +83,7 @@ if TYPE_CHECKING:
     )
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.journal_audit import Audit
+    from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.orders.audit import Difference
     from ticker_service.ports import (
         AccessTokenSource,
@@ -365,6 +369,8 @@ async def assemble_orders(
     external = surroundings.telemetry.gauge(
         "orders_external", "Orders of the book that were placed elsewhere", ["account"]
     )
+    switches = _kill_switches(KillFile(config.kill_switch_file), surroundings, notices)
+    cancel_all: dict[Account, CancelAll] = {}
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
     dials = _BreakerDials(surroundings.telemetry, notices)
@@ -393,6 +399,7 @@ async def assemble_orders(
             breakers=breakers,
             limits=limits,
             halts=_halts(account, halted, clock, notices),
+            switches=switches,
             config=config.orders,
             surroundings=surroundings,
             reach=reach,
@@ -407,6 +414,14 @@ async def assemble_orders(
             surroundings=surroundings,
             reach=reach,
         )
+        cancel_all[account] = CancelAll(
+            account,
+            gateway=gateways[account],
+            switches=switches,
+            pacer=limits.pacer,
+            config=config.orders,
+            clock=clock,
+        )
         updates_dropped.labels(account).set_function(
             partial(getattr, desks[account], "updates_dropped")
         )
@@ -414,12 +429,14 @@ async def assemble_orders(
         audited.labels(account).set_function(partial(_audit_age_s, desks[account]))
         external.labels(account).set_function(partial(_external_count, desks[account]))
     return OrderOffice(
-        FrontDesk(desks, journal, config.orders, clock),
+        FrontDesk(desks, journal, config.orders, clock, switches=switches),
         journal=journal,
         gateways=gateways,
         tokens=watch,
         events=events,
         notices=notices,
+        switches=switches,
+        cancel_all=cancel_all,
         surroundings=surroundings,
     )
 
@@ -552,6 +569,26 @@ def _audit_age_s(desk: AccountDesk) -> float:
 
 def _external_count(desk: AccountDesk) -> float:
     return float(len(desk.audit.external()))
+
+
+def _kill_switches(store: KillFile, surroundings: Surroundings, notices: Notices) -> KillSwitches:
+    """Return what people have stopped, shown in the metrics and told to everybody."""
+    standing = surroundings.telemetry.gauge(
+        "kill_switch", "1 while a kill switch stands", ["scope", "level"]
+    )
+
+    def changed(switch: KillSwitch, stands: bool) -> None:  # noqa: FBT001 - as it is called
+        standing.labels(str(switch.scope), switch.level.value).set(1.0 if stands else 0.0)
+        notices.tell(
+            "kill_switch",
+            scope=str(switch.scope),
+            level=switch.level.value,
+            state="thrown" if stands else "released",
+            why=switch.why,
+            by_whom=switch.by_whom,
+        )
+
+    return KillSwitches(store, on_change=changed)
 
 
 class _BreakerDials:
@@ -748,6 +785,36 @@ async def resume_account(
     _configured(config, account)
     async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
         return await journal.lift_halts(Account(account), by_whom=by_whom, now_ns=clock.now_ns())
+
+
+def kill_file(path: Path) -> KillFile:
+    """Return where this machine's kill switches are; nothing else is needed to throw one."""
+    return KillFile(path)
+
+
+async def journalled_kill_switches(config: OrderHalfConfig) -> list[KillSwitch]:
+    """Return the kill switches that the journal has.
+
+    Raises:
+        JournalUnavailable: It does not answer.
+        ConfigurationError: It lacks a migration.
+    """
+    async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
+        return await journal.kill_switches()
+
+
+async def release_kill_switches(
+    store: KillFile, scope: KillScope, config: OrderHalfConfig, *, by_whom: str, clock: Clock
+) -> list[KillSwitch]:
+    """Release every switch of a scope, in the journal and on this machine, and return them.
+
+    Raises:
+        JournalUnavailable: The database does not answer, and nothing is released.
+        ConfigurationError: The file cannot be written, or the database lacks a migration.
+    """
+    async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
+        switches = KillSwitches(store)
+        return await switches.release(scope, journal, by_whom=by_whom, now_ns=clock.now_ns())
 
 
 async def look_at_halts(config: OrderHalfConfig, clock: Clock) -> str:

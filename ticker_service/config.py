@@ -233,6 +233,7 @@ class OrderHalfConfig:
     rest_root: str
     route_prefix: str
     accounts: tuple[AccountConfig, ...]
+    kill_switch_file: Path
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     limits: Limits = field(default_factory=limits_of)
     breakers: BreakerConfig = field(default_factory=BreakerConfig)

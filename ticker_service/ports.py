@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.breaker import BreakerStep, KeptBreaker
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.instrument import InstrumentTable
+    from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.limit import LimitName
     from ticker_service.domain.order import (
         Account,
@@ -580,8 +581,42 @@ class OrderJournal(Protocol):
         """Lift what halts an account, and return what did."""
         ...
 
+    async def keep_kill_switch(self, switch: KillSwitch) -> None:
+        """Keep a switch that was thrown; said twice it is the same, released or not."""
+        ...
+
+    async def kill_switches(self) -> list[KillSwitch]:
+        """Return the switches that stand and the newest that were released, oldest first."""
+        ...
+
+    async def release_kill_switches(
+        self, scope: KillScope, *, by_whom: str, now_ns: int
+    ) -> list[KillSwitch]:
+        """Release every switch of a scope that stands, and return them as released."""
+        ...
+
     async def close(self) -> None:
         """Give the connections back."""
+        ...
+
+
+class KillStore(Protocol):
+    """Where this machine keeps the kill switches, whatever else is down; the calls block."""
+
+    def standing(self) -> tuple[KillSwitch, ...]:
+        """Return the switches that stand now, oldest first; takes microseconds, never raises."""
+        ...
+
+    def throw(self, switch: KillSwitch) -> KillSwitch:
+        """Add a switch, unless one alike stands, and return the one that stands, durable.
+
+        Raises:
+            ConfigurationError: It could not be kept.
+        """
+        ...
+
+    def release(self, scope: KillScope, *, by_whom: str, now_ns: int) -> list[KillSwitch]:
+        """Release every switch of a scope and return them; raises as :meth:`throw`."""
         ...
 
 

@@ -38,6 +38,7 @@ from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, Positio
 from ticker_service.errors import (
     AccountTaken,
     BrokerUnavailable,
+    ConfigurationError,
     IdempotencyConflict,
     InvariantViolatedError,
     JournalUnavailable,
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.breaker import BreakerStep
     from ticker_service.domain.halt import Halt, HaltCode
     from ticker_service.domain.instrument import InstrumentTable
+    from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import NewTask, TaskUpdate, Variety
     from ticker_service.domain.tick import Mode
     from ticker_service.ports import FeedEvent, FeedSink, Outgoing
@@ -232,6 +234,36 @@ class MemoryParts:
             raise RecordingError(f"{name}: told to be broken")
 
 
+class MemoryKillStore:
+    """A ``KillStore`` in memory; ``is_broken`` makes it refuse to keep anything."""
+
+    def __init__(self) -> None:
+        self.switches: dict[uuid.UUID, KillSwitch] = {}
+        self.is_broken = False
+
+    def standing(self) -> tuple[KillSwitch, ...]:
+        """Return the switches that stand now, oldest first."""
+        return tuple(each for each in self.switches.values() if each.stands)
+
+    def throw(self, switch: KillSwitch) -> KillSwitch:
+        """Add a switch, unless one alike stands."""
+        self._check()
+        for each in self.standing():
+            if (each.scope, each.level) == (switch.scope, switch.level):
+                return each
+        self.switches[switch.switch_id] = switch
+        return switch
+
+    def release(self, scope: KillScope, *, by_whom: str, now_ns: int) -> list[KillSwitch]:
+        """Release every switch of a scope and return them."""
+        self._check()
+        return _release(self.switches, scope, by_whom=by_whom, now_ns=now_ns)
+
+    def _check(self) -> None:
+        if self.is_broken:
+            raise ConfigurationError("told to be broken")
+
+
 @dataclass(slots=True, kw_only=True)
 class JournalRecords:
     """What the journals of several processes share, as one database does."""
@@ -246,6 +278,7 @@ class JournalRecords:
     halts: dict[tuple[Account, HaltCode], Halt]
     outcomes: dict[tuple[uuid.UUID, int], str]
     breakers: list[tuple[float, BreakerStep]]
+    kill_switches: dict[uuid.UUID, KillSwitch]
 
 
 class MemoryJournal:
@@ -568,6 +601,23 @@ class MemoryJournal:
             self.shared.halts[account, halt.code] = dataclasses.replace(halt, lifted_at_ns=now_ns)
         return standing
 
+    async def keep_kill_switch(self, switch: KillSwitch) -> None:
+        """Keep a switch that was thrown."""
+        await self._begin("keep_kill_switch")
+        self.shared.kill_switches.setdefault(switch.switch_id, switch)
+
+    async def kill_switches(self) -> list[KillSwitch]:
+        """Return the switches that stand and those that were released, oldest first."""
+        await self._begin("kill_switches")
+        return sorted(self.shared.kill_switches.values(), key=lambda each: each.since_ns)
+
+    async def release_kill_switches(
+        self, scope: KillScope, *, by_whom: str, now_ns: int
+    ) -> list[KillSwitch]:
+        """Release every switch of a scope that stands, and return them as released."""
+        await self._begin("release_kill_switches")
+        return _release(self.shared.kill_switches, scope, by_whom=by_whom, now_ns=now_ns)
+
     async def close(self) -> None:
         """Give the account locks back."""
         for account in self.shared.epochs:
@@ -674,7 +724,20 @@ def _no_records() -> JournalRecords:
         halts={},
         outcomes={},
         breakers=[],
+        kill_switches={},
     )
+
+
+def _release(
+    switches: dict[uuid.UUID, KillSwitch], scope: KillScope, *, by_whom: str, now_ns: int
+) -> list[KillSwitch]:
+    released = [
+        dataclasses.replace(each, released_ns=now_ns, released_by=by_whom)
+        for each in switches.values()
+        if each.stands and each.scope == scope
+    ]
+    switches |= {each.switch_id: each for each in released}
+    return released
 
 
 async def _at_once(_: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
+from app.http.kill_switch import told
 from ticker_service.constants import NS_PER_US
 from ticker_service.runtime.telemetry import CONTENT_TYPE
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from ticker_service.domain.halt import Halt
+    from ticker_service.domain.kill_switch import KillSwitch
     from ticker_service.engine import Health
     from ticker_service.runtime.telemetry import Telemetry
 
@@ -27,12 +29,14 @@ def application(
     *,
     accounts: Callable[[], Mapping[str, str]] = dict,
     halts: Callable[[], Sequence[Halt]] = tuple,
+    kill_switches: Callable[[], Sequence[KillSwitch]] = tuple,
     refusals: Callable[[], Mapping[str, Any]] = dict,
 ) -> FastAPI:
     """Return the routes; each answers from memory and waits for nothing.
 
     ``accounts`` says how each account's desk stands and ``halts`` what holds one back; an account
-    that takes no orders does not make the tick half unready, and is there to be read. ``refusals``
+    that takes no orders does not make the tick half unready, and is there to be read.
+    ``kill_switches`` says what people have stopped. ``refusals``
     says what was not published, and why.
     """
     app = FastAPI(title="ticker-service health", docs_url=None, redoc_url=None)
@@ -51,6 +55,7 @@ def application(
             **asdict(now),
             "accounts": accounts(),
             "halts": [_halt(halt) for halt in halts()],
+            "kill_switches": [told(each) for each in kill_switches()],
         }
         return JSONResponse(body, status_code=200 if now.is_ready else 503, headers=HEADERS)
 

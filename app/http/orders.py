@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import structlog
-from fastapi import APIRouter, Depends, FastAPI, Path, Query, Request, Security
+from fastapi import APIRouter, FastAPI, Path, Query, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response
-from fastapi.routing import APIRoute
-from fastapi.security import HTTPBearer
 from starlette.exceptions import HTTPException
 
-from app.http import exact_json, faults
+from app.http import faults
+from app.http.entry import ERRORS, DoorsHere, ExactRoute, Reads, Writes
 from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, invalid, unread
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
@@ -26,10 +25,10 @@ from app.http.schemas import (
     external_answer,
     task_answer,
 )
-from app.security.tokens import Scope, TokenFault, TokenRefused
+from app.security.tokens import TokenFault, TokenRefused
 from ticker_service.domain.order import event_message
 from ticker_service.errors import OrderRefused
-from ticker_service.orders.front import Answer, Caller
+from ticker_service.orders.front import Answer
 
 if TYPE_CHECKING:
     from app.doors import Doors
@@ -46,92 +45,16 @@ HEADERS: Final = {
 }
 BODY_BYTES_MAX: Final = 16_384
 PAGE_MAX: Final = 500
-FIELD_MAX: Final = 64
-_ERRORS: Final[dict[int | str, dict[str, Any]]] = {
-    code: {"model": ErrorAnswer}
-    for code in (400, 401, 403, 404, 409, 411, 413, 415, 422, 429, 500, 503)
-}
 _OrderKey = Annotated[str, Path(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _Key = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _Page = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
 
-_BEARER: Final = HTTPBearer(
-    auto_error=False,
-    bearerFormat="JWT",
-    description="From `ticker-service token create`; with scope orders:read to look, orders:write "
-    "to place, change and cancel.",
-)
-
-
-class _ExactRequest(Request):
-    """A request whose numbers are read by their digits."""
-
-    async def json(self) -> object:
-        return exact_json.read(await self.body())
-
-
-class _ExactRoute(APIRoute):
-    """A route that first asks who is there, and only then reads what they brought."""
-
-    def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
-        handle = super().get_route_handler()
-
-        async def handle_exactly(request: Request) -> Response:
-            doors = _doors(request)
-            request.state.caller = doors.caller_of(request.headers.get("authorization", ""))
-            self._check_query(request)
-            return await handle(_ExactRequest(request.scope, request.receive))
-
-        return handle_exactly
-
-    def _check_query(self, request: Request) -> None:
-        """Refuse a parameter that is not one, or comes twice: it was meant to matter."""
-        known = [parameter.alias for parameter in self.dependant.query_params]
-        seen: set[str] = set()
-        for name, value in request.query_params.multi_items():
-            if name in seen or name not in known:
-                rule = f"must be one of {known}, each once" if known else "must not be there"
-                raise OrderRefused("INVALID_REQUEST", rule, field=name[:FIELD_MAX], value=value)
-            seen.add(name)
-
-
-def _doors(connection: Request) -> Doors:
-    doors: Doors = connection.app.state.doors
-    return doors
-
-
-def _caller(
-    request: Request,
-    _: Annotated[object, Security(_BEARER)],  # for those who read the OpenAPI; the doors decide
-) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
-
-
-def _reader(
-    doors: Annotated[Doors, Depends(_doors)], who: Annotated[Caller, Depends(_caller)]
-) -> Caller:
-    doors.demand(who, Scope.ORDERS_READ)
-    return who
-
-
-def _writer(
-    doors: Annotated[Doors, Depends(_doors)], who: Annotated[Caller, Depends(_caller)]
-) -> Caller:
-    doors.demand(who, Scope.ORDERS_WRITE)
-    return who
-
-
-_Doors = Annotated[Any, Depends(_doors)]
-_Reads = Annotated[Any, Depends(_reader)]
-_Writes = Annotated[Any, Depends(_writer)]
-
-router = APIRouter(prefix="/v1/orders", tags=["orders"], responses=_ERRORS, route_class=_ExactRoute)
+router = APIRouter(prefix="/v1/orders", tags=["orders"], responses=ERRORS, route_class=ExactRoute)
 
 
 @router.post("", status_code=202, response_model=TaskAnswer)
-async def place(request: PlaceRequest, who: _Writes, doors: _Doors) -> Response:
+async def place(request: PlaceRequest, who: Writes, doors: DoorsHere) -> Response:
     """Journal a new order; 202 when new, 200 with the same task when its key is known."""
     answer = await doors.front.place(
         who,
@@ -145,8 +68,8 @@ async def place(request: PlaceRequest, who: _Writes, doors: _Doors) -> Response:
 
 @router.get("", response_model_exclude_unset=True)
 async def list_orders(
-    who: _Reads,
-    doors: _Doors,
+    who: Reads,
+    doors: DoorsHere,
     account: _Key | None = None,
     limit: _Page = 100,
     external: bool = False,  # noqa: FBT001, FBT002 - a parameter of the query
@@ -162,8 +85,8 @@ async def list_orders(
 
 @router.get("/events")
 async def events(
-    who: _Reads,
-    doors: _Doors,
+    who: Reads,
+    doors: DoorsHere,
     account: _Key,
     after: Annotated[int, Query(ge=0, le=INTEGER_MAX)] = 0,
     limit: _Page = 100,
@@ -174,14 +97,14 @@ async def events(
 
 
 @router.get("/{client_order_id}", response_model=TaskAnswer)
-async def status(client_order_id: _OrderKey, who: _Reads, doors: _Doors) -> dict[str, Any]:
+async def status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> dict[str, Any]:
     """Return an order as the journal has it."""
     return task_answer(await doors.front.order(who, client_order_id))
 
 
 @router.put("/{client_order_id}", status_code=202, response_model=TaskAnswer)
 async def modify(
-    client_order_id: _OrderKey, request: ModifyRequest, who: _Writes, doors: _Doors
+    client_order_id: _OrderKey, request: ModifyRequest, who: Writes, doors: DoorsHere
 ) -> Response:
     """Journal a change of a live order."""
     answer = await doors.front.modify(
@@ -195,7 +118,7 @@ async def modify(
 
 @router.delete("/{client_order_id}", status_code=202, response_model=TaskAnswer)
 async def cancel(
-    client_order_id: _OrderKey, request_id: _Key, who: _Writes, doors: _Doors
+    client_order_id: _OrderKey, request_id: _Key, who: Writes, doors: DoorsHere
 ) -> Response:
     """Journal the cancel of an order."""
     answer = await doors.front.cancel(who, client_order_id=client_order_id, request_id=request_id)

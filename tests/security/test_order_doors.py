@@ -22,6 +22,7 @@ from app.security.limits import ConnectionCaps, ConnectionRegister
 from app.security.tokens import Scope, TokenIssuer, TokenVerifier
 from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
+from ticker_service.accounts.kill_switches import KillSwitches
 from ticker_service.accounts.limits import OrderLimits
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import Account
@@ -33,7 +34,7 @@ from ticker_service.runtime.clock import SystemClock
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
-from ticker_service.testing import MemoryJournal, ScriptedBroker
+from ticker_service.testing import MemoryJournal, MemoryKillStore, ScriptedBroker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -53,6 +54,7 @@ ORDER: Final = {
     "price": "100.05",
 }
 CLOCK: Final = SystemClock()
+SWITCHES: Final = KillSwitches(MemoryKillStore())
 _numbers = itertools.count(1)
 
 
@@ -78,7 +80,7 @@ async def house() -> AsyncIterator[House]:
     surroundings = Surroundings(clock=CLOCK, chance=chance, telemetry=Telemetry())
     desks = {name: _desk(name, journal, config, surroundings) for name in (MINE, THEIRS)}
     doors = Doors(
-        front=FrontDesk(desks, journal, config, CLOCK),
+        front=FrontDesk(desks, journal, config, CLOCK, switches=SWITCHES),
         verifier=TokenVerifier(SECRET),
         clock=CLOCK,
         reach=never,
@@ -109,6 +111,7 @@ def _desk(
         breakers=Breakers(name, clock=CLOCK),
         limits=OrderLimits(name, CLOCK),
         halts=Halts(name, clock=CLOCK),
+        switches=SWITCHES,
         config=config,
         surroundings=surroundings,
         reach=never,

@@ -19,7 +19,14 @@ from psycopg.types.numeric import Int8
 
 from ticker_service.adapters.postgres_migrate import check_current
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool, Unconfirmed
-from ticker_service.adapters.postgres_rows import event_of, halt_of, ns_of, task_of, time_of
+from ticker_service.adapters.postgres_rows import (
+    event_of,
+    halt_of,
+    kill_switch_of,
+    ns_of,
+    task_of,
+    time_of,
+)
 from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.adapters.postgres_writer import AccountLocks
 from ticker_service.domain import order_events as events
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
     from ticker_service.adapters.postgres_rows import Row
     from ticker_service.domain.breaker import BreakerStep
     from ticker_service.domain.halt import Halt
+    from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import Account, NewTask, OrderEvent, OrderTask, TaskUpdate
 
 # An index row holds a third of a page; a name longer than this is no name.
@@ -377,6 +385,34 @@ class PostgresJournal:
             "by_whom": by_whom,
         }
         await self._orders.run(self._sql.add_halt, parameters)
+
+    async def keep_kill_switch(self, switch: KillSwitch) -> None:
+        """Keep a switch that was thrown."""
+        parameters = {
+            "switch_id": switch.switch_id,
+            "scope": str(switch.scope),
+            "level": switch.level.value,
+            "why": events.text(switch.why),
+            "by_whom": events.text(switch.by_whom),
+            "since": time_of(switch.since_ns),
+        }
+        await self._orders.run(self._sql.keep_kill_switch, parameters)
+
+    async def kill_switches(self) -> list[KillSwitch]:
+        """Return the switches that stand and the newest that were released, oldest first."""
+        return [kill_switch_of(row) for row in await self._orders.run(self._sql.kill_switches, {})]
+
+    async def release_kill_switches(
+        self, scope: KillScope, *, by_whom: str, now_ns: int
+    ) -> list[KillSwitch]:
+        """Release every switch of a scope that stands, and return them as released."""
+        parameters = {
+            "scope": str(scope),
+            "released": time_of(now_ns),
+            "released_by": events.text(by_whom),
+        }
+        found = await self._orders.run(self._sql.release_kill_switches, parameters)
+        return [kill_switch_of(row) for row in found]
 
     async def _open_work(self, statement: bytes, account: Account) -> list[OrderTask]:
         """Read open work page by page: no statement grows with what is open.

@@ -10,6 +10,7 @@ import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
 from ticker_service.domain.halt import Halt, HaltCode
+from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import OrderAttempt, OrderEvent, OrderTask, TaskKind
 from ticker_service.domain.order_events import upcast
 from ticker_service.domain.order_state import TaskState
@@ -110,6 +111,20 @@ def halt_of(row: Mapping[str, Any]) -> Halt:
         since_ns=ns_of(row["since"]),
         until_ns=_ns_or_none(row["until"]),
         lifted_at_ns=ns_of(row["at"]) if row["step"] == "lifted" else None,
+    )
+
+
+def kill_switch_of(row: Mapping[str, Any]) -> KillSwitch:
+    """Return the switch of a row of ``kill_switch``."""
+    return KillSwitch(
+        switch_id=row["switch_id"],
+        scope=KillScope.of(row["scope"]),
+        level=KillLevel(row["level"]),
+        why=row["why"],
+        by_whom=row["by_whom"],
+        since_ns=ns_of(row["since"]),
+        released_ns=_ns_or_none(row["released"]) or 0,
+        released_by=row["released_by"] or "",
     )
 
 

@@ -39,6 +39,9 @@ class Statements:
     newest_halts: bytes
     keep_breaker: bytes
     breakers: bytes
+    keep_kill_switch: bytes
+    kill_switches: bytes
+    release_kill_switches: bytes
     lock_account: bytes
     unlock_account: bytes
     next_epoch: bytes

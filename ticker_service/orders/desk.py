@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 
+from ticker_service.accounts.kill_switches import symbol_of
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.errors import (
@@ -139,7 +140,7 @@ class AccountDesk:
             OrderRefused: The account takes no orders now, or the key was used for something else.
             JournalUnavailable: Not durable; the caller must be told no.
         """
-        refusal = self._refusal(new.kind) or await self._beyond_limits(new)
+        refusal = self._refusal(new) or await self._beyond_limits(new)
         if refusal is not None:
             # What the key named before stands, whatever the account is like now: to be told no
             # would be to be told that nothing was sent (I2).
@@ -163,16 +164,17 @@ class AccountDesk:
         self.news.ring()
         return admitted.task, admitted.is_new
 
-    def _refusal(self, kind: TaskKind) -> OrderRefused | None:
+    def _refusal(self, new: NewTask) -> OrderRefused | None:
         """Return why the account takes nothing new now, None if it does."""
         if self.state is not DeskState.OPEN:
             rule = f"account {self.account} is {self.state}"
             if self.state is DeskState.LOGIN_REQUIRED:
                 rule += f"; run `ticker-service login {self.account}`"
             return OrderRefused("ACCOUNT_NOT_OPEN", rule)
-        if kind is TaskKind.CANCEL:
-            return self._waiting.refusal(kind)
-        return self._waiting.refusal(kind) or self.halts.refusal()
+        if new.kind is TaskKind.CANCEL:
+            return self._waiting.refusal(new.kind)
+        stopped = self._executor.switches.refusal(self.account, symbol_of(new.body))
+        return self._waiting.refusal(new.kind) or stopped or self.halts.refusal()
 
     async def _beyond_limits(self, new: NewTask) -> OrderRefused | None:
         """Return which limit an instruction would exceed that waiting does not help."""

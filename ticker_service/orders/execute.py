@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.accounts.breaker import Health
+from ticker_service.accounts.kill_switches import symbol_of
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import (
     TaskKind,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from ticker_service.accounts.breaker import Permit
     from ticker_service.accounts.breakers import Breakers
     from ticker_service.accounts.halts import Halts
+    from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.accounts.limits import Lane, OrderLimits
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import OrderTask
@@ -53,7 +55,7 @@ LAST_TRIES_S: Final = 3.0
 """When told to stop without a journal, an answer that came by its deadline gets so long."""
 WINDOW_CLOSED: Final = "send window closed"
 NO_BROKER_ID: Final = "the order has no broker id yet"
-HALTED: Final = "the account was halted meanwhile"
+HALTED: Final = "the account was halted, or a kill switch thrown, meanwhile"
 OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID, HALTED})
 """Why we did not ask; nothing about the broker's health."""
 
@@ -69,6 +71,7 @@ class Executor:
         breakers: Breakers,
         limits: OrderLimits,
         halts: Halts,
+        switches: KillSwitches,
         config: OrdersConfig,
         surroundings: Surroundings,
         reach: Reach,
@@ -77,6 +80,8 @@ class Executor:
         """What holds new orders of the account back; cancels go out all the same."""
         self.limits = limits
         """How much the account may send, and has sent."""
+        self.switches = switches
+        """What people have stopped, looked at again right before the first byte (I12)."""
         self.writer_epoch = 0
         """Set once the account's lock is held; every intent carries it."""
         self.is_auth_refused = False
@@ -121,10 +126,16 @@ class Executor:
         """Return whether a task's time is over by either clock; wall time may be set back."""
         return self._clock.now_ns() >= task.deadline_ns or self._clock.monotonic_ns() >= until_ns
 
-    def is_held(self, kind: TaskKind) -> bool:
-        """Return whether an instruction of this kind has to wait, for a login or a person."""
-        is_halted = kind is not TaskKind.CANCEL and bool(self.halts.standing())
-        return self.is_auth_refused or is_halted
+    def is_held(self, task: OrderTask, target: OrderTask | None) -> bool:
+        """Return whether an instruction has to wait, for a login or a person."""
+        return self.is_auth_refused or self._is_stopped(task, target)
+
+    def _is_stopped(self, task: OrderTask, target: OrderTask | None) -> bool:
+        """Return whether a halt or a kill switch holds an instruction back; never a cancel."""
+        if task.kind is TaskKind.CANCEL:
+            return False
+        symbol = symbol_of((target or task).body)
+        return bool(self.halts.standing()) or bool(self.switches.holding(task.account, symbol))
 
     def has_new_token(self) -> None:
         """Send again; a refusal that is still to come speaks of the token before."""
@@ -164,7 +175,7 @@ class Executor:
         if not await self._pacer.admit(lane, deadline_ns=until_ns):
             reason = f"no room to send it in time: {self._pacer.in_force(lane)}"
             return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", reason)
-        if self.is_held(task.kind):
+        if self.is_held(task, target):
             return task
         permit = self._breaker.admit(bypass=task.kind is TaskKind.CANCEL)
         if permit is None:
@@ -241,7 +252,7 @@ class Executor:
 
     async def _transmit(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> Reply:
         """Hand the bytes to the gateway, if they may still leave."""
-        failure = self._held_at_the_last(task, closes_ns)
+        failure = self._held_at_the_last(task, target, closes_ns)
         if failure:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=failure)
         deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
@@ -258,7 +269,7 @@ class Executor:
         change = change_from_fields(task.body)
         return await self._gateway.modify(order_id, variety, change, **send)
 
-    def _held_at_the_last(self, task: OrderTask, closes_ns: int) -> str:
+    def _held_at_the_last(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> str:
         """Return why a committed intent must not leave after all, empty if it may."""
         if not self._journal.is_writer(task.account):
             # The lock's session is gone: another process may write this account by now (I6).
@@ -268,8 +279,7 @@ class Executor:
             # A stall between the commit and here: whoever looks at the book must be able to rely
             # on nothing leaving after this instant (I6), also when the wall clock was set back.
             return WINDOW_CLOSED
-        is_halted = task.kind is not TaskKind.CANCEL and bool(self.halts.standing())
-        return HALTED if is_halted else ""
+        return HALTED if self._is_stopped(task, target) else ""
 
     def _notice(self, verdict: Verdict, task: OrderTask, *, logins: int) -> None:
         if verdict.outcome is Outcome.REJECTED_AUTH and logins == self._logins:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.kill_switch import KillSwitch, ScopeKind
 from ticker_service.domain.order import (
     Account,
     NewTask,
@@ -28,7 +29,9 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import Callable, Mapping, Sequence
 
+    from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.config import OrdersConfig
+    from ticker_service.domain.kill_switch import KillLevel, KillScope
     from ticker_service.domain.order import (
         BrokerOrder,
         OrderChange,
@@ -83,12 +86,14 @@ class FrontDesk:
         config: OrdersConfig,
         clock: Clock,
         *,
+        switches: KillSwitches,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self.desks = desks
         self._journal = journal
         self._config = config
         self._clock = clock
+        self._switches = switches
         self._new_id = new_id
 
     async def place(
@@ -191,6 +196,56 @@ class FrontDesk:
     def news_of(self, caller: Caller, account: str) -> asyncio.Event:
         """Return what is set when the account may have new events; take it before looking."""
         return self._desk(caller, account).news.listen()
+
+    def kill_switches(self, caller: Caller) -> list[KillSwitch]:
+        """Return the kill switches that stand and concern an account of the caller."""
+        mine = [account for account in self.desks if caller.may_use(account)]
+        standing = self._switches.standing()
+        return [each for each in standing if any(map(each.scope.concerns, mine))]
+
+    async def throw_kill_switch(
+        self, caller: Caller, scope: KillScope, level: KillLevel, why: str
+    ) -> tuple[KillSwitch, bool]:
+        """Stop a scope from now on; return the switch and whether it is on disk.
+
+        Raises:
+            OrderRefused: The scope is not the caller's to stop.
+        """
+        self._check_scope(caller, scope)
+        switch = KillSwitch(
+            switch_id=self._new_id(),
+            scope=scope,
+            level=level,
+            why=why,
+            by_whom=caller.principal,
+            since_ns=self._clock.now_ns(),
+        )
+        return switch, await self._switches.throw(switch)
+
+    async def release_kill_switches(self, caller: Caller, scope: KillScope) -> list[KillSwitch]:
+        """Release every switch of a scope and return them.
+
+        Raises:
+            OrderRefused: The scope is not the caller's to stop.
+            JournalUnavailable: Nothing is released.
+            ConfigurationError: The file cannot be written; what it holds stands.
+        """
+        self._check_scope(caller, scope)
+        return await self._switches.release(
+            scope, self._journal, by_whom=caller.principal, now_ns=self._clock.now_ns()
+        )
+
+    def _check_scope(self, caller: Caller, scope: KillScope) -> None:
+        """Refuse a scope that reaches beyond the accounts of the caller, or means none."""
+        if scope.kind is ScopeKind.ACCOUNT:
+            self._desk(caller, scope.name)
+        elif caller.accounts != "all":
+            raise OrderRefused(
+                "FORBIDDEN",
+                "must be account:NAME for a token that is not good for all accounts",
+                field="scope",
+                value=str(scope),
+            )
 
     async def _submit(self, desk: AccountDesk, new: NewTask, check: Callable[[], None]) -> Answer:
         """Journal what the rules allow.

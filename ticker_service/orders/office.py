@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -14,9 +15,11 @@ from ticker_service.runtime.pacing import Backoff
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.accounts.token_watch import TokenWatch
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import Account
+    from ticker_service.orders.cancel_all import CancelAll
     from ticker_service.orders.desk import AccountDesk
     from ticker_service.orders.front import FrontDesk
     from ticker_service.orders.notices import Notices
@@ -44,6 +47,8 @@ class OrderOffice:
         tokens: TokenWatch,
         events: OrderEventSink,
         notices: Notices,
+        switches: KillSwitches,
+        cancel_all: Mapping[Account, CancelAll],
         surroundings: Surroundings,
     ) -> None:
         """Take the parts.
@@ -55,6 +60,8 @@ class OrderOffice:
             tokens: What the gateways send with; this object keeps it up to date.
             events: Where order events go; closed when :meth:`run` ends.
             notices: What everybody may know.
+            switches: What people have stopped.
+            cancel_all: By account; at work while a switch asks for it.
             surroundings: Time and chance.
         """
         self.front = front
@@ -63,6 +70,8 @@ class OrderOffice:
         self.tokens = tokens
         self._events = events
         self._notices = notices
+        self.switches = switches
+        self._cancel_all = cancel_all
         self._surroundings = surroundings
         self._is_closed = False
         self._told: dict[Account, DeskState] = {}
@@ -88,6 +97,11 @@ class OrderOffice:
                 work.append(tasks.create_task(self._tell_states(), name="states"))
                 work.append(tasks.create_task(self._watch_writers(), name="writers"))
                 work.append(tasks.create_task(self._notices.deliver(), name="notices"))
+                work.append(tasks.create_task(self.switches.keep(self._journal), name="switches"))
+                work += [
+                    tasks.create_task(each.run(partial(self._has, account)), name=f"all-{account}")
+                    for account, each in self._cancel_all.items()
+                ]
                 work += [
                     tasks.create_task(self._keep(desk), name=f"desk-{desk.account}")
                     for desk in self.front.desks.values()
@@ -132,6 +146,10 @@ class OrderOffice:
                 log.warning("account_given_up", account=desk.account, error=str(group))
             await asyncio.sleep(RESTART.delay_s(attempt, self._surroundings.chance))
             attempt += 1
+
+    def _has(self, account: Account) -> bool:
+        """Return whether no other daemon is known to have an account."""
+        return self.front.desks[account].state is not DeskState.STANDBY
 
     def _token_changed(self, account: Account) -> None:
         """Let an account go on with its new token, or wait for one."""

@@ -63,7 +63,9 @@ async def carry(
     longer_ns = _longer_ns(task, target)
     lasting = dataclasses.replace(task, deadline_ns=task.deadline_ns + longer_ns)
     until_ns += longer_ns
-    if (executor.is_held(task.kind) or lacks_order_id) and not executor.is_late(lasting, until_ns):
+    if (executor.is_held(task, target) or lacks_order_id) and not executor.is_late(
+        lasting, until_ns
+    ):
         return task
     left = await executor.send(lasting, target, until_ns=until_ns)
     return task if left is lasting else left

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self
 import pytest
 from typer.testing import CliRunner
 
-from app import account_cli, settings
+from app import jobs, settings
 from app.order_cli import order_cli
 from ticker_service import client
 from ticker_service.client import OrderClient, OrderDoorClosed
@@ -78,7 +78,7 @@ def test_who_has_no_name_resumes_an_account_by_number(
         raise error("getpwuid(): uid not found")
 
     monkeypatch.setattr(getpass, "getuser", nameless)
-    assert account_cli._whoever() == f"uid-{os.getuid()}"
+    assert jobs.whoever() == f"uid-{os.getuid()}"
 
 
 def test_a_settings_file_that_is_no_utf8_is_one_clear_fault(

@@ -16,6 +16,7 @@ from virtual_time import LoopClock
 from ticker_service.accounts.breaker import BreakerRules
 from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
+from ticker_service.accounts.kill_switches import KillSwitches
 from ticker_service.accounts.limits import OrderLimits
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
@@ -40,7 +41,7 @@ from ticker_service.orders.execute import Executor
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
-from ticker_service.testing import MemoryJournal, ScriptedBroker
+from ticker_service.testing import MemoryJournal, MemoryKillStore, ScriptedBroker
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -149,6 +150,7 @@ class Scene:
         self.clock = LoopClock(NOON_NS)
         self.broker = ScriptedBroker(self.clock)
         self.sink = Kept()
+        self.kill_store = MemoryKillStore()
         self.halt_changes: list[tuple[str, bool]] = []
         self.renew()
 
@@ -165,12 +167,14 @@ class Scene:
         self.limits = OrderLimits(ACCOUNT, self.clock, limits_of(self.limit_changes))
         self.pacer = self.limits.pacer
         self.halts = Halts(ACCOUNT, clock=self.clock, on_change=self._halted)
+        self.switches = KillSwitches(self.kill_store)
         self.executor = Executor(
             journal=self.journal,
             gateway=self.broker,
             breakers=self.breakers,
             limits=self.limits,
             halts=self.halts,
+            switches=self.switches,
             config=self.config,
             surroundings=surroundings,
             reach=self.reach,

@@ -43,12 +43,14 @@ def office_of(scene: Scene, *, is_stuck: bool) -> OrderOffice:
     )
     kind = StuckBroker if is_stuck else ScriptedBroker
     return OrderOffice(
-        FrontDesk({}, scene.journal, scene.config, scene.clock),
+        FrontDesk({}, scene.journal, scene.config, scene.clock, switches=scene.switches),
         journal=scene.journal,
         gateways={Account(f"A{n}"): kind(scene.clock) for n in range(20)},
         tokens=TokenWatch([], MemoryTokens(scene.clock), given={}, clock=scene.clock),
         events=scene.sink,
         notices=Notices(Board(), surroundings),
+        switches=scene.switches,
+        cancel_all={},
         surroundings=surroundings,
     )
 

@@ -31,6 +31,7 @@ from sim_world import NOON_NS, Process, World
 from ticker_service.accounts.breaker import BreakerRules
 from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
+from ticker_service.accounts.kill_switches import KillSwitches
 from ticker_service.accounts.limits import OrderLimits, Pacer, PaceRules
 from ticker_service.accounts.token_watch import TokenWatch
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens
@@ -40,6 +41,7 @@ from ticker_service.domain.breaker import BreakerName
 from ticker_service.domain.order import Account, TaskKind
 from ticker_service.domain.order_replay import EventRefused, differences, replay
 from ticker_service.domain.order_state import TaskState, merge
+from ticker_service.orders.cancel_all import CancelAll
 from ticker_service.orders.desk import AccountDesk, DeskState
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
@@ -47,7 +49,7 @@ from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
-from ticker_service.testing import MemoryJournal
+from ticker_service.testing import MemoryJournal, MemoryKillStore
 
 if TYPE_CHECKING:
     from collections import Counter
@@ -161,6 +163,7 @@ class Play:
         self.account = ACCOUNT
         self.config = CONFIG
         self.journal = MemoryJournal(new_id=world.new_id)
+        self.kill_store = MemoryKillStore()
         self.broker = SimBroker(world, surfaces_s=0.8 * CONFIG.settle_after_s)
         self.broker.updated = self._tell_update
         self.broker.known = self._is_known
@@ -475,6 +478,8 @@ class Daemon:
         gateway = play.line(process, play.broker, request_s=play.config.request_s_max)
         chance = random.Random(world.chance.getrandbits(32))  # noqa: S311 - jitter
         surroundings = Surroundings(clock=world.clock, chance=chance, telemetry=Telemetry())
+        switches = KillSwitches(play.kill_store)
+        pacer = Pacer(PaceRules(cooldown_s=1.0), world.clock)
         executor = Executor(
             journal=self.journal,
             gateway=gateway,
@@ -483,10 +488,9 @@ class Daemon:
                 clock=world.clock,
                 rules={BreakerName.ORDERS: BreakerRules(open_s=2.0)},
             ),
-            limits=OrderLimits(
-                ACCOUNT, world.clock, pacer=Pacer(PaceRules(cooldown_s=1.0), world.clock)
-            ),
+            limits=OrderLimits(ACCOUNT, world.clock, pacer=pacer),
             halts=Halts(ACCOUNT, clock=world.clock),
+            switches=switches,
             config=play.config,
             surroundings=surroundings,
             reach=self._reach,
@@ -502,7 +506,20 @@ class Daemon:
             reach=self._reach,
         )
         self.front = FrontDesk(
-            {ACCOUNT: self.desk}, self.journal, play.config, world.clock, new_id=world.new_id
+            {ACCOUNT: self.desk},
+            self.journal,
+            play.config,
+            world.clock,
+            switches=switches,
+            new_id=world.new_id,
+        )
+        cancel_all = CancelAll(
+            ACCOUNT,
+            gateway=gateway,
+            switches=switches,
+            pacer=pacer,
+            config=play.config,
+            clock=world.clock,
         )
         self.office = OrderOffice(
             self.front,
@@ -511,6 +528,8 @@ class Daemon:
             tokens=TokenWatch([ACCOUNT], play.tokens, given={}, clock=world.clock),
             events=self,
             notices=Notices(self, surroundings),
+            switches=switches,
+            cancel_all={ACCOUNT: cancel_all},
             surroundings=surroundings,
         )
         process.on_death.append(lambda: self.journal.lose_writer(ACCOUNT, is_noticed=False))

@@ -1,0 +1,200 @@
+"""``ticker-service kill …``: stop sending orders, whatever else is down, and go on again."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import time
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final
+
+import httpx
+import typer
+
+from app.jobs import run_job, whoever
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.kill_switch import (
+    WHY_CHARACTERS_MAX,
+    KillLevel,
+    KillScope,
+    KillSwitch,
+)
+from ticker_service.domain.session import IST
+from ticker_service.errors import ConfigurationError, JournalError
+from ticker_service.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from ticker_service.config import OrderHalfConfig
+
+kill_cli = typer.Typer(
+    name="kill",
+    help="Stop sending orders, whatever else is down; it holds until you release it.",
+    no_args_is_help=True,
+)
+SEEN_S_MAX: Final = 3.0
+"""A daemon that runs shows a switch at once; one whose event loop hangs sends nothing either."""
+LOOK_S: Final = 0.1
+_Scope = Annotated[str, typer.Argument(help="all, account:NAME or symbol:EXCHANGE:TRADINGSYMBOL.")]
+_Config = Annotated[
+    Path | None,
+    typer.Option(help="Settings file; ticker-service.toml if left out. The environment wins."),
+]
+_File = Annotated[
+    Path | None, typer.Option(help="The daemon's kill_switch_file, if settings cannot tell.")
+]
+
+
+@kill_cli.command()
+def on(
+    scope: _Scope,
+    level: Annotated[
+        str, typer.Option(help="HALT_NEW: nothing new leaves; CANCEL_ALL: and all is cancelled.")
+    ] = KillLevel.HALT_NEW.value,
+    why: Annotated[str, typer.Option(help="For whoever releases it.")] = "no reason given",
+    config: _Config = None,
+    file: _File = None,
+) -> None:
+    """Stop a scope. Exit status 0 means that it is on disk and that the daemon has seen it."""
+
+    async def job() -> int:
+        switch = KillSwitch(
+            switch_id=uuid.uuid4(),
+            scope=KillScope.of(scope),
+            level=_level(level),
+            why=_short(why),
+            by_whom=whoever(),
+            since_ns=SystemClock().now_ns(),
+        )
+        place = _Place(config, file)
+        thrown = await asyncio.to_thread(place.store.throw, switch)
+        print(f"{thrown}: on disk in {place.store.path}")  # noqa: T201 - the answer
+        return 0 if await place.is_shown(thrown.switch_id) else 1
+
+    raise typer.Exit(run_job(job()))
+
+
+@kill_cli.command()
+def off(scope: _Scope, config: _Config = None, file: _File = None) -> None:
+    """Release every switch of a scope, here and in the journal; a running daemon goes on."""
+
+    async def job() -> int:
+        from ticker_service import assembly  # noqa: PLC0415 - other verbs start faster without it
+
+        place, wanted = _Place(config, file), KillScope.of(scope)
+        who, clock = whoever(), SystemClock()
+        half = place.half()
+        if half is None:
+            released = await asyncio.to_thread(
+                place.store.release, wanted, by_whom=who, now_ns=clock.now_ns()
+            )
+        else:
+            released = await assembly.release_kill_switches(
+                place.store, wanted, half, by_whom=who, clock=clock
+            )
+        for each in released:
+            print(f"{each}: released")  # noqa: T201 - the answer
+        if not released:
+            print(f"{wanted}: no switch stands")  # noqa: T201 - likewise
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+@kill_cli.command("list")
+def list_switches(config: _Config = None, file: _File = None) -> None:
+    """Print what stands, here and in the journal, and who released what."""
+
+    async def job() -> int:
+        from ticker_service import assembly  # noqa: PLC0415 - as above
+
+        place = _Place(config, file)
+        found = {each.switch_id: each for each in await asyncio.to_thread(place.store.all)}
+        status, half = 0, place.half()
+        if half is not None:
+            try:
+                journalled = await assembly.journalled_kill_switches(half)
+            except JournalError as error:
+                print(f"the journal does not answer, its switches are not listed: {error}")  # noqa: T201 - the answer
+                status = 1
+            else:
+                found = {each.switch_id: each for each in journalled} | {
+                    # What stands at either place stands.
+                    key: each
+                    for key, each in found.items()
+                    if each.stands or key not in {other.switch_id for other in journalled}
+                }
+        for each in sorted(found.values(), key=lambda each: each.since_ns):
+            print(f"{_when(each.since_ns)} {each}{_end(each)}")  # noqa: T201 - the answer
+        if not any(each.stands for each in found.values()):
+            print("no switch stands")  # noqa: T201 - likewise
+        return status
+
+    raise typer.Exit(run_job(job()))
+
+
+class _Place:
+    """Where the switches of these settings are, and the daemon that should look at them."""
+
+    def __init__(self, config: Path | None, file: Path | None) -> None:
+        from app import settings  # noqa: PLC0415 - other verbs start faster without it
+        from ticker_service import assembly  # noqa: PLC0415 - as above
+
+        self._config = config
+        self._known = settings.kill_place(config)
+        self.store = assembly.kill_file(file or self._known.file)
+
+    def half(self) -> OrderHalfConfig | None:
+        """Return what the journal needs, None where no journal is set."""
+        from app import settings  # noqa: PLC0415 - as above
+
+        if not self._known.has_journal:
+            return None
+        return settings.load_accounts(self._config, journal=True).accounts_config()
+
+    async def is_shown(self, switch_id: uuid.UUID) -> bool:
+        """Say whether the daemon looks at this file, and return it."""
+        url, until = self._known.health_url, time.monotonic() + SEEN_S_MAX
+        why = f"no daemon answers at {url}; one that starts with this file will send nothing"
+        async with httpx.AsyncClient(trust_env=False, timeout=SEEN_S_MAX) as http:
+            while time.monotonic() < until:
+                try:
+                    shown = (await http.get(f"{url}/health/ready")).json()["kill_switches"]
+                except (httpx.HTTPError, ValueError, KeyError, TypeError):
+                    await asyncio.sleep(LOOK_S)
+                    continue
+                if any(each["switch_id"] == str(switch_id) for each in shown):
+                    print(f"in force: the daemon at {url} shows it")  # noqa: T201 - the answer
+                    return True
+                why = (
+                    f"NOT IN FORCE: the daemon at {url} does not show it, so it looks at another "
+                    "file: give its kill_switch_file with --file"
+                )
+                await asyncio.sleep(LOOK_S)
+        print(why)  # noqa: T201 - the answer
+        return False
+
+
+def _level(text: str) -> KillLevel:
+    try:
+        return KillLevel(text.upper())
+    except ValueError:
+        raise ConfigurationError(f"level={text!r}: must be one of {', '.join(KillLevel)}") from None
+
+
+def _short(why: str) -> str:
+    if len(why) > WHY_CHARACTERS_MAX:
+        raise ConfigurationError(
+            f"why: has {len(why)} characters, must have at most {WHY_CHARACTERS_MAX}"
+        )
+    return why
+
+
+def _when(at_ns: int) -> str:
+    return dt.datetime.fromtimestamp(at_ns // NS_PER_S, IST).strftime("%Y-%m-%d %H:%M:%S IST")
+
+
+def _end(switch: KillSwitch) -> str:
+    if switch.stands:
+        return ""
+    return f", released {_when(switch.released_ns)} by {switch.released_by}"

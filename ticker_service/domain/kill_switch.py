@@ -1,0 +1,116 @@
+"""A person's word that nothing new may be sent, and where it holds. Pure.
+
+It is thrown and released by people alone, holds until it is released, and whatever stands between
+an intent and its first byte asks for it last (I12). Source: reliability.md §6.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Final
+
+from ticker_service.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Collection
+
+WHY_CHARACTERS_MAX: Final = 500
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+_SYMBOL: Final = re.compile(r"[A-Z]{2,8}:[A-Z0-9][A-Z0-9&._ -]{0,63}")
+
+
+class KillLevel(StrEnum):
+    """How much a switch stops."""
+
+    HALT_NEW = "HALT_NEW"
+    """No new order and no change leaves; cancels do."""
+    CANCEL_ALL = "CANCEL_ALL"
+    """The same, and whatever is open at the broker is cancelled, by whomever it was placed."""
+
+
+class ScopeKind(StrEnum):
+    """What a switch is about."""
+
+    ALL = "all"
+    ACCOUNT = "account"
+    SYMBOL = "symbol"
+
+
+@dataclass(frozen=True, slots=True)
+class KillScope:
+    """Where a switch holds: everywhere, on one account, or for one symbol on every account.
+
+    ``name`` is the account's, or ``EXCHANGE:TRADINGSYMBOL``; empty for everywhere.
+    """
+
+    kind: ScopeKind
+    name: str = ""
+
+    def __str__(self) -> str:
+        """Return how people write it: ``all``, ``account:MAIN``, ``symbol:NFO:NIFTY26NOVFUT``."""
+        return f"{self.kind}:{self.name}" if self.name else str(self.kind)
+
+    @classmethod
+    def of(cls, text: str) -> KillScope:
+        """Return what a text says.
+
+        Raises:
+            ConfigurationError: It says none.
+        """
+        kind, _, name = text.partition(":")
+        rule = {ScopeKind.ACCOUNT.value: _NAME, ScopeKind.SYMBOL.value: _SYMBOL}.get(kind)
+        if text == ScopeKind.ALL.value or (rule is not None and rule.fullmatch(name)):
+            return cls(ScopeKind(kind), name)
+        raise ConfigurationError(
+            f"scope={text[:100]!r}: must be all, account:NAME or symbol:EXCHANGE:TRADINGSYMBOL"
+        )
+
+    def covers(self, account: str, symbol: str = "") -> bool:
+        """Return whether an order is meant; without a symbol, whether every order of it is."""
+        if self.kind is ScopeKind.ALL:
+            return True
+        return self.name == (account if self.kind is ScopeKind.ACCOUNT else symbol)
+
+    def concerns(self, account: str) -> bool:
+        """Return whether some order of an account may be meant."""
+        return self.kind is not ScopeKind.ACCOUNT or self.name == account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KillSwitch:
+    """One switch that was thrown; times are ns since the Unix epoch, 0 while it stands."""
+
+    switch_id: uuid.UUID
+    scope: KillScope
+    level: KillLevel
+    why: str
+    by_whom: str
+    since_ns: int
+    released_ns: int = 0
+    released_by: str = ""
+
+    def __str__(self) -> str:
+        """Return what it is, for people and for refusals."""
+        return f"{self.level} on {self.scope} by {self.by_whom} ({self.why})"
+
+    @property
+    def stands(self) -> bool:
+        """Return whether nobody has released it."""
+        return not self.released_ns
+
+    @property
+    def is_a_persons(self) -> bool:
+        """Return whether somebody threw it, and not the daemon for a file it cannot read."""
+        return bool(self.switch_id.int)
+
+
+def strictest(
+    switches: Collection[KillSwitch], account: str, symbol: str = ""
+) -> KillSwitch | None:
+    """Return the switch that stops an order the most, None if none does."""
+    held = [each for each in switches if each.stands and each.scope.covers(account, symbol)]
+    order = list(KillLevel)
+    return max(held, key=lambda each: (order.index(each.level), -each.since_ns), default=None)
