@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime as dt
 import time
 import uuid
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import httpx
 import typer
@@ -25,6 +26,8 @@ from ticker_service.errors import ConfigurationError, JournalError
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
     from ticker_service.config import OrderHalfConfig
 
 kill_cli = typer.Typer(
@@ -96,7 +99,7 @@ def off(scope: _Scope, config: _Config = None, file: _File = None) -> None:
             print(f"{each}: released")  # noqa: T201 - the answer
         if not released:
             print(f"{wanted}: no switch stands")  # noqa: T201 - likewise
-        return 0
+        return 0 if await place.shows_none(wanted) else 1
 
     raise typer.Exit(run_job(job()))
 
@@ -154,25 +157,42 @@ class _Place:
 
     async def is_shown(self, switch_id: uuid.UUID) -> bool:
         """Say whether the daemon looks at this file, and return it."""
-        url, until = self._known.health_url, time.monotonic() + SEEN_S_MAX
+        url = self._known.health_url
         why = f"no daemon answers at {url}; one that starts with this file will send nothing"
-        async with httpx.AsyncClient(trust_env=False, timeout=SEEN_S_MAX) as http:
-            while time.monotonic() < until:
-                try:
-                    shown = (await http.get(f"{url}/health/ready")).json()["kill_switches"]
-                except (httpx.HTTPError, ValueError, KeyError, TypeError):
-                    await asyncio.sleep(LOOK_S)
-                    continue
-                if any(each["switch_id"] == str(switch_id) for each in shown):
-                    print(f"in force: the daemon at {url} shows it")  # noqa: T201 - the answer
-                    return True
-                why = (
-                    f"NOT IN FORCE: the daemon at {url} does not show it, so it looks at another "
-                    "file: give its kill_switch_file with --file"
-                )
-                await asyncio.sleep(LOOK_S)
+        async for shown in self._shown():
+            if any(each["switch_id"] == str(switch_id) for each in shown):
+                print(f"in force: the daemon at {url} shows it")  # noqa: T201 - the answer
+                return True
+            why = (
+                f"NOT IN FORCE: the daemon at {url} does not show it, so it looks at another file: "
+                "give its kill_switch_file with --file"
+            )
         print(why)  # noqa: T201 - the answer
         return False
+
+    async def shows_none(self, scope: KillScope) -> bool:
+        """Say what still holds of a scope, if anything does, and return whether nothing is."""
+        held: list[str] = []
+        async for shown in self._shown():
+            held = [each["switch_id"] for each in shown if each["scope"] == str(scope)]
+            if not held:
+                return True
+        if held:
+            print(  # noqa: T201 - the answer
+                f"STILL IN FORCE at {self._known.health_url}: the journal or another file has it; "
+                "give the daemon's own settings, or its file with --file"
+            )
+        return not held
+
+    async def _shown(self) -> AsyncIterator[list[dict[str, Any]]]:
+        """Yield what the daemon shows again and again for a while; nothing if none answers."""
+        until = time.monotonic() + SEEN_S_MAX
+        async with httpx.AsyncClient(trust_env=False, timeout=SEEN_S_MAX) as http:
+            while time.monotonic() < until:
+                with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+                    answer = await http.get(f"{self._known.health_url}/health/ready")
+                    yield list(answer.json()["kill_switches"])
+                await asyncio.sleep(LOOK_S)
 
 
 def _level(text: str) -> KillLevel:

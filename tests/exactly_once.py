@@ -136,7 +136,8 @@ class Records:
     """Everything that was written down about one play.
 
     ``delivered`` is what each sink of events got, by its name. ``doubts_allowed`` says that the
-    book was made to lack tags: then an order may be left to a person.
+    book was made to lack tags: then an order may be left to a person. ``cancels_all`` says that a
+    kill switch had whatever was open cancelled, which asks for no intent.
     """
 
     told: list[Told] = field(default_factory=list)
@@ -147,6 +148,7 @@ class Records:
     orders: dict[str, AtBroker] = field(default_factory=dict)
     delivered: dict[str, list[tuple[int, str, int]]] = field(default_factory=dict)
     doubts_allowed: bool = False
+    cancels_all: bool = False
 
     def __post_init__(self) -> None:
         self.by_id = {task.task_id: task for task in self.tasks}
@@ -327,7 +329,8 @@ def requests_tell_the_truth(records: Records) -> list[str]:
             sent[key] += len(records.attempts_of[task.task_id])
     for key, tasks in groups.items():
         kind, order_id = key
-        if asked[key] > sent[key]:
+        is_ours = kind != "CANCEL" or not records.cancels_all
+        if asked[key] > sent[key] and is_ours:
             found.append(f"I4: {order_id} got {asked[key]} {kind} requests of {sent[key]} intents")
         done = sum(task.state is S.ACKED for task in tasks)
         if kind == "CANCEL" and done and not effects[key]:
@@ -335,7 +338,7 @@ def requests_tell_the_truth(records: Records) -> list[str]:
             if order.state is not S.CANCELLED:
                 found.append(f"I5: a cancel of {order_id} is called done, and none had an effect")
         denied = [task.name for task in tasks if task.state is S.NOT_PLACED]
-        if denied and effects[key] > len(tasks) - len(denied):
+        if denied and is_ours and effects[key] > len(tasks) - len(denied):
             found.append(f"I5: {denied} are called without effect, and {effects[key]} had one")
     return found
 

@@ -25,8 +25,10 @@ from journal_values import (
     tag_of,
 )
 
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.breaker import BreakerName, BreakerState, BreakerStep
 from ticker_service.domain.halt import HaltCode, new_halt
+from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import Account, OrderTask, TaskKind
 from ticker_service.domain.order_replay import differences, replay
 from ticker_service.domain.order_state import TaskState
@@ -624,6 +626,23 @@ class OrderJournalContract:
 
         self.run(scenario)
 
+    def test_a_kill_switch_is_thrown_once_and_released_once(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            here, there = _switch("account:MAIN", 1), _switch("symbol:NSE:M&M", 2)
+            for each in (here, there, here):
+                await journal.keep_kill_switch(each)
+            assert await journal.kill_switches() == [here, there]
+            later_ns = NOON_NS + NS_PER_S
+            (released,) = await journal.release_kill_switches(
+                here.scope, by_whom="me", now_ns=later_ns
+            )
+            assert released == replace(here, released_ns=later_ns, released_by="me")
+            assert await journal.release_kill_switches(here.scope, by_whom="b", now_ns=1) == []
+            await journal.keep_kill_switch(here)
+            assert await journal.kill_switches() == [released, there]
+
+        self.run(scenario)
+
     def test_each_acquire_is_a_later_epoch(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             epochs = [await journal.acquire(ACCOUNT), await journal.acquire(ACCOUNT)]
@@ -633,3 +652,14 @@ class OrderJournalContract:
             await journal.release(OTHER)
 
         self.run(scenario)
+
+
+def _switch(scope: str, number: int) -> KillSwitch:
+    return KillSwitch(
+        switch_id=uuid.UUID(int=number),
+        scope=KillScope.of(scope),
+        level=KillLevel.CANCEL_ALL,
+        why="why",
+        by_whom="me",
+        since_ns=NOON_NS + number * 1_000,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import tempfile
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Self
@@ -123,6 +124,10 @@ class Caller:
     def ask(self, method: str, path: str = "", **more: Any) -> httpx.Response:
         return self._http.request(method, f"/v1/orders{path}", **more)
 
+    def kill(self, method: str, **more: Any) -> httpx.Response:
+        """Ask at the door for kill switches."""
+        return self._http.request(method, "/v1/kill-switch", **more)
+
     def place(self, key: str, order: Mapping[str, object], **more: object) -> httpx.Response:
         body = {"client_order_id": key, "account": "MAIN", "order": order, **more}
         return self.ask("POST", json=body)
@@ -209,7 +214,11 @@ class Talk:
 @contextlib.contextmanager
 def house(redis_url: str, prefix: str, **settings: object) -> Iterator[House]:
     """Run a daemon with two accounts for the length of the block, and wait until they are open."""
-    with migrated_database() as database_url, exchange(STILL) as market:
+    with (
+        migrated_database() as database_url,
+        exchange(STILL) as market,
+        tempfile.TemporaryDirectory() as folder,
+    ):
         accounts = {
             name: {
                 "user_id": user,
@@ -232,6 +241,7 @@ def house(redis_url: str, prefix: str, **settings: object) -> Iterator[House]:
             "accounts": orjson.dumps(accounts).decode(),
             "token_secret": SECRET,
             "orders_port": 0,
+            "kill_switch_file": f"{folder}/kill-switch.json",
             "order_book_poll_s": 0.3,
             "order_request_s": 2.0,
             "order_settle_after_s": 2.5,

@@ -312,6 +312,9 @@ def test_the_door_describes_itself(home: House) -> None:
         ("/v1/orders/{client_order_id}", "get"),
         ("/v1/orders/{client_order_id}", "put"),
         ("/v1/orders/{client_order_id}", "delete"),
+        ("/v1/kill-switch", "post"),
+        ("/v1/kill-switch", "get"),
+        ("/v1/kill-switch", "delete"),
     }
     (scheme,) = api["components"]["securitySchemes"].items()
     assert (scheme[1]["type"], scheme[1]["scheme"]) == ("http", "bearer")

@@ -63,6 +63,10 @@ class SimBroker(ScriptedBroker):
         self.known: Callable[[str], bool] = lambda _: True
         """Whether the daemon's journal has an order id."""
         self.updated: Callable[[BrokerOrder], None] = lambda _: None
+        self.stopped_by: Callable[[], object] = lambda: None
+        """The kill switches that stand."""
+        self.breaches: list[str] = []
+        """What left against somebody's word."""
         self.nulled_tags = False
         self.is_short = False
         """The book lacks what it lacked before, and what is new."""
@@ -352,6 +356,8 @@ class Line:
         if not mood.leaves:
             self._world.tell(self._process.name, f"{kind} {what} cannot leave")
             return Reply(withheld=Withheld.NOTHING_LEFT, failure="connection refused")
+        if kind is not TaskKind.CANCEL and self._broker.stopped_by():
+            self._broker.breaches.append(f"I12: {kind} {what} left while a kill switch stood")
         left_ns = self._world.clock.monotonic_ns()
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 

@@ -199,6 +199,11 @@ def lets_changes_overtake(_: Play, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(AccountDesk, "_waits_its_turn", lambda *_: False)
 
 
+def does_not_look_at_kill_switches_last(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """A switch is looked at when an order is admitted, and not again before its first byte."""
+    patch.setattr(Executor, "_is_stopped", lambda *_: False)
+
+
 PLANTS: Final[dict[Any, set[str]]] = {
     sends_twice: {"I1", "I4"},
     sends_again_in_doubt: {"I1"},
@@ -217,5 +222,6 @@ PLANTS: Final[dict[Any, set[str]]] = {
     does_not_doubt_after_a_restart: {"I3"},
     sends_what_was_being_sent: {"I1"},
     lets_changes_overtake: {"I5"},
+    does_not_look_at_kill_switches_last: {"I12"},
 }
 """Each plant, and the invariants of which one at least has to be named."""

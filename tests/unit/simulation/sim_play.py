@@ -38,6 +38,7 @@ from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.breaker import BreakerName
+from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
 from ticker_service.domain.order import Account, TaskKind
 from ticker_service.domain.order_replay import EventRefused, differences, replay
 from ticker_service.domain.order_state import TaskState, merge
@@ -145,6 +146,7 @@ async def _play(seed: int, plant: Callable[[Play], None] | None) -> Outcome:
             *violations(records),
             *the_play.permuted(),
             *the_play.unexplained(),
+            *the_play.broker.breaches,
             *world.crashes,
         ],
         records=records,
@@ -167,6 +169,7 @@ class Play:
         self.broker = SimBroker(world, surfaces_s=0.8 * CONFIG.settle_after_s)
         self.broker.updated = self._tell_update
         self.broker.known = self._is_known
+        self.broker.stopped_by = self.kill_store.standing
         self.tokens = MemoryTokens(world.clock)
         self.daemons: list[Daemon] = []
         self.delivered: list[tuple[int, str, int]] = []
@@ -246,6 +249,7 @@ class Play:
             self._set_clock,
             self._shorten_books,
             self._reconnect_feed,
+            self._throw_kill_switch,
         ]
 
     async def _doom(self) -> None:
@@ -315,6 +319,30 @@ class Play:
             if daemon.process.is_alive:
                 daemon.office.feed_came_back()
 
+    async def _throw_kill_switch(self) -> None:
+        chance = self.world.chance
+        scope, level = KillScope(ScopeKind.ALL), chance.choice(list(KillLevel))
+        self.world.tell("ann", f"throws a kill switch, {level}")
+        switch = KillSwitch(
+            switch_id=self.world.new_id(),
+            scope=scope,
+            level=level,
+            why="",
+            by_whom="ann",
+            since_ns=self.world.clock.now_ns(),
+        )
+        self.kill_store.throw(switch)
+        await asyncio.sleep(self.world.random_s(0.0, 4.0))
+        await self._release_kill_switches()
+
+    async def _release_kill_switches(self) -> None:
+        """Release what stands, here and in the journal, as `KillSwitches.release` does."""
+        for switch in self.kill_store.standing():
+            self.world.tell("ann", "releases a kill switch")
+            await self.journal.keep_kill_switch(switch)
+            for place in (self.journal.shared.kill_switches, self.kill_store.switches):
+                place[switch.switch_id] = replace(switch, released_ns=1, released_by="ann")
+
     def _open_daemon(self) -> Daemon | None:
         found = [each for each in self.daemons if each.process.is_alive and each.is_open]
         return found[0] if found else None
@@ -336,6 +364,7 @@ class Play:
         world.doom = None
         world.is_journal_down = False
         world.stalls_s = 0.0
+        await self._release_kill_switches()
         await self._log_in()
 
     async def _settle(self) -> None:
@@ -419,6 +448,9 @@ class Play:
             orders={order_id: _at_broker(row) for order_id, row in self.broker.book.items()},
             delivered={"sink": list(self.delivered)},
             doubts_allowed=self.broker.nulled_tags,
+            cancels_all=any(
+                each.level is KillLevel.CANCEL_ALL for each in self.kill_store.switches.values()
+            ),
         )
 
     def _attempt(self, task: OrderTask, intents: Mapping[tuple[str, object], int]) -> Attempt:

@@ -1,0 +1,121 @@
+"""Kill switches at the REST door, in health, metrics and notices, and in the shell."""
+
+from __future__ import annotations
+
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from order_house import Caller, House, new_name
+from running import subscriber
+from test_orders_halts_shown import is_notice, shell
+
+from app.security.tokens import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ADMIN = (Scope.ORDERS_READ, Scope.ORDERS_WRITE, Scope.ADMIN)
+SPARE = "account:SPARE"
+
+
+@pytest.fixture
+def operator(home: House) -> Iterator[Caller]:
+    """Somebody with the scope for it; what they stopped is released in the end."""
+    with home.caller(scopes=ADMIN, accounts="all") as caller:
+        yield caller
+        for scope in (SPARE, "all"):
+            caller.kill("DELETE", params={"scope": scope}).raise_for_status()
+
+
+def test_a_switch_over_rest_stops_the_account_until_it_is_released(
+    home: House, operator: Caller
+) -> None:
+    channel = f"{home.settings['channel_prefix']}events"
+    gauge = 'kill_switch{level="HALT_NEW",scope="account:SPARE"}'
+    with subscriber(str(home.settings["redis_url"]), channel) as events:
+        thrown = operator.kill("POST", json={"scope": SPARE, "why": "drill"})
+        assert thrown.status_code == 200
+        body = thrown.json()
+        assert (body["scope"], body["level"], body["is_on_disk"]) == (SPARE, "HALT_NEW", True)
+        told = events.until(is_notice(kind="kill_switch", scope=SPARE, state="thrown"))
+        assert told["why"] == "drill"
+
+        refused = operator.place(new_name(), home.order(), account="SPARE")
+        assert (refused.status_code, refused.json()["code"]) == (503, "KILL_SWITCH")
+        assert operator.place(new_name(), home.order()).status_code == 202
+        (shown,) = home.daemon.ready().json()["kill_switches"]
+        assert (shown["switch_id"], shown["why"]) == (body["switch_id"], "drill")
+        assert home.daemon.metric(gauge) == 1.0
+        (listed,) = operator.kill("GET").json()["kill_switches"]
+        assert listed["switch_id"] == body["switch_id"]
+        said = shell(home, "kill", "list").stdout
+        assert "HALT_NEW on account:SPARE" in said
+
+        (released,) = operator.kill("DELETE", params={"scope": SPARE}).json()["released"]
+        assert released["switch_id"] == body["switch_id"]
+        events.until(is_notice(kind="kill_switch", scope=SPARE, state="released"))
+        assert home.daemon.metric(gauge) == 0.0
+        assert operator.place(new_name(), home.order(), account="SPARE").status_code == 202
+        assert ", released " in shell(home, "kill", "list").stdout
+
+
+def test_cancel_all_takes_every_open_order_of_the_account_out_of_the_market(
+    home: House, operator: Caller
+) -> None:
+    mine, theirs = new_name(), new_name()
+    for key, account in ((mine, "SPARE"), (theirs, "MAIN")):
+        operator.place(key, home.order(), account=account)
+        operator.reaches(key, "WORKING")
+    operator.kill("POST", json={"scope": SPARE, "level": "CANCEL_ALL"}).raise_for_status()
+    operator.reaches(mine, "CANCELLED")
+    assert operator.status(theirs)["state"] == "WORKING"
+    operator.ask("DELETE", f"/{theirs}", params={"request_id": f"{theirs}-c"})
+
+
+@pytest.mark.parametrize(
+    ("claims", "body", "status", "code"),
+    [
+        ({"accounts": "all"}, {"scope": "all"}, 403, "FORBIDDEN"),
+        ({"scopes": ADMIN}, {"scope": "all"}, 403, "FORBIDDEN"),
+        ({"scopes": ADMIN}, {"scope": "symbol:NSE:INFY"}, 403, "FORBIDDEN"),
+        ({"scopes": ADMIN}, {"scope": SPARE}, 404, "UNKNOWN_ACCOUNT"),
+        ({"scopes": ADMIN}, {"scope": "everything"}, 422, "INVALID_FIELD"),
+        ({"scopes": ADMIN}, {"scope": "account:MAIN", "level": "HARD"}, 422, "INVALID_REQUEST"),
+        ({"scopes": ADMIN}, {"scope": "account:MAIN", "until": 1}, 422, "INVALID_REQUEST"),
+        ({"scopes": ADMIN}, {"scope": "account:MAIN", "why": "x" * 501}, 422, "INVALID_REQUEST"),
+        ({"scopes": ADMIN}, {}, 422, "INVALID_REQUEST"),
+    ],
+)
+def test_what_may_not_or_cannot_be_stopped_is_refused_and_stops_nothing(
+    home: House, claims: dict[str, Any], body: dict[str, Any], status: int, code: str
+) -> None:
+    with home.caller(**claims) as caller:
+        answer = caller.kill("POST", json=body)
+        assert (answer.status_code, answer.json()["code"]) == (status, code)
+        assert home.daemon.ready().json()["kill_switches"] == []
+
+
+@pytest.mark.parametrize(
+    "arguments", [("on", "everything"), ("off", "account:"), ("on", "all", "--level", "HARD")]
+)
+def test_the_shell_says_in_one_line_what_is_no_scope_or_level(
+    home: House, arguments: tuple[str, ...]
+) -> None:
+    ran = shell(home, "kill", *arguments)
+    assert ran.returncode == 2
+    assert len(ran.stderr.splitlines()) == 1
+    assert "must be" in ran.stderr
+
+
+def test_a_switch_is_in_the_journal_for_whichever_machine_comes_next(
+    home: House, operator: Caller
+) -> None:
+    operator.kill("POST", json={"scope": SPARE, "why": str(uuid.uuid4())}).raise_for_status()
+    elsewhere = dict(home.settings) | {"kill_switch_file": "/nonexistent/kill-switch.json"}
+    other = House(home.daemon, home.exchange, elsewhere, home.price)
+    for _ in range(50):
+        said = shell(other, "kill", "list")
+        if SPARE in said.stdout:
+            break
+    assert SPARE in said.stdout, said
