@@ -228,6 +228,10 @@ class Settings(BaseSettings):
         le=86_400_000,
         description="Refuse a tick that the exchange stamped so long before it came",
     )
+    doubtful_ticks: Literal["refuse", "publish"] = Field(
+        "refuse",
+        description="Crossed depth or a price off the step: refuse, or publish marked and unpriced",
+    )
     bars: _Names = Field((), description="Bars to make of ticks, such as 1s,1m; none without it")
     bars_grace_ms: int = Field(
         2_000, ge=0, le=30_000, description="A bar is final so long after its end"
@@ -569,7 +573,10 @@ class Settings(BaseSettings):
                 backlog_bytes_max=self.backlog_bytes_max,
                 conflate_after_ms=self.conflate_after_ms,
             ),
-            validation=ValidationConfig(tick_age_ms_max=self.tick_age_ms_max),
+            validation=ValidationConfig(
+                tick_age_ms_max=self.tick_age_ms_max,
+                publishes_doubtful=self.doubtful_ticks == "publish",
+            ),
             bars=BarsConfig(intervals=self.bars, grace_ms=self.bars_grace_ms),
             hours=HoursConfig(
                 is_always_open=self.market_hours == "always",

@@ -45,6 +45,8 @@ SUBSCRIBED_MIN: Final = 1_000
 BYTES_PER_MB: Final = 1e6
 HTTP_S_MAX: Final = 10.0
 BARS: Final = "1s,1m"
+PART_S: Final = 60
+"""Parts of a recording are begun and ended many times in a run."""
 PREFIX: Final = "soak:"
 HEADING: Final = f"{'minutes':>8} {'memory MB':>10} {'tasks':>6} {'fds':>5} {'ticks':>12}"
 
@@ -133,6 +135,7 @@ async def _watched(arguments: argparse.Namespace) -> list[Sample]:
             BARS=BARS,
             RECORD="true",
             RECORD_FOLDER=folder,
+            RECORD_PART_S=PART_S,
         )
         daemon = await stack.enter_async_context(service.daemon(relay, settings))
         await daemon.becomes_ready(subscribed_min=SUBSCRIBED_MIN)

@@ -76,10 +76,12 @@ class ValidationConfig:
     """What may still be called a tick.
 
     ``tick_age_ms_max`` bounds how long before its receipt the exchange may have stamped it; ticks
-    that Kite had kept from before the subscription are marked instead.
+    that Kite had kept from before the subscription are marked instead. ``publishes_doubtful`` lets
+    ticks with a crossed depth or a price off the step out, marked and never priced.
     """
 
     tick_age_ms_max: int = 300_000
+    publishes_doubtful: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,6 +25,7 @@ from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain.bar import bar_seconds
 from ticker_service.domain.tick import NOT_CARRIED
 from ticker_service.market.last_trades import NO_DAY, ByRow, day_of, volume_growth
+from ticker_service.market.streams import Doubt
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -119,10 +120,14 @@ class Bars:
         Args:
             rows: Their universe rows, shape ``(n,)``.
             ticks: The ticks.
-            marks: What Kite had kept is where a bar starts from, and no trade.
+            marks: What Kite had kept is where a bar starts from, and no trade. What is doubtful is
+                left out; its volume is in the next tick's.
         """
         if not self.is_wanted:
             return
+        if marks.doubt.any():
+            is_sound = marks.doubt == Doubt.NONE
+            rows, ticks, marks = rows[is_sound], ticks.take(is_sound), marks.take(is_sound)
         stamped_ns = np.where(ticks.exchange_ts_ns > 0, ticks.exchange_ts_ns, ticks.received_at_ns)
         trades = self._trades(rows, ticks, stamped_ns, ~marks.is_cached)
         has_oi = (ticks.oi != NOT_CARRIED) & ~marks.is_cached
@@ -147,6 +152,10 @@ class Bars:
     def gap(self, rows: NDArray[np.intp], *, from_ns: int, to_ns: int) -> None:
         """Note an interval in which ticks of some rows may be missing, and that it is over."""
         self._is_lost[rows] = False
+        self.miss(rows, from_ns=from_ns, to_ns=to_ns)
+
+    def miss(self, rows: NDArray[np.intp], *, from_ns: int, to_ns: int) -> None:
+        """Note an interval in which ticks of some rows were not taken."""
         for table in self.tables:
             table.gap(rows, from_ns=from_ns, to_ns=to_ns)
 

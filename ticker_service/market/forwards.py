@@ -84,7 +84,9 @@ class Forwards:
 
     ``value`` is rupees. ``dispersion`` is how far the quotes behind it leave it open, rupees: the
     median distance of the strikes' own forwards, or half the future's spread, NaN where there is
-    neither. ``as_of_ns`` is when those quotes were received. Owned by the price step.
+    neither. ``as_of_ns`` is when those quotes were received. ``is_doubtful`` says of every universe
+    row whether its latest tick may not be true; no forward is read from such. Owned by the price
+    step.
     """
 
     def __init__(self, universe: Universe, config: PricingConfig, last_trades: LastTrades) -> None:
@@ -93,6 +95,7 @@ class Forwards:
         self.dispersion = np.full(count, np.nan)
         self.source = np.zeros(count, np.uint8)
         self.as_of_ns = np.zeros(count, np.int64)
+        self.is_doubtful = np.zeros(len(universe), np.bool_)
         self._choices = [SourceChoice() for _ in range(count)]
         self._universe = universe
         self._last_trades = last_trades
@@ -271,14 +274,16 @@ class Forwards:
         """Return where the money is without a last forward: at the future, else at the spot."""
         expiry = self._universe.expiries[number]
         for row in (expiry.future_row, self._universe.spot_row[expiry.book]):
-            if row != ABSENT and latest.ltp[row] > 0.0:
+            if row != ABSENT and latest.ltp[row] > 0.0 and not self.is_doubtful[row]:
                 return float(latest.ltp[row])
         return math.nan
 
     def _by_future(self, number: int, latest: Ticks, now_ns: int) -> _Reading | None:
         future = self._universe.expiries[number].future_row
         oldest_ns = now_ns - self._quote_age_ns_max
-        if future == ABSENT or _heard_ns(latest, future) < oldest_ns:
+        if future == ABSENT or self.is_doubtful[future]:
+            return None
+        if _heard_ns(latest, future) < oldest_ns:
             return None
         reading = _future_price(latest, future, self._last_trades)
         return reading if reading.value > 0.0 and reading.as_of_ns >= oldest_ns else None
@@ -286,13 +291,15 @@ class Forwards:
     def _by_spot(self, number: int, latest: Ticks, now_ns: int) -> _Reading | None:
         expiry = self._universe.expiries[number]
         spot = self._universe.spot_row[expiry.book]
-        if spot == ABSENT or _heard_ns(latest, spot) < now_ns - self._quote_age_ns_max:
+        if spot == ABSENT or self.is_doubtful[spot]:
+            return None
+        if _heard_ns(latest, spot) < now_ns - self._quote_age_ns_max:
             return None
         years = years_to_expiry(now_ns, expiry.instant_ns)
         value = carry_forward(float(latest.ltp[spot]), self._rate, years)
         if math.isnan(value):
             return None
-        return _Reading(value, int(latest.received_at_ns[spot]))
+        return _Reading(value, _heard_ns(latest, spot))
 
 
 def _chains(
@@ -314,11 +321,11 @@ def _chains(
 def _heard_ns(latest: Ticks, row: int) -> int:
     """Return when a row's market last spoke, ns since the Unix epoch.
 
-    The exchange's stamp, where it is there: on every subscribe Kite sends the last packet it kept,
-    which is received now and may be yesterday's.
+    By the exchange's stamp, where it is there: on every subscribe Kite sends the last packet it
+    kept, which is received now and may be yesterday's. A stamp names a second, not an instant.
     """
     received_ns, stamped_ns = int(latest.received_at_ns[row]), int(latest.exchange_ts_ns[row])
-    return min(received_ns, stamped_ns) if stamped_ns > 0 else received_ns
+    return min(received_ns, stamped_ns + NS_PER_S) if stamped_ns > 0 else received_ns
 
 
 def _future_price(latest: Ticks, row: int, last_trades: LastTrades) -> _Reading:
@@ -327,11 +334,11 @@ def _future_price(latest: Ticks, row: int, last_trades: LastTrades) -> _Reading:
     The mid of a tight quote; else the last trade, moved into the quote if that leaves it out.
     """
     bid, ask = float(latest.bid_price[0, row]), float(latest.ask_price[0, row])
-    received_ns = int(latest.received_at_ns[row])
+    heard_ns = _heard_ns(latest, row)
     is_two_sided = 0.0 < bid <= ask
     if is_two_sided and ask - bid <= FUTURE_SPREAD_RATIO_MAX * bid:
-        return _Reading(0.5 * (bid + ask), received_ns, 0.5 * (ask - bid))
+        return _Reading(0.5 * (bid + ask), heard_ns, 0.5 * (ask - bid))
     trade = float(latest.ltp[row])
     price = min(max(trade, bid), ask) if is_two_sided and trade > 0.0 else trade
     traded_ns = last_trades.traded_ns(np.array([row]), latest)
-    return _Reading(price, min(received_ns, int(traded_ns[0])))
+    return _Reading(price, min(heard_ns, int(traded_ns[0])))

@@ -116,6 +116,9 @@ class TickPath:
         )
         now_ns = self._clock.now_ns()
         self._count(len(frames), decoded, accepted, now_ns=now_ns)
+        if len(accepted.doubtful):
+            # A trade that nobody believes is in no bar, and the bar that lacks it says so.
+            self._bars.miss(accepted.doubtful, from_ns=frames[0].received_at_ns, to_ns=now_ns)
         if not len(accepted.rows):
             return
         self.streams.take(

@@ -49,7 +49,7 @@ _DELTA, _GAMMA, _THETA, _VEGA, _RHO = range(1, 6)
 
 
 # An enumeration beside a column costs numpy five times what the column does.
-_OK, _STALE, _NO_FORWARD, _NO_PRICE, _EXPIRED, _UNRELIABLE = (
+_OK, _STALE, _NO_FORWARD, _NO_PRICE, _EXPIRED, _UNRELIABLE, _CROSSED, _BAD_INPUT = (
     np.uint8(status)
     for status in (
         PriceStatus.OK,
@@ -58,6 +58,8 @@ _OK, _STALE, _NO_FORWARD, _NO_PRICE, _EXPIRED, _UNRELIABLE = (
         PriceStatus.NO_PRICE,
         PriceStatus.EXPIRED,
         PriceStatus.UNRELIABLE,
+        PriceStatus.CROSSED,
+        PriceStatus.BAD_INPUT,
     )
 )
 _LTP, _NO_SOURCE = np.uint8(PriceSource.LTP), np.uint8(PriceSource.NONE)
@@ -120,6 +122,7 @@ class Pricer:
         self._mode = np.uint8(mode)
         self._awaits_news = np.ones(rows, np.bool_)
         self._is_kept = np.zeros(rows, np.bool_)
+        self._is_cached = np.zeros(rows, np.bool_)
         self._last_trades = LastTrades(rows)
         self.forwards = Forwards(universe, config, self._last_trades)
         self._universe = universe
@@ -158,6 +161,8 @@ class Pricer:
             now_ns: The instant of this flush, ns since the Unix epoch.
         """
         terms = arrived.terms
+        self.forwards.is_doubtful[terms.rows] = arrived.marks.doubt.astype(np.bool_)
+        self._is_cached[terms.rows] = arrived.marks.is_cached
         self._take_quotes(terms.rows, arrived.ticks)
         had_none = np.isnan(self.forwards.value)
         self.forwards.update(
@@ -195,14 +200,20 @@ class Pricer:
         # Between `subscribe` and `mode` Kite sends packets of its own default mode; without depth
         # they say less than what is about to come, and would be priced on an old trade.
         is_lesser = ticks.mode < self._mode
-        # What Kite kept from earlier has no stamp in the lesser modes: doubt it until news comes.
-        is_kept = self._is_kept[rows] & ~np.isnan(chosen.price)
+        # What Kite kept from earlier is not of now, however recent: the market has moved since, and
+        # solved against the forward of now it would be a volatility that never was.
+        is_kept = (self._is_kept | self._is_cached)[rows] & ~np.isnan(chosen.price)
         mid, price, source, status = chosen.mid, chosen.price, chosen.source, chosen.status
         if is_kept.any():
             mid, status = np.where(is_kept, np.nan, mid), np.where(is_kept, _STALE, status)
-        if is_lesser.any():
-            mid, price = np.where(is_lesser, np.nan, mid), np.where(is_lesser, np.nan, price)
-            source = np.where(is_lesser, _NO_SOURCE, source)
+        # What may not be true is told, and nothing is ever worked out from it.
+        is_doubtful = self.forwards.is_doubtful[rows]
+        if is_doubtful.any():
+            status = np.where(is_doubtful & (status != _CROSSED), _BAD_INPUT, status)
+        is_unpriced = is_lesser | is_doubtful
+        if is_unpriced.any():
+            mid, price = np.where(is_unpriced, np.nan, mid), np.where(is_unpriced, np.nan, price)
+            source = np.where(is_unpriced, _NO_SOURCE, source)
             status = np.where(is_lesser, _NO_PRICE, status)
         self._mid[rows] = mid
         self.half_spread[rows] = chosen.half_spread
@@ -265,6 +276,7 @@ class Pricer:
             column[rows] = np.nan
         self._price_source[rows] = PriceSource.NONE
         self._status[rows] = PriceStatus.NO_PRICE
+        self.forwards.is_doubtful[rows] = False
         self._last_trades.forget(rows)
         self._awaits_news[rows] = True
 

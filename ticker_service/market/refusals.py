@@ -17,7 +17,6 @@ from ticker_service.constants import NS_PER_MS, NS_PER_S, NS_PER_US
 from ticker_service.domain.tick import TICK_COLUMNS, Mode
 from ticker_service.domain.universe import ABSENT
 from ticker_service.market import decode, validate
-from ticker_service.market.streams import Doubt
 
 if TYPE_CHECKING:
     from ticker_service.domain.tick import Ticks
@@ -36,12 +35,7 @@ MEANINGS: Final = {
     decode.UNKNOWN_LENGTH: "a packet of a length that is none of 8, 28, 32, 44, 184",
     **validate.REASONS,
 }
-"""Every reason for which something is not published."""
-DOUBTS: Final = {
-    Doubt.CROSSED_DEPTH.name.lower(): "published: the best bid is above the best offer",
-    Doubt.OFF_PRICE_STEP.name.lower(): "published: a price is no multiple of the price step",
-}
-"""Every doubt with which a tick is published all the same."""
+"""Every reason for which something is not published, or is with a doubt."""
 _USUAL: Final = frozenset({validate.NOT_SUBSCRIBED})
 """What happens in good order: a tick was under way when the window moved."""
 
@@ -68,7 +62,7 @@ class Refusals:
             if self._note(reason, len(places), now_ns):
                 self._keep(reason, now_ns, self._tick_sample(decoded.ticks, int(places[0])))
         for doubt, places in accepted.doubted.items():
-            if self._note(doubt, len(places), now_ns):
+            if self._note(doubt, len(places), now_ns, is_refused=False):
                 self._keep(doubt, now_ns, self._tick_sample(accepted.ticks, int(places[0])))
 
     def report(self) -> dict[str, Any]:
@@ -79,13 +73,13 @@ class Refusals:
                 "count": self._count[reason],
                 "samples": list(self._samples.get(reason, ())),
             }
-            for reason, meaning in (MEANINGS | DOUBTS).items()
+            for reason, meaning in MEANINGS.items()
         }
 
-    def _note(self, reason: str, count: int, now_ns: int) -> bool:
+    def _note(self, reason: str, count: int, now_ns: int, *, is_refused: bool = True) -> bool:
         """Count; return whether it is time for another sample."""
         self._count[reason] += count
-        if reason in MEANINGS and self._is_due(self._logged_ns, reason, now_ns, LOG_INTERVAL_NS):
+        if is_refused and self._is_due(self._logged_ns, reason, now_ns, LOG_INTERVAL_NS):
             fresh = self._count[reason] - self._logged_count[reason]
             self._logged_count[reason] = self._count[reason]
             say = log.info if reason in _USUAL else log.warning

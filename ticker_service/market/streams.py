@@ -32,7 +32,7 @@ _ONE: Final = np.int64(1)
 
 
 class Doubt(IntEnum):
-    """Why a tick that goes on may not be believed; what the wire calls ``doubt``."""
+    """Why a tick may not be believed; of one that goes on all the same the wire's ``doubt``."""
 
     NONE = 0
     CROSSED_DEPTH = 1

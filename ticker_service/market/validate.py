@@ -1,13 +1,14 @@
-"""Keep ticks that can be true; count the rest by reason, and mark what is doubtful.
+"""Keep ticks that can be true, and count the rest by reason.
 
 Path: feed -> decode -> [validate] -> batch -> price -> publish.
 Pure but for the memory it is handed (``streams``): no I/O and no clock; receive times travel with
 the rows.
 
 A row is rejected for what no market can have sent, or what would put an older price over a newer
-one. A row is only marked for what a market does print now and then: a crossed book in an auction,
-a price off the step because the step was changed today. Almost every flush is wholly good, so each
-check first asks for the whole flush, and looks for rows only when there is something to find.
+one. What a market does print now and then is doubtful: a crossed book in an auction, a price off
+the step because the step was changed today. That is rejected, too, unless the settings want it
+published with its mark. Almost every flush is wholly good, so each check first asks for the whole
+flush, and looks for rows only when there is something to find.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ IMPOSSIBLE_QUANTITY: Final = "impossible_quantity"
 FUTURE_TIME: Final = "future_time"
 TOO_OLD: Final = "too_old"
 TIME_BACK: Final = "time_back"
+CROSSED_DEPTH: Final = Doubt.CROSSED_DEPTH.name.lower()
+OFF_PRICE_STEP: Final = Doubt.OFF_PRICE_STEP.name.lower()
 REASONS: Final = {
     UNKNOWN_TOKEN: "no instrument of the day that we may subscribe",
     NOT_SUBSCRIBED: "no longer subscribed; under way when the instrument was dropped",
@@ -48,6 +51,8 @@ REASONS: Final = {
     FUTURE_TIME: "stamped later than it was received",
     TOO_OLD: "stamped long before it was received, and after it was subscribed",
     TIME_BACK: "stamped before a tick of the instrument that was already accepted",
+    CROSSED_DEPTH: "the best bid is above the best offer; refused unless doubtful ticks go out",
+    OFF_PRICE_STEP: "a price is no multiple of the price step; likewise",
 }
 """Why a packet with a readable layout is not published, in the order in which they are asked."""
 
@@ -68,7 +73,8 @@ class Plausible:
     """Ticks that can be true with their universe rows, and the count of the others by reason.
 
     ``progress`` is that of ``streams``; ``refused`` are the places of the others in what was
-    decoded, by reason.
+    decoded, by reason. ``doubtful`` are the universe rows of ticks that are doubtful, refused or
+    not, each as often as it has one.
     """
 
     rows: NDArray[np.intp]
@@ -77,6 +83,7 @@ class Plausible:
     marks: Marks
     refused: Mapping[str, NDArray[np.intp]]
     rejected_by_book: NDArray[np.int64]
+    doubtful: NDArray[np.intp]
 
     @property
     def rejected(self) -> dict[str, int]:
@@ -109,7 +116,7 @@ def plausible(
         streams: What each instrument's earlier ticks have shown; read, not written.
         wanted: Mask of the universe rows that are subscribed now. A tick of another row was under
             way when its instrument was dropped, and nothing would ever refresh it again.
-        limits: How old a tick may be.
+        limits: How old a tick may be, and whether a doubtful one may go on.
 
     Returns:
         The rows that may go on, in order.
@@ -134,7 +141,16 @@ def plausible(
     if back is not None:
         sieve.refuse(TIME_BACK, back)
         is_cached, progress = is_cached[~back], progress[~back]
-    marks = Marks(is_cached=is_cached, doubt=_doubt(sieve.rows, sieve.ticks, streams))
+    doubt = _doubt(sieve.rows, sieve.ticks, streams)
+    is_doubtful = doubt.astype(np.bool_)
+    doubtful = sieve.rows[is_doubtful]
+    if len(doubtful) and not limits.publishes_doubtful:
+        for each in (Doubt.CROSSED_DEPTH, Doubt.OFF_PRICE_STEP):
+            fails = doubt == each
+            sieve.refuse(each.name.lower(), fails)
+            doubt = doubt[~fails]
+        is_cached, progress = is_cached[~is_doubtful], progress[~is_doubtful]
+    marks = Marks(is_cached=is_cached, doubt=doubt)
     lost = rows[sieve.refused_places()]
     by_book = np.zeros(len(universe.books), np.int64)
     if len(lost):
@@ -146,6 +162,7 @@ def plausible(
         marks=marks,
         refused=sieve.refused,
         rejected_by_book=by_book,
+        doubtful=doubtful,
     )
 
 

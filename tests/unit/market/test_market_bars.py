@@ -22,7 +22,7 @@ from ticker_service.errors import ConfigurationError
 from ticker_service.market import decode, validate
 from ticker_service.market.bar_wire import BarAnnouncer
 from ticker_service.market.bars import Bars, FinishedBars
-from ticker_service.market.streams import Marks, Streams
+from ticker_service.market.streams import Doubt, Marks, Streams
 from ticker_service.ports import Frame
 from ticker_service.simulator.market import Market
 from ticker_service.simulator.options import SimulatorOptions
@@ -57,11 +57,12 @@ class Desk:
         built.exchange_ts_ns[:] = [START_NS + int(s * SECOND_NS) for s in stamps]
         built.last_trade_ts_ns[:] = [START_NS + int(s * SECOND_NS) for s in trades]
         built.received_at_ns[:] = built.exchange_ts_ns
-        is_cached = more.pop("is_cached", False)
+        is_cached, doubt = more.pop("is_cached", False), more.pop("doubt", Doubt.NONE)
         for name, values in more.items():
             getattr(built, name)[:] = values
         marks = Marks.none(len(built))
         marks.is_cached[:] = is_cached
+        marks.doubt[:] = doubt
         self.bars.take(np.array([row] * len(built), np.intp), built, marks)
 
     def kept(self, at: int, price: float, volume: int, row: int = OPTION, **more: Any) -> None:
@@ -87,6 +88,18 @@ def as_dicts(one: FinishedBars) -> list[Bar]:
 
 def ohlcv(bar: Bar) -> tuple[float, float, float, float, int]:
     return bar["open"], bar["high"], bar["low"], bar["close"], bar["volume"]
+
+
+def test_no_price_of_a_doubtful_tick_is_in_a_bar_and_no_volume_is_lost_by_that() -> None:
+    desk = Desk()
+    desk.kept(-1, 100.0, 1_000)
+    desk.ticks((1, 1, 100.0, 1_010))
+    desk.ticks((2, 2, 999.99, 1_020), doubt=Doubt.OFF_PRICE_STEP)
+    desk.bars.miss(np.array([OPTION], np.intp), from_ns=START_NS, to_ns=START_NS + 2 * SECOND_NS)
+    desk.ticks((3, 3, 101.0, 1_030))
+    (bar,) = desk.close(70)
+    assert (bar["high"], bar["close"], bar["volume"]) == (101.0, 101.0, 30)
+    assert bar["is_partial"]
 
 
 def test_a_bar_is_what_was_traded_in_its_interval() -> None:

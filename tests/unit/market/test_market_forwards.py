@@ -317,7 +317,7 @@ def test_a_future_that_traded_too_long_ago_gives_way_to_the_spot(market: Quoted)
 
 
 def test_an_index_the_server_kept_from_earlier_is_no_spot(market: Quoted) -> None:
-    market.tick(SPOT, ltp=24_000.0, exchange_ts_ns=NOW_NS - 31 * SECOND_NS)
+    market.tick(SPOT, ltp=24_000.0, exchange_ts_ns=NOW_NS - 32 * SECOND_NS)
     assert market.find()[1] is ForwardSource.NONE
 
 

@@ -32,7 +32,7 @@ from ticker_service.market.forward_source import ForwardSource
 from ticker_service.market.latest import LatestTable
 from ticker_service.market.price import Leg, Priced, Pricer
 from ticker_service.market.quotes import PriceSource
-from ticker_service.market.streams import Marks
+from ticker_service.market.streams import Doubt, Marks
 from ticker_service.pricing import EVALUATE_ROWS, PriceStatus, PricingKernel
 
 if TYPE_CHECKING:
@@ -107,10 +107,20 @@ class Desk:
         ticks = ticks_of(self.chosen, rows, at_ns=self.now_ns, **columns)
         self.take(rows, ticks)
 
-    def take(self, rows: Sequence[int], ticks: Ticks) -> None:
+    def take(
+        self,
+        rows: Sequence[int],
+        ticks: Ticks,
+        doubt: Doubt = Doubt.NONE,
+        *,
+        is_cached: bool = False,
+    ) -> None:
         places = np.array(rows, np.intp)
         self.pricer.hear(places, ticks)
-        arrived = batch.by_book(places, ticks, Marks.none(len(ticks)), self.chosen, conflate=False)
+        marks = Marks.none(len(ticks))
+        marks.doubt[:] = doubt
+        marks.is_cached[:] = is_cached
+        arrived = batch.by_book(places, ticks, marks, self.chosen, conflate=False)
         self.latest.merge(arrived.terms.rows, arrived.ticks)
         self.pricer.update(arrived, now_ns=self.now_ns)
 
@@ -173,6 +183,88 @@ def test_the_price_that_was_used_is_told_with_its_source(desk: Desk) -> None:
     desk.tick([row], ltp=321.0)
     priced = desk.columns([row])
     assert (priced.price_used[0], priced.price_source[0]) == (321.0, PriceSource.LTP)
+
+
+@pytest.mark.parametrize(
+    ("doubt", "status"),
+    [
+        (Doubt.OFF_PRICE_STEP, PriceStatus.BAD_INPUT),
+        (Doubt.CROSSED_DEPTH, PriceStatus.CROSSED),
+    ],
+)
+def test_nothing_is_worked_out_from_a_tick_that_is_published_with_a_doubt(
+    desk: Desk, doubt: Doubt, status: PriceStatus
+) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    bid, ask = (330.0, 310.0) if doubt is Doubt.CROSSED_DEPTH else (320.01, 320.03)
+    odd = ticks_of(desk.chosen, [row], at_ns=desk.now_ns, ltp=320.0, bid_price=bid, ask_price=ask)
+    desk.take([row], odd, doubt)
+    priced = desk.columns([row])
+    assert_nothing(priced)
+    assert (priced.iv_status[0], priced.price_source[0]) == (status, PriceSource.NONE)
+    assert np.isnan(priced.price_used[0])
+    desk.quote([row])
+    assert desk.statuses([row]) == {PriceStatus.OK}
+
+
+def test_a_quote_that_kite_had_kept_is_stale_however_recent_until_the_next_tick(desk: Desk) -> None:
+    """The market has moved since: it is worth nothing against the forward of now."""
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    price = desk.truth([row], FORWARD - 30.0)["price"]
+    kept = ticks_of(
+        desk.chosen,
+        [row],
+        at_ns=desk.now_ns,
+        exchange_ts_ns=desk.now_ns - 20 * SECOND_NS,
+        bid_price=price,
+        ask_price=price,
+    )
+    desk.take([row], kept, is_cached=True)
+    assert desk.statuses([row]) == {PriceStatus.STALE}
+    desk.quote([row])
+    assert desk.statuses([row]) == {PriceStatus.OK}
+
+
+def test_quotes_that_kite_had_kept_make_no_forward(desk: Desk) -> None:
+    rows = desk.options()
+    price = desk.truth(rows)["price"]
+    kept = ticks_of(desk.chosen, rows, at_ns=desk.now_ns, bid_price=price, ask_price=price)
+    desk.take(rows, kept, is_cached=True)
+    assert np.isnan(desk.pricer.forwards.value).all()
+    assert_nothing(desk.columns([desk.call(24_000.0)]))
+
+
+@pytest.mark.parametrize("name", ["future", "spot"])
+def test_a_forward_is_as_old_as_the_packet_says_that_it_comes_from(name: str) -> None:
+    desk = Desk()
+    row = {
+        "future": desk.chosen.expiries[MONTHLY].future_row,
+        "spot": desk.chosen.spot_row[0],
+    }[name]
+    stamped_ns = desk.now_ns - 21 * SECOND_NS
+    quote = {"bid_price": 24_050.0, "ask_price": 24_051.0}
+    kept = ticks_of(
+        desk.chosen, [row], at_ns=desk.now_ns, ltp=24_050.0, exchange_ts_ns=stamped_ns, **quote
+    )
+    desk.take([row], kept, is_cached=True)
+    (age_ms,) = desk.columns([desk.call(24_000.0, MONTHLY)]).forward_age_ms
+    assert age_ms == 20_000.0
+
+
+@pytest.mark.parametrize("name", ["future", "spot"])
+def test_no_forward_comes_from_a_doubtful_future_or_spot(name: str) -> None:
+    desk = Desk()
+    row = {
+        "future": desk.chosen.expiries[MONTHLY].future_row,
+        "spot": desk.chosen.spot_row[0],
+    }[name]
+    tick = ticks_of(desk.chosen, [row], at_ns=desk.now_ns, ltp=24_000.01)
+    desk.take([row], tick, Doubt.OFF_PRICE_STEP)
+    assert np.isnan(desk.pricer.forwards.value).all()
+    desk.take([row], tick)
+    assert not np.isnan(desk.pricer.forwards.value[MONTHLY])
 
 
 def test_an_in_the_money_row_takes_the_volatility_of_its_out_of_the_money_leg(desk: Desk) -> None:

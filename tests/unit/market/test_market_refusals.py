@@ -12,14 +12,13 @@ from wire_packets import frame_of, full_packet, index_full_packet, ltp_packet
 from ticker_service.config import ValidationConfig
 from ticker_service.market import decode, validate
 from ticker_service.market.refusals import (
-    DOUBTS,
     LOG_INTERVAL_NS,
     MEANINGS,
     SAMPLE_INTERVAL_NS,
     SAMPLES_PER_REASON_MAX,
     Refusals,
 )
-from ticker_service.market.streams import Streams
+from ticker_service.market.streams import Doubt, Streams
 from ticker_service.ports import Frame
 
 CHOSEN = nifty_universe([24_000.0])
@@ -30,7 +29,8 @@ WANTED = np.ones(len(CHOSEN), np.bool_)
 class Desk:
     """The steps up to the refusals."""
 
-    def __init__(self) -> None:
+    def __init__(self, limits: ValidationConfig | None = None) -> None:
+        self.limits = limits or ValidationConfig()
         self.refusals = Refusals(CHOSEN)
         self.streams = Streams(CHOSEN)
         self.now_ns = NOW_NS
@@ -38,7 +38,7 @@ class Desk:
     def receive(self, *frames: Frame) -> None:
         decoded = decode.frames(frames)
         accepted = validate.plausible(
-            decoded.ticks, CHOSEN, self.streams, wanted=WANTED, limits=ValidationConfig()
+            decoded.ticks, CHOSEN, self.streams, wanted=WANTED, limits=self.limits
         )
         self.refusals.take(decoded, accepted, now_ns=self.now_ns)
 
@@ -82,11 +82,21 @@ def test_a_packet_of_unknown_length_shows_its_length_and_beginning(desk: Desk) -
     assert sample["head"].replace(" ", "") == "002d" + "ab" * 45
 
 
-def test_a_doubtful_tick_is_kept_too(desk: Desk) -> None:
+@pytest.mark.parametrize("publishes_doubtful", [False, True])
+def test_a_doubtful_tick_is_kept_whether_it_is_published_or_not(
+    monkeypatch: pytest.MonkeyPatch,
+    publishes_doubtful: bool,  # noqa: FBT001 - a case
+) -> None:
+    said: list[str] = []
+    monkeypatch.setattr(
+        "ticker_service.market.refusals.log.warning", lambda event, **_: said.append(event)
+    )
+    desk = Desk(ValidationConfig(publishes_doubtful=publishes_doubtful))
     crossed = full_packet(CALL, 500, bids=[(65, 510, 1)], asks=[(65, 490, 1)])
     desk.receive(frame_of(crossed, at_ns=NOW_NS))
     assert desk.of("crossed_depth")["count"] == 1
     assert len(desk.of("crossed_depth")["samples"]) == 1  # type: ignore[arg-type]
+    assert said == ([] if publishes_doubtful else ["packets_rejected"])
 
 
 def test_a_flood_of_one_reason_is_sampled_and_leaves_the_others_theirs(desk: Desk) -> None:
@@ -122,5 +132,6 @@ def test_good_ticks_leave_nothing(desk: Desk) -> None:
 
 
 def test_every_reason_and_doubt_has_its_meaning_before_it_happens(desk: Desk) -> None:
-    assert set(desk.refusals.report()) == set(MEANINGS) | set(DOUBTS)
+    assert set(desk.refusals.report()) == set(MEANINGS)
     assert set(validate.REASONS) <= set(MEANINGS)
+    assert {doubt.name.lower() for doubt in Doubt if doubt} <= set(MEANINGS)

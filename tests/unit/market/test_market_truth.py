@@ -17,7 +17,13 @@ import orjson
 import pytest
 
 from ticker_service.adapters.kite_instruments import parse_dump
-from ticker_service.config import EngineConfig, KiteConfig, PublishConfig, SubscriptionConfig
+from ticker_service.config import (
+    EngineConfig,
+    KiteConfig,
+    PublishConfig,
+    SubscriptionConfig,
+    ValidationConfig,
+)
 from ticker_service.domain import session, universe
 from ticker_service.domain.tick import Mode
 from ticker_service.market.pipeline import TickPath
@@ -82,6 +88,7 @@ class Run:
                 redis_url="-",
                 subscription=SubscriptionConfig(underlyings=("NIFTY", "SENSEX")),
                 publish=PublishConfig(own_volatility=True),
+                validation=ValidationConfig(publishes_doubtful=True),
             ),
             self.publisher,
             surroundings=Surroundings(

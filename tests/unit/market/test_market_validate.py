@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -41,15 +42,16 @@ def chosen() -> Universe:
 class Path:
     """The step with its memory, as the path uses it."""
 
-    def __init__(self, chosen: Universe) -> None:
+    def __init__(self, chosen: Universe, limits: ValidationConfig = LIMITS) -> None:
         self.chosen = chosen
+        self.limits = limits
         self.streams = Streams(chosen)
         self.streams.subscribe(np.arange(len(chosen)), at_ns=NOW_NS - 3_600 * SECOND_NS)
         self.wanted = np.ones(len(chosen), np.bool_)
 
     def check(self, ticks: Ticks) -> Plausible:
         accepted = validate.plausible(
-            ticks, self.chosen, self.streams, wanted=self.wanted, limits=LIMITS
+            ticks, self.chosen, self.streams, wanted=self.wanted, limits=self.limits
         )
         self.streams.take(
             accepted.rows,
@@ -63,8 +65,14 @@ class Path:
         return self.check(ticks_of(self.chosen, [row], **{"ltp": 100.0, **columns}))
 
 
-def check(ticks: Ticks, chosen: Universe, *, unwanted: tuple[int, ...] = ()) -> Plausible:
-    path = Path(chosen)
+def check(
+    ticks: Ticks,
+    chosen: Universe,
+    *,
+    unwanted: tuple[int, ...] = (),
+    limits: ValidationConfig = LIMITS,
+) -> Plausible:
+    path = Path(chosen, limits)
     path.wanted[list(unwanted)] = False
     return path.check(ticks)
 
@@ -305,13 +313,36 @@ def test_time_goes_back_alike_however_the_ticks_are_cut_into_flushes(
         ),
     ],
 )
-def test_what_markets_print_now_and_then_is_published_with_a_doubt(
+def test_what_markets_print_now_and_then_is_refused_or_if_wanted_published_with_a_doubt(
     chosen: Universe, columns: dict[str, float], doubt: Doubt
 ) -> None:
     option = int(np.flatnonzero(chosen.is_option)[0])
-    accepted = check(ticks_of(chosen, [option], **{"ltp": 100.0, **columns}), chosen)
-    assert accepted.rejected == {}
-    assert accepted.marks.doubt.tolist() == [doubt]
+    ticks = ticks_of(chosen, [option], **{"ltp": 100.0, **columns})
+    accepted = check(ticks, chosen)
+    assert accepted.rejected == ({doubt.name.lower(): 1} if doubt else {})
+    assert len(accepted.rows) == (0 if doubt else 1)
+    assert accepted.doubtful.tolist() == ([option] if doubt else [])
+    told = check(ticks, chosen, limits=replace(LIMITS, publishes_doubtful=True))
+    assert told.rejected == {}
+    assert told.marks.doubt.tolist() == [doubt]
+
+
+def test_the_others_of_a_flush_keep_their_marks_when_doubtful_ticks_are_refused(
+    chosen: Universe,
+) -> None:
+    options = np.flatnonzero(chosen.is_option)[:5].tolist()
+    ticks = ticks_of(chosen, options, ltp=np.array([100.0, 100.02, 100.05, 99.98, 100.1]))
+    ticks.bid_price[0, 2], ticks.ask_price[0, 2] = 101.0, 99.0
+    ticks.bid_quantity[0, 2] = ticks.ask_quantity[0, 2] = 65
+    accepted = check(ticks, chosen)
+    assert accepted.rejected == {"crossed_depth": 1, "off_price_step": 2}
+    assert {name: at.tolist() for name, at in accepted.refused.items()} == {
+        "crossed_depth": [2],
+        "off_price_step": [1, 3],
+    }
+    assert accepted.rows.tolist() == [options[0], options[4]]
+    assert len(accepted.marks.doubt) == len(accepted.marks.is_cached) == len(accepted.progress) == 2
+    assert accepted.rejected_by_book.sum() == 3
 
 
 def test_an_index_has_no_price_step_to_be_off(chosen: Universe) -> None:
