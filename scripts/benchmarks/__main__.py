@@ -19,6 +19,7 @@ from rich.table import Table
 from scripts.benchmarks import machine
 from scripts.benchmarks.measure import Disagreement, Options, Result
 from scripts.typed_numbers import whole
+from ticker_service.errors import RecordingError
 from ticker_service.runtime import memory
 
 if TYPE_CHECKING:
@@ -28,6 +29,8 @@ SUITES: Final = (
     *("pricing", "greeks_history", "decode", "path", "flush", "recording"),
     *("live", "start"),
 )
+TAPED: Final = "taped"
+"""What runs in the place of suite ``path`` when recordings are given."""
 SUITES_BY_DEFAULT: Final = ("decode", "path")
 JSON_BY_DEFAULT: Final = Path("bench.json")
 RUNS: Final = 9
@@ -41,7 +44,7 @@ def main() -> int:
     core = machine.pin()
     memory.keep_freed()  # as the daemon does; it serves the peers as well
     runs = arguments.runs or (RUNS_QUICK if arguments.quick else RUNS)
-    options = Options(runs=runs, is_quick=arguments.quick)
+    options = Options(runs=runs, is_quick=arguments.quick, tapes=arguments.tape)
     console = Console(width=None if sys.stdout.isatty() else COLUMNS_WITHOUT_TERMINAL)
     console.print(machine.line(core), highlight=False)
     results: list[Result] = []
@@ -49,9 +52,13 @@ def main() -> int:
     try:
         for suite in arguments.suites or SUITES_BY_DEFAULT:
             console.print(f"{suite} ...", highlight=False)
-            results += importlib.import_module(f"scripts.benchmarks.{suite}").run(options)
+            module = TAPED if options.tapes else suite
+            results += importlib.import_module(f"scripts.benchmarks.{module}").run(options)
     except Disagreement as error:
         print(f"bench: the sides disagree, so nothing was compared: {error}", file=sys.stderr)
+        return 1
+    except RecordingError as error:
+        print(f"bench: {error}", file=sys.stderr)
         return 1
     _print(console, results, options)
     arguments.json.write_bytes(orjson.dumps(_rows(results), option=orjson.OPT_INDENT_2) + b"\n")
@@ -75,9 +82,22 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--quick", action="store_true", help="little input and few runs: does it work at all?"
     )
+    parser.add_argument(
+        "--tape",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="with path: frames of this recording instead of a simulated market's; repeatable",
+    )
     arguments = parser.parse_args()
     if unknown := set(arguments.suites) - set(SUITES):
         parser.error(f"unknown suites {sorted(unknown)}; there are {', '.join(SUITES)}")
+    if arguments.tape and arguments.suites != ["path"]:
+        parser.error("--tape goes with the suite path alone: ./scripts/bench path --tape FILE")
+    for file in arguments.tape:
+        if not file.is_file():
+            parser.error(f"--tape {file}: there is no such recording")
     return arguments
 
 

@@ -13,7 +13,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
 
 TURN_S_MIN: Final = 0.05
 """A turn repeats short work for so long: a clock's resolution and a cold cache then say nothing."""
@@ -29,6 +30,7 @@ class Options:
 
     runs: int
     is_quick: bool
+    tapes: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -104,8 +104,10 @@ def _options(universe: Universe) -> Mapping[int, _Option]:
 def _priced(
     tick: Mapping[str, Any], option: _Option, forward: float, received_at_ns: int
 ) -> dict[str, float | None]:
-    bid, ask = (tick["depth"][side][0]["price"] for side in ("buy", "sell"))
-    price = 0.5 * (bid + ask) if bid and ask else tick["last_price"]
+    price = tick["last_price"]
+    if "depth" in tick:
+        bid, ask = (tick["depth"][side][0]["price"] for side in ("buy", "sell"))
+        price = 0.5 * (bid + ask) if bid and ask else price
     years = (option.expiry_ns - received_at_ns) / NS_PER_YEAR
     try:
         volatility = implied_volatility(price, forward, option.strike, RATE, years, option.flag)

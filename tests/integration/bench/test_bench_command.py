@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any, Final
 
 import orjson
 import pytest
 from running import program
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+SMALL_DAY: Final = Path(__file__).resolve().parents[2] / "data" / "days" / "2026-11-21.tape"
 COMPILE_S = 240.0
 """numba compiles a peer at its first run."""
 
 
-def results_of(suite: str, folder: Path) -> dict[str, dict[str, Any]]:
+def results_of(suite: str, folder: Path, *more: str) -> dict[str, dict[str, Any]]:
     path = folder / "bench.json"
     command = (sys.executable, "-m", "scripts.benchmarks")
-    with program(suite, "--quick", "--json", str(path), command=command) as bench:
+    with program(suite, *more, "--quick", "--json", str(path), command=command) as bench:
         assert bench.wait(COMPILE_S) == 0, bench.err.text()
         said = bench.out.text()
     results = {each["name"]: each for each in orjson.loads(path.read_bytes())}
@@ -75,6 +74,14 @@ def test_small_flushes_are_compared_and_say_what_a_flush_takes(tmp_path: Path) -
     assert small["ticks_per_flush"] == 50
     of_steps = sum(small[f"ns_{step}"] for step in ("decode", "solve", "encode", "send"))
     assert 0.0 < of_steps < small["ns_flush"]
+
+
+def test_a_recorded_day_takes_the_place_of_the_simulated_market(tmp_path: Path) -> None:
+    results = results_of("path", tmp_path, "--tape", str(SMALL_DAY))
+    assert list(results) == ["tape_json", "tape_arrow"]
+    for each in results.values():
+        assert each["rows_compared"] > 0
+        assert each["ratio"] == each["ours"] / each["peer"]
 
 
 def test_a_day_of_candles_is_compared_with_what_pandas_users_do(tmp_path: Path) -> None:

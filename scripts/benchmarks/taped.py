@@ -1,0 +1,251 @@
+"""Suite ``path --tape FILE``: frames of a recorded day to published batches, against the usual way.
+
+As suite ``path``, with the frames that a feed really brought in the place of a simulated market's:
+both sides get the same bytes. They come as they did, in the recording's own universe and settings;
+those that came within a quarter of a second wait together, 5,000 ticks at most. The first third of
+what is taken opens both paths and is not timed. It is taken from the middle of the recording, where
+markets are open.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+
+from app.embedded import embedded_redis_process
+from scripts.benchmarks import scene
+from scripts.benchmarks.measure import Disagreement, Options, Result, compared, interleaved
+from scripts.benchmarks.path import _check, _Kept, _rows, _runner, _to_other_cores
+from scripts.benchmarks.path_peer import UsualPath
+from ticker_service.adapters.redis_publisher import RedisPublisher
+from ticker_service.config import BarsConfig, Encoding
+from ticker_service.constants import NS_PER_MS, NS_PER_S
+from ticker_service.market import tape
+from ticker_service.market.packets import HEARTBEAT_BYTES_MAX
+from ticker_service.market.pipeline import TickPath
+from ticker_service.market.replay import Recording
+from ticker_service.market.tape import Tape
+from ticker_service.runtime.clock import ManualClock
+from ticker_service.runtime.surroundings import Surroundings
+from ticker_service.runtime.telemetry import Telemetry
+
+if TYPE_CHECKING:
+    from asyncio import Runner
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+    from scripts.benchmarks.scene import Flush
+    from ticker_service.market.tape_header import Header
+    from ticker_service.ports import Frame, TickPublisher
+
+PREFIX: Final = "bench:"
+TICKS_MAX: Final = 300_000
+TICKS_MAX_QUICK: Final = 15_000
+WAIT_NS: Final = 250 * NS_PER_MS
+"""What waits longer is merged by a path that is behind, and ours is not."""
+OPENING_PARTS: Final = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Day:
+    """A stretch of a recording: what opens the paths, and what is timed."""
+
+    header: Header
+    opening: Sequence[Flush]
+    flushes: Sequence[Flush]
+    ticks: int
+
+
+def run(options: Options) -> list[Result]:
+    """Check, measure and return the comparisons, one per recording and encoding."""
+    ticks_max = TICKS_MAX_QUICK if options.is_quick else TICKS_MAX
+    results = []
+    with embedded_redis_process() as server, _runner() as runner:
+        _to_other_cores(server.url)
+        for file in options.tapes:
+            day = read(file, ticks_max=ticks_max)
+            results += [
+                _compared(encoding, day, server.url, runner, options)
+                for encoding in (Encoding.JSON, Encoding.ARROW)
+            ]
+    return results
+
+
+def read(file: Path, *, ticks_max: int) -> Day:
+    """Return a stretch from the middle of a recording, or all of a short one.
+
+    Raises:
+        RecordingError: It cannot be read.
+        Disagreement: It holds too little to compare anything.
+    """
+    with file.open("rb") as opened:
+        recording = Recording.of(Tape(opened, str(file)))
+        content = recording.tape
+        middle_ns = content.first_ns + (content.last_ns - content.first_ns) // 2
+        flushes = list(_stretch(content, middle_ns, ticks_max))
+        if sum(map(_ticks, flushes)) < ticks_max:
+            flushes = list(_stretch(content, 0, ticks_max))
+    cut = len(flushes) // OPENING_PARTS
+    if not cut:
+        raise Disagreement(f"{file}: {len(flushes)} flushes are too few to compare")
+    timed = flushes[cut:]
+    return Day(recording.header, flushes[:cut], timed, ticks=sum(map(_ticks, timed)))
+
+
+def _stretch(content: Tape, from_ns: int, ticks_max: int) -> Iterator[Flush]:
+    """Yield what waits together, until there are so many ticks."""
+    waiting: list[Frame] = []
+    taken = waiting_ticks = 0
+    steps = (step for step in content.steps(from_ns=from_ns) if step.name == tape.FLUSH)
+    frames = (frame for step in steps for frame in step.frames)
+    for frame in frames:
+        count = _packets(frame)
+        if not count:
+            continue
+        is_full = waiting_ticks + count > scene.FLUSH_TICKS
+        if waiting and (is_full or frame.received_at_ns - waiting[0].received_at_ns > WAIT_NS):
+            yield scene.Flush(waiting[-1].received_at_ns, waiting)
+            taken += waiting_ticks
+            waiting, waiting_ticks = [], 0
+            if taken >= ticks_max:
+                return
+        waiting.append(frame)
+        waiting_ticks += count
+    if waiting:
+        yield scene.Flush(waiting[-1].received_at_ns, waiting)
+
+
+def _packets(frame: Frame) -> int:
+    if len(frame.payload) <= HEARTBEAT_BYTES_MAX:
+        return 0
+    return int.from_bytes(frame.payload[:2], "big")
+
+
+def _ticks(flush: Flush) -> int:
+    return sum(map(_packets, flush.frames))
+
+
+def _compared(encoding: Encoding, day: Day, url: str, runner: Runner, options: Options) -> Result:
+    ours = _Ours(day, url, encoding, runner)
+    peer = UsualPath(day.header.universe, url, prefix=PREFIX)
+    compared_rows, forwards = ours.check(peer)
+    first = day.flushes[0]
+    scale = day.ticks / _ticks(first)
+
+    def theirs() -> float:
+        began = time.thread_time()
+        peer.publish(first.frames, forwards)
+        # As many ticks as ours has: it would take a minute to let it do them all.
+        return (time.thread_time() - began) * scale
+
+    turns = interleaved({"ours": ours.turn, "peer": theirs}, runs=options.runs)
+    peer.close()
+    seconds = (day.flushes[-1].now_ns - day.flushes[0].now_ns) / NS_PER_S
+    return compared(
+        f"tape_{encoding}",
+        turns["ours"],
+        turns["peer"],
+        items=day.ticks,
+        unit="ticks/s",
+        against="_parse_binary, vollib, orjson and redis-py per tick",
+        more={
+            "trading_day": day.header.trading_day,
+            "ticks": day.ticks,
+            "recorded_s": round(seconds, 1),
+            "ticks_per_flush": round(day.ticks / len(day.flushes)),
+            "rows_compared": compared_rows,
+        },
+    )
+
+
+class _Ours:
+    """The real path; a turn carries the stretch down a new one, after its opening."""
+
+    def __init__(self, day: Day, url: str, encoding: Encoding, runner: Runner) -> None:
+        self._day = day
+        self._url = url
+        self._encoding = encoding
+        self._runner = runner
+        self._wanted = np.ones(len(day.header.universe), np.bool_)
+
+    def turn(self) -> float:
+        """Publish everything once; return the CPU seconds it took."""
+        seconds: float = self._runner.run(self._carry())
+        return seconds
+
+    def check(self, peer: UsualPath) -> tuple[int, NDArray[np.float64]]:
+        """Hold the first flush to the peer's; return how many rows, and its forwards."""
+        kept = _Kept(RedisPublisher(self._url, channel_prefix=PREFIX))
+        forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
+        rows = [row for _, message in kept.messages for row in _rows(self._encoding, message)]
+        theirs = _newest(peer.publish(self._day.flushes[0].frames, forwards))
+        ours = _newest(rows)
+        # What ours has refused, and what came before it, is no row of both.
+        both = [
+            token
+            for token in ours.keys() & theirs.keys()
+            if ours[token]["received_at_us"] == theirs[token]["received_at_us"]
+        ]
+        _check([ours[token] for token in both], [theirs[token] for token in both])
+        return len(both), forwards
+
+    async def _carry(self) -> float:
+        publisher = RedisPublisher(self._url, channel_prefix=PREFIX)
+        path, clock = await self._opened(publisher)
+        began = time.thread_time()
+        for flush in self._day.flushes:
+            scene.set_clock(clock, flush.now_ns)
+            await path.flush(flush.frames, self._wanted)
+        seconds = time.thread_time() - began
+        await publisher.close()
+        return seconds
+
+    async def _first(self, publisher: _Kept) -> NDArray[np.float64]:
+        path, clock = await self._opened(publisher)
+        publisher.messages.clear()
+        flush = self._day.flushes[0]
+        scene.set_clock(clock, flush.now_ns)
+        await path.flush(flush.frames, self._wanted)
+        await publisher.close()
+        return path.pricer.forwards.value.copy()
+
+    async def _opened(self, publisher: TickPublisher) -> tuple[TickPath, ManualClock]:
+        """Return a path as the recording's settings make it, and its clock, after the opening."""
+        header = self._day.header
+        clock = ManualClock(self._day.opening[0].now_ns)
+        config = replace(
+            header.config,
+            bars=BarsConfig(),
+            publish=replace(
+                header.config.publish,
+                depth=True,
+                encodings=(self._encoding,),
+                instrument_channels=False,
+                channel_prefix=PREFIX,
+            ),
+        )
+        surroundings = Surroundings(
+            clock=clock,
+            chance=random.Random(1),  # noqa: S311 - jitter of retries
+            telemetry=Telemetry(),
+        )
+        path = TickPath(header.universe, config, publisher, surroundings=surroundings, pause=_never)
+        for flush in self._day.opening:
+            scene.set_clock(clock, flush.now_ns)
+            await path.flush(flush.frames, self._wanted)
+        return path, clock
+
+
+def _newest(rows: Sequence[dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """Return the last row of each instrument."""
+    return {row["instrument_token"]: row for row in rows}
+
+
+async def _never(attempt: int) -> None:
+    raise AssertionError(f"a send failed: attempt {attempt}")
