@@ -15,7 +15,7 @@ from ticker_service.domain.journal_audit import OF_TABLES
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from ticker_service.domain.journal_audit import Audit, JournalFault
+    from ticker_service.domain.journal_audit import Audit, JournalFault, Rebuild
 
 journal_cli = typer.Typer(
     name="journal",
@@ -54,6 +54,59 @@ def verify(account: _Account = None, config: _Config = None, as_json: _Json = Fa
         return 0 if audit.is_sound else EXIT_FAULT
 
     raise typer.Exit(run_job(job()))
+
+
+@journal_cli.command()
+def rebuild(account: _Account = None, config: _Config = None, as_json: _Json = False) -> None:
+    """Make the tables anew from the events, all that differs or nothing; print what differed.
+
+    Refuses while a daemon writes one of the accounts, and where the events themselves are damaged.
+    """
+
+    async def job() -> int:
+        from app import settings  # noqa: PLC0415 - as above
+        from ticker_service import assembly  # noqa: PLC0415 - as above
+
+        url = settings.database_url(config)
+        began = time.monotonic()
+        rebuilt = await assembly.rebuild_journal(url, account)
+        seconds = time.monotonic() - began
+        if as_json:
+            print(orjson.dumps(_rebuilt(rebuilt, seconds)).decode())  # noqa: T201 - the answer
+        else:
+            for line in _rebuilt_lines(rebuilt, seconds):
+                print(line)  # noqa: T201 - the answer
+        return 0 if rebuilt.is_sound else EXIT_FAULT
+
+    raise typer.Exit(run_job(job()))
+
+
+def _rebuilt(rebuilt: Rebuild, seconds: float) -> dict[str, Any]:
+    return {
+        "is_sound": rebuilt.is_sound,
+        "is_done": rebuilt.after is not None,
+        "tasks_changed": rebuilt.tasks_changed,
+        "attempts_changed": rebuilt.attempts_changed,
+        "before": report(rebuilt.before, seconds),
+    }
+
+
+def _rebuilt_lines(rebuilt: Rebuild, seconds: float) -> Iterator[str]:
+    before, after = rebuilt.before, rebuilt.after
+    label = "FAULT" if after is None else "was  "
+    yield from (f"{label} {_words(fault)}" for fault in before.faults)
+    if before.fault_count > len(before.faults):
+        yield f"{label} and {before.fault_count - len(before.faults):,} more"
+    if after is None:
+        yield "FAULT nothing was changed: events themselves are damaged"
+        yield from (f"      -> {advice}" for advice in _advice(before))
+        return
+    yield from (f"FAULT {_words(fault)}" for fault in after.faults)
+    yield (
+        f"{'ok' if after.is_sound else 'FAULT':5} {before.events:,} events replayed in "
+        f"{seconds:.1f} s; {rebuilt.tasks_changed:,} rows of tasks and "
+        f"{rebuilt.attempts_changed:,} of attempts made anew; {after.fault_count:,} faults are left"
+    )
 
 
 def report(audit: Audit, seconds: float) -> dict[str, Any]:
@@ -151,6 +204,6 @@ def _advice(audit: Audit) -> list[str]:
         accounts = sorted({fault.account for fault in audit.faults if fault.code in OF_TABLES})
         advice.append(
             f"tables say otherwise than the events (accounts {', '.join(accounts)}): stop their "
-            "daemon; the events are what happened (docs/journal.md)"
+            "daemon, then run `ticker-service journal rebuild`"
         )
     return advice

@@ -21,7 +21,7 @@ from ticker_service.accounts.limits import Lane, OrderLimits, Pacer
 from ticker_service.accounts.reads import PacedReads, ReadPace
 from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
-from ticker_service.adapters import postgres_audit, postgres_migrate
+from ticker_service.adapters import postgres_audit, postgres_migrate, postgres_rebuild
 from ticker_service.adapters.kill_file import KillFile
 from ticker_service.adapters.kite_broker import BrokerLane, BrokerOptions, KiteBroker
 from ticker_service.adapters.kite_feed import KiteFeed
@@ -82,7 +82,7 @@ if TYPE_CHECKING:
         RecordConfig,
     )
     from ticker_service.domain.halt import Halt
-    from ticker_service.domain.journal_audit import Audit
+    from ticker_service.domain.journal_audit import Audit, Rebuild
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.orders.audit import Difference
     from ticker_service.ports import (
@@ -758,6 +758,18 @@ async def verify_journal(database_url: str, account: str | None = None) -> Audit
         ConfigurationError: It lacks a migration, or has no such account.
     """
     return await postgres_audit.verify(database_url, account)
+
+
+async def rebuild_journal(database_url: str, account: str | None = None) -> Rebuild:
+    """Make the tables of the journal anew from its events; nothing happens if those are damaged.
+
+    Raises:
+        AccountTaken: A daemon writes one of the accounts.
+        TaskMoved: The journal grew meanwhile; nothing was done.
+        JournalUnavailable: Not confirmed; all of it was done or nothing.
+        ConfigurationError: The database lacks a migration, or has no such account.
+    """
+    return await postgres_rebuild.rebuild(database_url, account)
 
 
 async def standing_halts(config: OrderHalfConfig, clock: Clock) -> list[Halt]:

@@ -9,9 +9,10 @@ What it holds back meanwhile is vacuum, as every long reader does.
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import psycopg
 
@@ -26,7 +27,7 @@ from ticker_service.errors import ConfigurationError, InvariantViolatedError
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator
 
     from ticker_service.adapters.postgres_pool import Connection
     from ticker_service.adapters.postgres_rows import Row
@@ -51,6 +52,9 @@ class TaskHistory:
     row: OrderTask | None = None
     attempts: list[OrderAttempt] = field(default_factory=list)
     refused: JournalFault | None = None
+
+
+OnHistory: TypeAlias = Callable[[TaskHistory, Audit], Awaitable[None]]
 
 
 async def verify(url: str, account: str | None = None) -> Audit:
@@ -83,14 +87,14 @@ async def snapshot(connection: Connection) -> AsyncIterator[None]:
 async def look_through(
     connection: Connection,
     account: str | None,
-    on_history: Callable[[TaskHistory], None] | None = None,
+    on_history: OnHistory | None = None,
 ) -> Audit:
     """Look at all of a journal, or of one account, in a transaction that is open.
 
     Args:
         connection: In :func:`snapshot`.
         account: Whose tasks; all if None.
-        on_history: Called with every task that has events, also a broken one.
+        on_history: Awaited with every task, also a broken one, after its faults are counted.
 
     Raises:
         ConfigurationError: There is no such account.
@@ -108,7 +112,7 @@ async def look_through(
     async for history in _histories(connection, sql, named, audit):
         _judge(history, audit)
         if on_history is not None:
-            on_history(history)
+            await on_history(history, audit)
     return audit
 
 
@@ -122,6 +126,7 @@ async def _look_at_logs(
             account=account,
             events=row["events"],
             last_seq=row["newest_seq"],
+            is_whole=True,
             writer_epoch=row["epoch"],
         )
         if row["last_seq"] != row["newest_seq"]:
@@ -141,8 +146,8 @@ async def _look_at_logs(
         _add(audit, FaultCode.EPOCH_FELL, Account(row["account"]), where, told, found)
     async for row in _rows(connection, "tags", sql.verify_tags, named):
         where = f"tag {row['tag']}"
-        found = f"{row['attempts']}"
-        _add(audit, FaultCode.TAG_TWICE, Account(row["account"]), where, "1 attempt", found)
+        found = f"{row['intents']}"
+        _add(audit, FaultCode.TAG_TWICE, Account(row["account"]), where, "1 intent", found)
 
 
 async def _histories(
@@ -196,7 +201,7 @@ def _take(history: TaskHistory, row: Row) -> None:
 
 
 def _judge(history: TaskHistory, audit: Audit) -> None:
-    for attempt in history.attempts:
+    for attempt in history.replayed.attempts:
         newest = audit.of(attempt.account).writer_epoch
         if newest is not None and (attempt.writer_epoch or 0) > newest:
             where, found = f"attempt with tag {attempt.tag}", f"{attempt.writer_epoch}"

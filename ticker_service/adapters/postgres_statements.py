@@ -53,6 +53,20 @@ class Statements:
     verify_events: bytes
     verify_tasks: bytes
     verify_attempts: bytes
+    rebuild_accounts: bytes
+    shadow_task: bytes
+    shadow_attempt: bytes
+    unguard_task: bytes
+    unguard_attempt: bytes
+    guard_task: bytes
+    guard_attempt: bytes
+    rebuild_heads: bytes
+    rebuild_drop_attempts: bytes
+    rebuild_drop_tasks: bytes
+    rebuild_add_tasks: bytes
+    rebuild_change_tasks: bytes
+    rebuild_add_attempts: bytes
+    rebuild_change_attempts: bytes
 
     @classmethod
     def load(cls) -> Self:

@@ -44,6 +44,8 @@ class FaultCode(StrEnum):
     """A step leads where no way leads (I1, I4)."""
     FILLS_FELL = "FILLS_FELL"
     """A filled quantity is less than before (I5)."""
+    UNTOLD = "UNTOLD"
+    """A row that is to be made anew is gone, and its events are too old to tell all of it."""
     TASK_DIFFERS = "TASK_DIFFERS"
     """A task's row is not what its events make of it (I9)."""
     TASK_MISSING = "TASK_MISSING"
@@ -102,6 +104,7 @@ class AccountAudit:
         account: Whose.
         events: How many events its log has.
         last_seq: The number of its newest event.
+        is_whole: Whether its log was looked at, not only tasks that have a part in it.
         writer_epoch: The newest epoch of its writer, 0 before the first, None if not looked at.
         tasks: How many tasks are its.
         fault_count: How many faults were found.
@@ -110,6 +113,7 @@ class AccountAudit:
     account: Account
     events: int
     last_seq: int
+    is_whole: bool = False
     writer_epoch: int | None = None
     tasks: int = 0
     fault_count: int = 0
@@ -117,9 +121,17 @@ class AccountAudit:
 
 @dataclass(slots=True, kw_only=True)
 class Audit:
-    """What a walk through the journal came to; ``faults`` are the first of them.
+    """What a walk through the journal came to.
 
-    ``untold_tasks`` are those of which the oldest events do not tell everything.
+    Attributes:
+        accounts: Each account's part.
+        faults: The first of them.
+        fault_count: All of them.
+        events: Events replayed.
+        tasks: Rows of tasks compared.
+        attempts: Rows of attempts compared.
+        untold_tasks: Tasks of which the oldest events do not tell everything.
+        event_fault_count: Faults of the events themselves, which no rebuild puts right.
     """
 
     accounts: dict[Account, AccountAudit] = field(default_factory=dict)
@@ -130,6 +142,8 @@ class Audit:
     attempts: int = 0
     untold_tasks: int = 0
 
+    event_fault_count: int = 0
+
     @property
     def is_sound(self) -> bool:
         """Whether nothing is wrong."""
@@ -138,6 +152,7 @@ class Audit:
     def add(self, fault: JournalFault) -> None:
         """Count a fault and keep it if there is room."""
         self.fault_count += 1
+        self.event_fault_count += fault.code not in OF_TABLES
         self.of(fault.account).fault_count += 1
         if len(self.faults) < FAULTS_KEPT_MAX:
             self.faults.append(fault)
@@ -148,3 +163,26 @@ class Audit:
         if found is None:
             found = self.accounts[account] = AccountAudit(account=account, events=0, last_seq=0)
         return found
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rebuild:
+    """What making the tables anew came to.
+
+    Attributes:
+        before: What was found before.
+        after: What is found now; None if nothing was done, because the events themselves are
+            damaged.
+        tasks_changed: Rows of tasks that were replaced, put in or taken out.
+        attempts_changed: The same of attempts.
+    """
+
+    before: Audit
+    after: Audit | None
+    tasks_changed: int = 0
+    attempts_changed: int = 0
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether nothing is wrong any more."""
+        return self.after is not None and self.after.is_sound

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
+from psycopg.types.json import Jsonb
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+GOLDEN: Final = Path(__file__).resolve().parents[2] / "data" / "journal"
 FILLED: Final = "00000000-0000-0000-0000-000000000001"
 """The task ``filled`` of the story."""
 GUARDED: Final = (
@@ -57,3 +61,25 @@ def tamper(url: str, *statements: str, keys: bool = False) -> None:
     with unguarded(url, keys=keys) as connection:
         for statement in statements:
             assert connection.execute(of_filled(statement)).rowcount, statement
+
+
+def load_golden(url: str, file: Path) -> None:
+    """Fill an empty migrated database with what the program of a golden journal left in its own."""
+    held = json.loads(file.read_bytes())
+    with unguarded(url) as connection:
+        connection.execute("SET CONSTRAINTS ALL DEFERRED")
+        for table in ("order_task", "order_attempt", "order_event", "account_sequence"):
+            connection.execute(
+                f"INSERT INTO {table} SELECT * FROM"  # noqa: S608 - a table of ours
+                f" jsonb_populate_recordset(NULL::{table}, %s)",
+                (Jsonb([_loadable(row) for row in held[table]]),),
+            )
+        for row in held["account_writer"]:
+            connection.execute(
+                "INSERT INTO account_writer VALUES (%(account)s, %(epoch)s, now())", row
+            )
+
+
+def _loadable(row: dict[str, Any]) -> dict[str, Any]:
+    digest = row.get("body_sha256")
+    return row if digest is None else row | {"body_sha256": f"\\x{digest}"}

@@ -1,6 +1,6 @@
--- Tags that more than one attempt of an account carries (I4).
-SELECT account, tag, count(*) AS attempts FROM order_attempt
-WHERE %(account)s::text IS NULL OR account = %(account)s
-GROUP BY account, tag
+-- Tags that more than one intent of an account carries (I4).
+SELECT account, data ->> 'tag' AS tag, count(*) AS intents FROM order_event
+WHERE event = 'intent_recorded' AND (%(account)s::text IS NULL OR account = %(account)s)
+GROUP BY account, data ->> 'tag'
 HAVING count(*) > 1
 ORDER BY account, tag

@@ -1,0 +1,2 @@
+-- Put back what unguard_task.sql took away.
+ALTER TABLE order_task ENABLE TRIGGER USER
