@@ -147,11 +147,11 @@ class Ours:
 
     def check(self, peer: UsualPath) -> NDArray[np.float64]:
         """Hold the first flush to the peer's; return the forwards that it was priced with."""
-        kept = _Kept(self._publisher())
+        kept = Kept(self._publisher())
         forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
-        rows = [row for _, message in kept.messages for row in _rows(self._encoding, message)]
+        rows = [row for _, message in kept.messages for row in rows_of(self._encoding, message)]
         theirs = peer.publish(self.played.flushes[0].frames, forwards)
-        _check(rows, theirs)
+        same_rows(rows, theirs)
         sent_bytes = sum(len(message) for _, message in kept.messages)
         self.bytes_per_tick = sent_bytes / len(theirs)
         return forwards
@@ -168,7 +168,7 @@ class Ours:
         await publisher.close()
         return seconds
 
-    async def _first(self, publisher: _Kept) -> NDArray[np.float64]:
+    async def _first(self, publisher: Kept) -> NDArray[np.float64]:
         path, clock = await self._opened(publisher)
         publisher.messages.clear()
         flush = self.played.flushes[0]
@@ -186,7 +186,7 @@ class Ours:
         return RedisPublisher(self.url, channel_prefix=PREFIX)
 
 
-class _Kept:
+class Kept:
     """A publisher that also keeps what it sends."""
 
     def __init__(self, publisher: RedisPublisher) -> None:
@@ -203,7 +203,8 @@ class _Kept:
         await self._publisher.close()
 
 
-def _rows(encoding: Encoding, message: bytes) -> Iterator[dict[str, Any]]:
+def rows_of(encoding: Encoding, message: bytes) -> Iterator[dict[str, Any]]:
+    """Yield the rows of a batch, each a value by column."""
     if encoding is Encoding.JSON:
         columns = orjson.loads(message)["columns"]
     else:
@@ -213,7 +214,7 @@ def _rows(encoding: Encoding, message: bytes) -> Iterator[dict[str, Any]]:
         yield dict(zip(names, cells, strict=True))
 
 
-def _check(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> None:
+def same_rows(ours: Sequence[dict[str, Any]], theirs: Sequence[dict[str, Any]]) -> None:
     """Hold our rows of one flush to the peer's messages."""
     by_token = {row["instrument_token"]: row for row in ours}
     if len(by_token) != len(theirs):

@@ -16,10 +16,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from app.embedded import embedded_redis_process
 from scripts.benchmarks import scene
 from scripts.benchmarks.measure import Disagreement, Options, Result, compared, interleaved
-from scripts.benchmarks.path import _check, _Kept, _rows, _runner, _to_other_cores
+from scripts.benchmarks.path import Kept, redis_elsewhere, rows_of, runner, same_rows
 from scripts.benchmarks.path_peer import UsualPath
 from ticker_service.adapters.redis_publisher import RedisPublisher
 from ticker_service.config import BarsConfig, Encoding
@@ -66,12 +65,11 @@ def run(options: Options) -> list[Result]:
     """Check, measure and return the comparisons, one per recording and encoding."""
     ticks_max = TICKS_MAX_QUICK if options.is_quick else TICKS_MAX
     results = []
-    with embedded_redis_process() as server, _runner() as runner:
-        _to_other_cores(server.url)
+    with redis_elsewhere() as url, runner() as runs:
         for file in options.tapes:
             day = read(file, ticks_max=ticks_max)
             results += [
-                _compared(encoding, day, server.url, runner, options)
+                _compared(encoding, day, url, runs, options)
                 for encoding in (Encoding.JSON, Encoding.ARROW)
             ]
     return results
@@ -131,8 +129,8 @@ def _ticks(flush: Flush) -> int:
     return sum(map(_packets, flush.frames))
 
 
-def _compared(encoding: Encoding, day: Day, url: str, runner: Runner, options: Options) -> Result:
-    ours = _Ours(day, url, encoding, runner)
+def _compared(encoding: Encoding, day: Day, url: str, runs: Runner, options: Options) -> Result:
+    ours = _Ours(day, url, encoding, runs)
     peer = UsualPath(day.header.universe, url, prefix=PREFIX)
     compared_rows, forwards = ours.check(peer)
     first = day.flushes[0]
@@ -167,11 +165,11 @@ def _compared(encoding: Encoding, day: Day, url: str, runner: Runner, options: O
 class _Ours:
     """The real path; a turn carries the stretch down a new one, after its opening."""
 
-    def __init__(self, day: Day, url: str, encoding: Encoding, runner: Runner) -> None:
+    def __init__(self, day: Day, url: str, encoding: Encoding, runs: Runner) -> None:
         self._day = day
         self._url = url
         self._encoding = encoding
-        self._runner = runner
+        self._runner = runs
         self._wanted = np.ones(len(day.header.universe), np.bool_)
 
     def turn(self) -> float:
@@ -181,9 +179,9 @@ class _Ours:
 
     def check(self, peer: UsualPath) -> tuple[int, NDArray[np.float64]]:
         """Hold the first flush to the peer's; return how many rows, and its forwards."""
-        kept = _Kept(RedisPublisher(self._url, channel_prefix=PREFIX))
+        kept = Kept(RedisPublisher(self._url, channel_prefix=PREFIX))
         forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
-        rows = [row for _, message in kept.messages for row in _rows(self._encoding, message)]
+        rows = [row for _, message in kept.messages for row in rows_of(self._encoding, message)]
         theirs = _newest(peer.publish(self._day.flushes[0].frames, forwards))
         ours = _newest(rows)
         # What ours has refused, and what came before it, is no row of both.
@@ -192,7 +190,7 @@ class _Ours:
             for token in ours.keys() & theirs.keys()
             if ours[token]["received_at_us"] == theirs[token]["received_at_us"]
         ]
-        _check([ours[token] for token in both], [theirs[token] for token in both])
+        same_rows([ours[token] for token in both], [theirs[token] for token in both])
         return len(both), forwards
 
     async def _carry(self) -> float:
@@ -206,7 +204,7 @@ class _Ours:
         await publisher.close()
         return seconds
 
-    async def _first(self, publisher: _Kept) -> NDArray[np.float64]:
+    async def _first(self, publisher: Kept) -> NDArray[np.float64]:
         path, clock = await self._opened(publisher)
         publisher.messages.clear()
         flush = self._day.flushes[0]
