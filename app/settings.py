@@ -176,6 +176,11 @@ class Settings(BaseSettings):
     )
     order_settle_spacing_s: float = Field(2.0, gt=0, le=60, description="Between two proofs")
     order_book_poll_s: float = Field(5.0, gt=0, le=60, description="While an order is live")
+    freeze_quantities: dict[str, Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
+        default_factory=dict,
+        description="Largest quantity of one order in derivatives of a name, as a table or JSON, "
+        'e.g. {"NIFTY": 1800}; 0 drops a built-in one',
+    )
     order_connections_max: int = Field(8, ge=1, le=100, description="To the journal, for orders")
     query_connections_max: int = Field(4, ge=1, le=100, description="To the journal, for reads")
     connection_wait_s: float = Field(1.0, gt=0, le=30, description="Longest wait for one of them")
@@ -516,6 +521,7 @@ class Settings(BaseSettings):
                 book_poll_idle_s=6.0 * self.order_book_poll_s,
                 audit_s=9.0 * self.order_book_poll_s,
                 audit_again_s=2.0 * self.order_book_poll_s,
+                freeze_quantities=self.freeze_quantities,
             ),
         )
 

@@ -58,6 +58,7 @@ from ticker_service.market.replay import Recording
 from ticker_service.market.tape import Tape
 from ticker_service.orders.audit import Differs
 from ticker_service.orders.cancel_all import CancelAll
+from ticker_service.orders.contract_watch import ContractWatch
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
@@ -142,6 +143,8 @@ async def assemble(
     try:
         await publisher.check()
         dump = await KiteInstruments(config.kite).fetch()
+        if office is not None and office.contracts is not None:
+            await office.contracts.take(dump)
         chosen = universe.select(
             dump,
             underlyings=config.subscription.underlyings,
@@ -428,8 +431,20 @@ async def assemble_orders(
         _watch_audit(desks[account], differ, notices)
         audited.labels(account).set_function(partial(_audit_age_s, desks[account]))
         external.labels(account).set_function(partial(_external_count, desks[account]))
+    contracts = ContractWatch(KiteInstruments(_rest_of(config)), surroundings)
+    surroundings.telemetry.gauge(
+        "order_contracts", "Instruments that orders are checked against, 0 while there are none"
+    ).set_function(contracts.count)
     return OrderOffice(
-        FrontDesk(desks, journal, config.orders, clock, switches=switches),
+        FrontDesk(
+            desks,
+            journal,
+            config.orders,
+            clock,
+            switches=switches,
+            contracts=contracts.current,
+        ),
+        contracts=contracts,
         journal=journal,
         gateways=gateways,
         tokens=watch,
@@ -495,6 +510,16 @@ def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge, refused: Gauge)
         waiting.labels(account, lane).set_function(partial(pacer.waiting, lane))
 
 
+def _rest_of(config: OrderHalfConfig, *, api_key: str = "") -> KiteConfig:
+    return KiteConfig(
+        rest_root=config.rest_root,
+        ws_root="",
+        api_key=api_key,
+        access_token="",
+        route_prefix=config.route_prefix,
+    )
+
+
 def _gateway(  # noqa: PLR0913 - the parts of one gateway
     account: AccountConfig,
     config: OrderHalfConfig,
@@ -505,13 +530,7 @@ def _gateway(  # noqa: PLR0913 - the parts of one gateway
     on_full: Callable[[BrokerLane], None] = lambda _: None,
     reads: ReadGate | None = None,
 ) -> KiteBroker:
-    kite = KiteConfig(
-        rest_root=config.rest_root,
-        ws_root="",
-        api_key=account.api_key,
-        access_token="",
-        route_prefix=config.route_prefix,
-    )
+    kite = _rest_of(config, api_key=account.api_key)
     egress = Egress(source_address=account.source_address or None, proxy=account.proxy or None)
     return KiteBroker(
         kite,

@@ -14,6 +14,7 @@ from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 CONNECTIONS_MAX: Final = 3
@@ -172,6 +173,7 @@ class OrdersConfig:
     ``installation`` tells daemons of one account apart in their tags. ``send_window_s`` is how long
     after its intent was recorded an order may still leave; ``settle_after_s`` counts from the end
     of that window: orders have surfaced in Kite's book 90 s late (kite.md §5.2).
+    ``freeze_quantities`` are what the settings change about ``domain.rulebook``'s.
     """
 
     installation: str = "T0"
@@ -191,6 +193,7 @@ class OrdersConfig:
     book_poll_idle_s: float = 30.0
     audit_s: float = 45.0
     audit_again_s: float = 10.0
+    freeze_quantities: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

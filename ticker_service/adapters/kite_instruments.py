@@ -88,7 +88,8 @@ class KiteInstruments:
             raise BrokerUnavailable(
                 f"no instruments from {self._url}: {type(error).__name__} {error}"
             ) from error
-        return parse_dump(text)
+        # A second of work: not between two orders, when a day's dump comes to a running daemon.
+        return await asyncio.to_thread(parse_dump, text)
 
     async def clock_ahead_s(self, clock: Clock) -> float:
         """Return how many seconds our clock is ahead of the server's ``Date`` header.

@@ -7,7 +7,7 @@ kite.md §2.3 and §3.2. What only the broker knows (margin, circuits) is left t
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain.order import (
     OrderChange,
@@ -18,6 +18,11 @@ from ticker_service.domain.order import (
     Variety,
 )
 from ticker_service.errors import OrderRefused
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ticker_service.domain.contracts import Contract, Contracts
 
 EXCHANGES: Final = frozenset({"NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO"})
 QUANTITY_MAX: Final = 10_000_000
@@ -32,6 +37,8 @@ _PROTECTED: Final = frozenset({OrderType.MARKET, OrderType.SL_M})
 _PRICED: Final = frozenset({OrderType.LIMIT, OrderType.SL})
 _TRIGGERED: Final = frozenset({OrderType.SL, OrderType.SL_M})
 _SHARES: Final = frozenset({"NSE", "BSE"})
+_IN_UNITS: Final = frozenset({"NFO", "BFO"})
+"""Where a quantity is units and whole lots of them; currencies and commodities count otherwise."""
 _DELIVERED: Final = frozenset({Product.CNC, Product.MTF})
 _OFFERED: Final = frozenset({Variety.REGULAR, Variety.AMO, Variety.AUCTION})
 
@@ -92,6 +99,71 @@ def check_change(change: OrderChange, placed: OrderRequest) -> None:
         _check_protection(change.order_type, change.market_protection)
     elif change.market_protection is not None:
         _check_percentage(change.market_protection)
+
+
+def check_listed(order: OrderRequest, contracts: Contracts, freeze: Mapping[str, int]) -> None:
+    """Check a new order against the day's instruments.
+
+    Args:
+        order: One that :func:`check_order` let through.
+        contracts: All of the day.
+        freeze: The largest quantity of one order in derivatives of a name.
+
+    Raises:
+        OrderRefused: With the first rule it breaks.
+    """
+    contract = contracts.find(order.exchange, order.tradingsymbol)
+    if contract is None:
+        rule = f"one of the {len(contracts)} instruments of {contracts.day}, on {order.exchange}"
+        raise _refusal("tradingsymbol", order.tradingsymbol, rule)
+    if contract.is_index:
+        raise _refusal("tradingsymbol", order.tradingsymbol, "what can be traded; this is an index")
+    _check_lots(order.quantity, contract, freeze)
+    _check_step("price", order.price, contract)
+    _check_step("trigger_price", order.trigger_price, contract)
+
+
+def check_change_listed(
+    change: OrderChange, placed: OrderRequest, contracts: Contracts, freeze: Mapping[str, int]
+) -> None:
+    """Check a change likewise; an order that the broker has may name what the dump does not."""
+    contract = contracts.find(placed.exchange, placed.tradingsymbol)
+    if contract is None:
+        return
+    if change.quantity is not None:
+        _check_lots(change.quantity, contract, freeze)
+    _check_step("price", change.price, contract)
+    _check_step("trigger_price", change.trigger_price, contract)
+
+
+def _check_lots(quantity: int, contract: Contract, freeze: Mapping[str, int]) -> None:
+    if contract.exchange not in _IN_UNITS:
+        return
+    lot_size = contract.lot_size
+    if lot_size > 1 and quantity % lot_size:
+        rule = f"whole lots of {lot_size}: {_beside(quantity, lot_size)}"
+        raise _refusal("quantity", quantity, rule)
+    largest = freeze.get(contract.name)
+    if largest is not None and quantity > largest:
+        rule = (
+            f"at most {largest}, the freeze quantity of {contract.name}: the exchange refuses more "
+            "in one order. Send it in parts; setting freeze_quantities"
+        )
+        raise _refusal("quantity", quantity, rule)
+
+
+def _check_step(field: str, value: Decimal | None, contract: Contract) -> None:
+    step = contract.price_step
+    if value is not None and step > 0 and value % step:
+        rule = f"a multiple of the price step {step:f}: {_beside(value, step)}"
+        raise _refusal(field, value, rule)
+
+
+def _beside(value: Decimal | int, step: Decimal | int) -> str:
+    """Return the two nearest values that are right, or the one above the first step."""
+    below = value // step * step
+    nearest = [each for each in (below, below + step) if each > 0]
+    return " or ".join(f"{each:f}" if isinstance(each, Decimal) else str(each) for each in nearest)
 
 
 def _check_variety(order: OrderRequest) -> None:

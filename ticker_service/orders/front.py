@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain import rulebook
 from ticker_service.domain.kill_switch import KillSwitch, ScopeKind
 from ticker_service.domain.order import (
     Account,
@@ -21,6 +22,7 @@ from ticker_service.domain.order import (
     request_from_fields,
     to_fields,
 )
+from ticker_service.domain.session import ist_date
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import IdempotencyConflict, OrderRefused
 from ticker_service.orders import admit
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
 
     from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.config import OrdersConfig
+    from ticker_service.domain.contracts import Contracts
     from ticker_service.domain.kill_switch import KillLevel, KillScope
     from ticker_service.domain.order import (
         BrokerOrder,
@@ -79,7 +82,7 @@ class ExternalOrder:
 class FrontDesk:
     """All accounts of this process, as callers see them."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of the order half
         self,
         desks: Mapping[Account, AccountDesk],
         journal: OrderJournal,
@@ -88,6 +91,7 @@ class FrontDesk:
         *,
         switches: KillSwitches,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+        contracts: Callable[[], Contracts | None] = lambda: None,
     ) -> None:
         self.desks = desks
         self._journal = journal
@@ -95,6 +99,7 @@ class FrontDesk:
         self._clock = clock
         self._switches = switches
         self._new_id = new_id
+        self._contracts = contracts
 
     async def place(
         self,
@@ -120,7 +125,7 @@ class FrontDesk:
             client_order_id=client_order_id,
             body=to_fields(order),
         )
-        return await self._submit(desk, new, lambda: admit.check_order(order))
+        return await self._submit(desk, new, lambda: self._check_order(order))
 
     async def modify(
         self, caller: Caller, *, client_order_id: str, request_id: str, change: OrderChange
@@ -129,7 +134,7 @@ class FrontDesk:
         target = await self.order(caller, client_order_id)
         desk, new = self._about(TaskKind.MODIFY, caller, target, request_id, to_fields(change))
         placed = request_from_fields(target.body)
-        return await self._submit(desk, new, lambda: admit.check_change(change, placed))
+        return await self._submit(desk, new, lambda: self._check_change(change, placed))
 
     async def cancel(self, caller: Caller, *, client_order_id: str, request_id: str) -> Answer:
         """Journal the cancel of an order; raises as :meth:`place`."""
@@ -259,6 +264,22 @@ class FrontDesk:
             known = await self._known(new, refusal)
             return Answer(known, is_new=False)
         return Answer(*await desk.submit(new))
+
+    def _check_order(self, order: OrderRequest) -> None:
+        admit.check_order(order)
+        contracts = self._contracts()
+        if contracts is not None:
+            admit.check_listed(order, contracts, self._freeze())
+
+    def _check_change(self, change: OrderChange, placed: OrderRequest) -> None:
+        admit.check_change(change, placed)
+        contracts = self._contracts()
+        if contracts is not None:
+            admit.check_change_listed(change, placed, contracts, self._freeze())
+
+    def _freeze(self) -> dict[str, int]:
+        today = ist_date(self._clock.now_ns())
+        return rulebook.freeze_quantities(self._config.freeze_quantities, today=today)
 
     async def _known(self, new: NewTask, refusal: OrderRefused) -> OrderTask:
         try:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import Account
     from ticker_service.orders.cancel_all import CancelAll
+    from ticker_service.orders.contract_watch import ContractWatch
     from ticker_service.orders.desk import AccountDesk
     from ticker_service.orders.front import FrontDesk
     from ticker_service.orders.notices import Notices
@@ -50,6 +51,7 @@ class OrderOffice:
         switches: KillSwitches,
         cancel_all: Mapping[Account, CancelAll],
         surroundings: Surroundings,
+        contracts: ContractWatch | None = None,
     ) -> None:
         """Take the parts.
 
@@ -63,7 +65,9 @@ class OrderOffice:
             switches: What people have stopped.
             cancel_all: By account; at work while a switch asks for it.
             surroundings: Time and chance.
+            contracts: The day's instruments, which this object keeps up to date.
         """
+        self.contracts = contracts
         self.front = front
         self._journal = journal
         self._gateways = gateways
@@ -102,6 +106,8 @@ class OrderOffice:
                     tasks.create_task(each.run(partial(self._has, account)), name=f"all-{account}")
                     for account, each in self._cancel_all.items()
                 ]
+                if self.contracts is not None:
+                    work.append(tasks.create_task(self.contracts.run(), name="contracts"))
                 work += [
                     tasks.create_task(self._keep(desk), name=f"desk-{desk.account}")
                     for desk in self.front.desks.values()

@@ -276,7 +276,7 @@ def _is_open(caller: Caller) -> bool:
 
 _PROBE: Final = {
     "exchange": "NSE",
-    "tradingsymbol": "NO-SUCH-SHARE",
+    "tradingsymbol": "INFY",
     "transaction_type": "BUY",
     "order_type": "LIMIT",
     "product": "CNC",
