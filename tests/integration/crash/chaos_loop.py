@@ -49,7 +49,8 @@ AFRESH: Final = 0.01
 tenth (`crash_nursery`)."""
 LOAD_S: Final = 0.9
 """How long a life's requests are spread over; SIGKILL comes within, or a little later."""
-OPEN_S_MAX: Final = 20.0
+OPEN_S_MAX: Final = 90.0
+"""Started afresh on a machine with ten times more to do than it can, a daemon takes half a minute."""
 DEATH_S: Final = 2.0
 """Until it is known that a daemon has died of its point."""
 QUIET_S_MAX: Final = 60.0
