@@ -5,29 +5,14 @@ from __future__ import annotations
 import json
 import logging
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pytest
 import structlog
 
-from app.logging import SILENCED, configure
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from app.logging import configure
 
 SECRET = "must-not-be-seen"
-
-
-@pytest.fixture(autouse=True)
-def _logging_as_before() -> Iterator[None]:
-    root = logging.getLogger()
-    handlers, level = root.handlers[:], root.level
-    levels = {name: logging.getLogger(name).level for name in SILENCED}
-    yield
-    root.handlers[:], root.level = handlers, level
-    for name, before in levels.items():
-        logging.getLogger(name).setLevel(before)
-    structlog.reset_defaults()
 
 
 @pytest.fixture
