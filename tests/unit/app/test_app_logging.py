@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import structlog
 
-from app.logging import configure
+from app.logging import SILENCED, configure
 
 SECRET = "must-not-be-seen"
 
