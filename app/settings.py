@@ -170,6 +170,9 @@ class Settings(BaseSettings):
     installation: str = Field("T0", pattern="^[A-Z0-9]{2}$", description="Marks our orders' tags")
     order_deadline_s: float = Field(30.0, gt=0, le=86_400, description="An order leaves by then")
     order_send_window_s: float = Field(5.0, gt=0, le=60, description="From intent to first byte")
+    order_cooldown_s: float = Field(
+        10.0, ge=0, le=600, description="Nothing is sent for so long after Kite said 429"
+    )
     order_request_s: float = Field(7.0, gt=0, le=60, description="Longest wait for Kite's answer")
     order_settle_after_s: float = Field(
         90.0, ge=0, le=3_600, description="An unknown order may surface in Kite's book so late"
@@ -514,6 +517,7 @@ class Settings(BaseSettings):
                 deadline_s=self.order_deadline_s,
                 send_window_s=self.order_send_window_s,
                 request_s_max=self.order_request_s,
+                cooldown_s=self.order_cooldown_s,
                 settle_after_s=self.order_settle_after_s,
                 settle_spacing_s=self.order_settle_spacing_s,
                 settle_poll_s=min(1.0, self.order_settle_spacing_s),

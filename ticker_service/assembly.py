@@ -92,6 +92,7 @@ if TYPE_CHECKING:
         ColumnParts,
         ConnectGate,
         ReadGate,
+        SendGate,
         TickPublisher,
     )
     from ticker_service.runtime.clock import Clock
@@ -381,6 +382,12 @@ async def assemble_orders(
     for each in config.accounts:
         account = Account(each.account)
         breakers = _breakers(account, config.breakers, clock, dials)
+        limits = OrderLimits(
+            account,
+            clock,
+            config.limits,
+            cooldown_s=config.orders.cooldown_s,
+        )
         broker = gateways[account] = _gateway(
             each,
             config,
@@ -389,11 +396,11 @@ async def assemble_orders(
             reach,
             on_full=partial(_count_refused, refused, account),
             reads=PacedReads(paces[each.api_key], breakers.reads),
+            sends=limits.departures,
         )
         for lane in BrokerLane:
             queued.labels(account, lane.value).set_function(partial(broker.waiting, lane))
             refused.labels(account, lane.value)
-        limits = OrderLimits(account, clock, config.limits)
         _watch_pacer(account, limits.pacer, waiting, not_sent)
         placed.labels(account).set_function(partial(getattr, limits, "placed_today"))
         executor = Executor(
@@ -529,6 +536,7 @@ def _gateway(  # noqa: PLR0913 - the parts of one gateway
     *,
     on_full: Callable[[BrokerLane], None] = lambda _: None,
     reads: ReadGate | None = None,
+    sends: SendGate | None = None,
 ) -> KiteBroker:
     kite = _rest_of(config, api_key=account.api_key)
     egress = Egress(source_address=account.source_address or None, proxy=account.proxy or None)
@@ -540,6 +548,7 @@ def _gateway(  # noqa: PLR0913 - the parts of one gateway
         options=BrokerOptions(egress=egress),
         on_full=on_full,
         reads=reads,
+        sends=sends,
         reach=reach,
     )
 

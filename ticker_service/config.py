@@ -172,7 +172,8 @@ class OrdersConfig:
 
     ``installation`` tells daemons of one account apart in their tags. ``send_window_s`` is how long
     after its intent was recorded an order may still leave; ``settle_after_s`` counts from the end
-    of that window: orders have surfaced in Kite's book 90 s late (kite.md §5.2).
+    of that window: orders have surfaced in Kite's book 90 s late (kite.md §5.2). ``cooldown_s`` is
+    how long nothing is sent after a 429: Kite refuses everything meanwhile (kite.md §4).
     ``freeze_quantities`` are what the settings change about ``domain.rulebook``'s.
     """
 
@@ -185,6 +186,7 @@ class OrdersConfig:
     attempts_max: int = 3
     retry_s_min: float = 0.2
     retry_s_max: float = 3.0
+    cooldown_s: float = 10.0
     settle_after_s: float = 90.0
     settle_spacing_s: float = 2.0
     settle_reads_min: int = 3

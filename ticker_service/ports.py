@@ -316,6 +316,22 @@ class ConnectGate(Protocol):
         ...
 
 
+class SendGate(Protocol):
+    """Who has the last word on when a send's first byte leaves; asked on the sending thread."""
+
+    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:
+        """Wait for the broker's rate to have room, and take it.
+
+        Args:
+            kind: What is sent.
+            leave_by_ns: Monotonic instant after which the answer is no.
+
+        Returns:
+            True when the first byte is to leave now, False when none may.
+        """
+        ...
+
+
 class ReadGate(Protocol):
     """Who decides when the broker is asked for something that changes nothing there."""
 

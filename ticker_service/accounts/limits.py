@@ -17,6 +17,7 @@ The numbers are `domain.limit`'s. Source: kite.md §4; invariant I10.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, Self
@@ -100,31 +101,9 @@ class Pacer:
     """One account's order rate; belongs to one event loop."""
 
     def __init__(self, rules: PaceRules, clock: Clock) -> None:
-        # Both lanes' windows have the same length: were the place lane's shorter, two of its bursts
-        # could meet in one of the total's and leave a cancel no room.
-        second_ns = NS_PER_S + rules.jitter_ms * NS_PER_MS
-        minute_ns = MINUTE_NS + rules.jitter_ms * NS_PER_MS
         self._rules = rules
         self._clock = clock
-        second, minute = LimitName.ORDERS_PER_SECOND, LimitName.ORDERS_PER_MINUTE
-        place = (
-            _Window(
-                rules.place_per_s, second_ns, f"{second}={rules.place_per_s} (without cancels)"
-            ),
-            _Window(
-                rules.place_per_minute,
-                minute_ns,
-                f"{minute}={rules.place_per_minute} (without cancels)",
-            ),
-        )
-        total = (
-            _Window(rules.total_per_s, second_ns, f"{second}={rules.total_per_s}"),
-            _Window(rules.total_per_minute, minute_ns, f"{minute}={rules.total_per_minute}"),
-        )
-        self._windows: dict[Lane, tuple[_Window, ...]] = {
-            "place": (*place, *total),
-            "cancel": total,
-        }
+        self._windows = _windows(rules)
         self._queues: dict[Lane, deque[asyncio.Event]] = {"place": deque(), "cancel": deque()}
         self._held_until_ns = 0
         self.refused_count = 0
@@ -233,6 +212,28 @@ class Pacer:
         return (instant_ns - self._clock.monotonic_ns()) / NS_PER_S
 
 
+def _windows(rules: PaceRules) -> dict[Lane, tuple[_Window, ...]]:
+    """Return the windows of each lane; those of the total are shared."""
+    # Both lanes' windows have the same length: were the place lane's shorter, two of its bursts
+    # could meet in one of the total's and leave a cancel no room.
+    second_ns = NS_PER_S + rules.jitter_ms * NS_PER_MS
+    minute_ns = MINUTE_NS + rules.jitter_ms * NS_PER_MS
+    second, minute = LimitName.ORDERS_PER_SECOND, LimitName.ORDERS_PER_MINUTE
+    place = (
+        _Window(rules.place_per_s, second_ns, f"{second}={rules.place_per_s} (without cancels)"),
+        _Window(
+            rules.place_per_minute,
+            minute_ns,
+            f"{minute}={rules.place_per_minute} (without cancels)",
+        ),
+    )
+    total = (
+        _Window(rules.total_per_s, second_ns, f"{second}={rules.total_per_s}"),
+        _Window(rules.total_per_minute, minute_ns, f"{minute}={rules.total_per_minute}"),
+    )
+    return {"place": (*place, *total), "cancel": total}
+
+
 class _Window:
     """The instants of the last ``count_max`` sends; that many fit any stretch of ``length_ns``."""
 
@@ -250,6 +251,46 @@ class _Window:
         self._taken_ns.append(now_ns)
 
 
+class Departures:
+    """One account's order rate where it counts, before a send's first byte. Port ``SendGate``.
+
+    A turn of the :class:`Pacer` is used up later than it was given, by however long the commit of
+    the intent, a thread, or a connection took; a database that stood still lets go of many at once.
+    So what leaves is counted again, on the thread that sends, and may wait a moment more. Usually
+    there is room: turns were given at the same rate.
+
+    Thread/Task: any thread may call.
+    """
+
+    def __init__(self, rules: PaceRules, clock: Clock) -> None:
+        self._windows = _windows(rules)
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._never = threading.Event()
+
+    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:
+        """Wait for room and take it; see ``SendGate``."""
+        lane: Lane = "cancel" if kind is TaskKind.CANCEL else "place"
+        while True:
+            with self._lock:
+                now_ns = self._clock.monotonic_ns()
+                free_at_ns = max(window.free_at_ns() for window in self._windows[lane])
+                if free_at_ns <= now_ns:
+                    for window in self._windows[lane]:
+                        window.take(now_ns)
+                    return True
+            if free_at_ns > leave_by_ns:
+                return False
+            # Not the clock's own wait: a thread has none, and looks again at the clock afterwards.
+            self._never.wait(max((free_at_ns - now_ns) / NS_PER_S, NAP_S_MIN))
+
+    def remember(self, lane: Lane, sent_ns: int) -> None:
+        """Count a send of before, as :meth:`Pacer.remember`."""
+        with self._lock:
+            for window in self._windows[lane]:
+                window.take(sent_ns)
+
+
 class OrderLimits:
     """All limits on one account's orders: its rate, its day, and the changes of each order.
 
@@ -263,7 +304,7 @@ class OrderLimits:
         clock: Clock,
         limits: Limits | None = None,
         *,
-        pacer: Pacer | None = None,
+        cooldown_s: float = 10.0,
     ) -> None:
         """Begin with nothing sent.
 
@@ -271,10 +312,12 @@ class OrderLimits:
             account: Whose.
             clock: Both readings of it.
             limits: The table; the broker's own numbers if not given.
-            pacer: Its rate, if it is another than the table's.
+            cooldown_s: How long nothing is sent after the broker said 429.
         """
         limits = limits_of() if limits is None else limits
-        self.pacer = Pacer(PaceRules.of(limits), clock) if pacer is None else pacer
+        rules = PaceRules.of(limits, cooldown_s=cooldown_s)
+        self.pacer = Pacer(rules, clock)
+        self.departures = Departures(rules, clock)
         self.placed_elsewhere: Callable[[], int] = _none
         """How many of the day's orders other apps have placed, as far as the book shows."""
         self._account = account
@@ -296,7 +339,9 @@ class OrderLimits:
             # One from the future is of a clock that was set back; it left now at the latest.
             age_ns = max(now_ns - sent.at_ns, 0)
             lane: Lane = "cancel" if sent.kind is TaskKind.CANCEL else "place"
-            self.pacer.remember(lane, self._clock.monotonic_ns() - age_ns)
+            sent_ns = self._clock.monotonic_ns() - age_ns
+            self.pacer.remember(lane, sent_ns)
+            self.departures.remember(lane, sent_ns)
 
     @property
     def placed_today(self) -> int:

@@ -32,7 +32,7 @@ from ticker_service.adapters.kite_session import (
 )
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.limit import LimitName
-from ticker_service.domain.order import to_fields
+from ticker_service.domain.order import TaskKind, to_fields
 from ticker_service.errors import (
     BrokerThrottled,
     BrokerUnavailable,
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from ticker_service.config import KiteConfig
     from ticker_service.domain.order import BrokerOrder, OrderChange, OrderRequest, Variety
     from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
-    from ticker_service.ports import ReadGate
+    from ticker_service.ports import ReadGate, SendGate
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -116,6 +116,7 @@ class KiteBroker:
         options: BrokerOptions | None = None,
         on_full: Callable[[BrokerLane], None] = _unheard,
         reads: ReadGate | None = None,
+        sends: SendGate | None = None,
         reach: Reach = never,
     ) -> None:
         """Open nothing yet.
@@ -127,6 +128,7 @@ class KiteBroker:
             access_token: Asked before every request; the one in ``config`` if not given.
             options: Threads and egress.
             on_full: Told of each request that found its lane full and was not sent.
+            sends: Has the last word on when something is sent; at once if not given.
             reads: Decides when something is read; at once if not given.
             reach: Called at the crash points C4 and C5 of orders, changes and cancels.
 
@@ -139,6 +141,7 @@ class KiteBroker:
         self._access_token = access_token or (lambda: config.access_token)
         self._reach = reach
         self._gate = reads or _AtOnce()
+        self._sends = sends or _AtOnce()
         threads = (options.order_threads, options.cancel_threads, options.read_threads)
         self._session = KiteSession(options.egress, connections_max=sum(threads))
         self._client = _client(config, self._session)
@@ -157,7 +160,7 @@ class KiteBroker:
         had is at the broker.
         """
         call = partial(self._client.place_order, **to_fields(request), tag=tag)
-        return await self._send(self._orders, call, deadline_ns, leave_by_ns)
+        return await self._send(TaskKind.PLACE, call, deadline_ns, leave_by_ns)
 
     async def modify(
         self,
@@ -177,7 +180,7 @@ class KiteBroker:
             order_id=order_id,
             **to_fields(change),
         )
-        return await self._send(self._orders, call, deadline_ns, leave_by_ns)
+        return await self._send(TaskKind.MODIFY, call, deadline_ns, leave_by_ns)
 
     async def cancel(
         self,
@@ -191,7 +194,7 @@ class KiteBroker:
         if not _ORDER_ID.fullmatch(order_id):
             return _unsent("the order id is none")
         call = partial(self._client.cancel_order, variety=variety.value, order_id=order_id)
-        return await self._send(self._cancels, call, deadline_ns, leave_by_ns)
+        return await self._send(TaskKind.CANCEL, call, deadline_ns, leave_by_ns)
 
     async def orders(self) -> Sequence[BrokerOrder]:
         """Return the day's order book.
@@ -258,14 +261,16 @@ class KiteBroker:
         self._session.close()
 
     async def _send(
-        self, lane: _Lane, call: Callable[[], object], deadline_ns: int, leave_by_ns: int | None
+        self, kind: TaskKind, call: Callable[[], object], deadline_ns: int, leave_by_ns: int | None
     ) -> Reply:
+        lane = self._cancels if kind is TaskKind.CANCEL else self._orders
         exchange = Exchange(
             deadline_ns=deadline_ns,
             leave_by_ns=leave_by_ns,
             clock=self._clock,
             bytes_max=ORDER_BYTES_MAX,
             reach=self._reach,
+            turn=lambda by_ns: self._sends.turn(kind, leave_by_ns=by_ns),
         )
         return await self._await(lane, exchange, call, lambda reply: reply)
 
@@ -330,7 +335,10 @@ class KiteBroker:
 
 
 class _AtOnce:
-    """The ``ReadGate`` of who asks once."""
+    """The ``ReadGate`` of who asks once, and the ``SendGate`` of who has no rate to keep."""
+
+    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:  # noqa: ARG002 - as the port
+        return True
 
     async def read(self, _: LimitName, work: Callable[[], Awaitable[T]]) -> T:
         return await work()

@@ -40,7 +40,7 @@ from ticker_service.ports import Reply, Withheld
 from ticker_service.runtime.crash_points import never
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from _typeshed import ReadableBuffer, WriteableBuffer
     from urllib3 import HTTPResponse, ProxyManager
@@ -97,6 +97,10 @@ class Answered(Exception):  # noqa: N818 - not an error
     """Unwinds the official client once the answer is recorded."""
 
 
+def _at_once(_: int) -> bool:
+    return True
+
+
 class Exchange:
     """What is known of one request, from before its first byte to its answer.
 
@@ -112,6 +116,7 @@ class Exchange:
         bytes_max: int,
         reach: Reach = never,
         leave_by_ns: int | None = None,
+        turn: Callable[[int], bool] = _at_once,
     ) -> None:
         """Begin with nothing sent.
 
@@ -121,12 +126,15 @@ class Exchange:
             bytes_max: Largest body, after decompression.
             reach: Called at C4, request written, and C5, answer read; for orders only.
             leave_by_ns: Monotonic instant after which nothing leaves; the deadline if not given.
+            turn: Asked right before the first byte, with ``leave_by_ns``; may wait until then, and
+                says whether it may leave at all.
         """
         self.bytes_max = bytes_max
         self.reach = reach
         self._deadline_ns = deadline_ns
         self._leave_by_ns = deadline_ns if leave_by_ns is None else leave_by_ns
         self._clock = clock
+        self._turn = turn
         self._lock = threading.Lock()
         self._is_abandoned = False
         self._may_have_left = False
@@ -157,6 +165,9 @@ class Exchange:
         Raises:
             DeadlinePassed: They must not be any more, and have not been.
         """
+        # Not under the lock: whoever abandons it must not wait as well.
+        if not self._may_have_left and not self._turn(self._leave_by_ns):
+            raise DeadlinePassed("the broker's rate leaves it no room in its time")
         with self._lock:
             if not self._may_have_left:
                 if self._is_abandoned:

@@ -53,6 +53,9 @@ log = structlog.get_logger()
 JOURNAL_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
 LAST_TRIES_S: Final = 3.0
 """When told to stop without a journal, an answer that came by its deadline gets so long."""
+CANCEL_ATTEMPTS_MAX: Final = 100
+"""A cancel is tried until its time is over, which a refusal for rate (429) may put off: what it
+does a second time is harmless (reliability.md §1.8). Its deadline comes first as a rule."""
 WINDOW_CLOSED: Final = "send window closed"
 NO_BROKER_ID: Final = "the order has no broker id yet"
 HALTED: Final = "the account was halted, or a kill switch thrown, meanwhile"
@@ -190,7 +193,8 @@ class Executor:
         """End a task that is not to be sent whatever room there is; None if it may be."""
         if self.is_late(task, until_ns):
             return await self._end_unsent(task, TaskState.EXPIRED, "DEADLINE", "its time was over")
-        if task.attempt >= self._config.attempts_max:
+        is_cancel = task.kind is TaskKind.CANCEL
+        if task.attempt >= (CANCEL_ATTEMPTS_MAX if is_cancel else self._config.attempts_max):
             reason = f"nothing left in {task.attempt} attempts; the last: {task.reason}"
             return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "NOT_SENT", reason)
         if task.kind is not TaskKind.MODIFY:

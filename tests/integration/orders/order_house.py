@@ -212,11 +212,13 @@ class Talk:
 
 
 @contextlib.contextmanager
-def house(redis_url: str, prefix: str, **settings: object) -> Iterator[House]:
+def house(
+    redis_url: str, prefix: str, *, options: SimulatorOptions = STILL, **settings: object
+) -> Iterator[House]:
     """Run a daemon with two accounts for the length of the block, and wait until they are open."""
     with (
         migrated_database() as database_url,
-        exchange(STILL) as market,
+        exchange(options) as market,
         tempfile.TemporaryDirectory() as folder,
     ):
         accounts = {

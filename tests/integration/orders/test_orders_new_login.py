@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+ON_THEIR_WAY_MAX: Final = 4
+"""So many orders of an account are sent at the same time."""
 PASSPHRASE: Final = "stand-in passphrase for tests"  # allow-secret
 
 
@@ -75,7 +77,9 @@ class Home:
 
 
 @contextlib.contextmanager
-def home_without_token(redis_url: str, prefix: str, folder: Path) -> Iterator[Home]:
+def home_without_token(
+    redis_url: str, prefix: str, folder: Path, **settings: object
+) -> Iterator[Home]:
     with migrated_database() as database_url, exchange(LIVELY) as market:
         account = {
             "user_id": market.user_id,
@@ -96,6 +100,7 @@ def home_without_token(redis_url: str, prefix: str, folder: Path) -> Iterator[Ho
             "token_secret": SECRET,
             "orders_port": 0,
             "order_book_poll_s": 0.3,
+            **settings,
         }
         del chosen["kite_access_token"]
         with daemon(chosen) as running:
@@ -161,3 +166,72 @@ def test_feed_and_orders_come_up_with_every_login_and_never_retry_a_dead_token(
         assert {message["epoch"] for message in book.seen} == {home.daemon.epoch}
         assert_gap_free(book.seen)
         assert PASSPHRASE not in home.daemon.program.err.text()
+
+
+def test_what_waits_when_the_token_dies_goes_out_once_after_the_login(
+    redis_url: str, prefix: str, tmp_path: Path
+) -> None:
+    """Fault F20: one order rests, some are on their way, some wait; then the token is worth nothing.
+
+    What the broker sees of the dead token is what was on its way together, and nothing after that.
+    """
+    settings = {"order_deadline_s": 120, "limits": '{"orders_per_second": 4}'}
+    with home_without_token(redis_url, prefix, tmp_path / "tokens", **settings) as home:
+        home.stands("login_required", "login_required")
+        home.log_in()
+        home.stands("up", "open")
+        house = House(home.daemon, home.exchange, home.settings, price="1")
+        simulator = home.exchange.simulator
+        key = log_in(simulator, home.exchange.user_id)
+        quote = httpx.get(
+            f"{home.exchange.rest_root}/quote?i=NSE:INFY",
+            headers={"Authorization": f"token {home.exchange.api_key}:{key}"},
+            trust_env=False,
+        ).json()["data"]["NSE:INFY"]
+        house.price = str(quote["depth"]["buy"][4]["price"])
+        resting, waiting = new_name(), [new_name() for _ in range(12)]
+        with house.caller() as caller:
+            caller.place(resting, house.order())
+            caller.reaches(resting, "WORKING", "FILLED")
+            taken = [caller.place(each, house.order()).status_code for each in waiting]
+            assert taken == [202] * len(waiting)
+
+            home.exchange.fault(fault="expire_tokens", user_id=home.exchange.user_id)
+
+            home.stands("login_required", "login_required")
+            before = refused_for_the_token(home)
+            states = {caller.status(each)["state"] for each in waiting}
+            assert states <= {"READY", "SENDING", "ACKED", "WORKING", "FILLED"}
+            assert "READY" in states
+            withdrawn = next(k for k in reversed(waiting) if caller.status(k)["state"] == "READY")
+            caller.ask("DELETE", f"/{withdrawn}", params={"request_id": new_name()})
+            caller.reaches(withdrawn, "CANCELLED_LOCAL")
+            # A second of ticks later nobody has tried the dead token again.
+            with subscriber(redis_url, f"{prefix}ticks:NIFTY") as book:
+                for _ in range(10):
+                    book.until(is_kind("heartbeat"))
+            assert refused_for_the_token(home) == before <= ON_THEIR_WAY_MAX
+
+            home.log_in()
+
+            home.stands("up", "open")
+            for each in waiting:
+                if each != withdrawn:
+                    caller.reaches(each, "WORKING", "FILLED")
+        sent = [entry for entry in ledger(home) if entry["kind"] == "accepted"]
+        tags = [entry["tag"] for entry in sent if entry["method"] == "place"]
+        assert len(tags) == len(set(tags)) == len(waiting)  # the first, and all but the withdrawn
+
+
+def ledger(home: Home) -> list[dict[str, Any]]:
+    answer = httpx.get(f"{home.exchange.rest_root}/sim/ledger", trust_env=False).json()["data"]
+    entries: list[dict[str, Any]] = answer["entries"]
+    return entries
+
+
+def refused_for_the_token(home: Home) -> int:
+    """Return how many orders came with a token that is worth nothing."""
+    return sum(
+        entry["kind"] == "received" and entry["user_id"] is None and entry["method"] == "place"
+        for entry in ledger(home)
+    )

@@ -32,7 +32,7 @@ from ticker_service.accounts.breaker import BreakerRules
 from ticker_service.accounts.breakers import Breakers
 from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.kill_switches import KillSwitches
-from ticker_service.accounts.limits import OrderLimits, Pacer, PaceRules
+from ticker_service.accounts.limits import OrderLimits
 from ticker_service.accounts.token_watch import TokenWatch
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.config import OrdersConfig
@@ -511,7 +511,7 @@ class Daemon:
         chance = random.Random(world.chance.getrandbits(32))  # noqa: S311 - jitter
         surroundings = Surroundings(clock=world.clock, chance=chance, telemetry=Telemetry())
         switches = KillSwitches(play.kill_store)
-        pacer = Pacer(PaceRules(cooldown_s=1.0), world.clock)
+        limits = OrderLimits(ACCOUNT, world.clock, cooldown_s=1.0)
         executor = Executor(
             journal=self.journal,
             gateway=gateway,
@@ -520,7 +520,7 @@ class Daemon:
                 clock=world.clock,
                 rules={BreakerName.ORDERS: BreakerRules(open_s=2.0)},
             ),
-            limits=OrderLimits(ACCOUNT, world.clock, pacer=pacer),
+            limits=limits,
             halts=Halts(ACCOUNT, clock=world.clock),
             switches=switches,
             config=play.config,
@@ -549,7 +549,7 @@ class Daemon:
             ACCOUNT,
             gateway=gateway,
             switches=switches,
-            pacer=pacer,
+            pacer=limits.pacer,
             config=play.config,
             clock=world.clock,
         )
