@@ -84,6 +84,7 @@ def test_every_metric_it_names_exists() -> None:
         "feed_down",
         "is_current",
         "late_ticks",
+        "order_cooldown_s",
         "order_events_delayed",
         "publish_failed",
         "publish_failing_ms",
