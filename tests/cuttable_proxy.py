@@ -26,10 +26,13 @@ class CuttableProxy:
         self._port = 0
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
+        self._serving: set[asyncio.Task[None]] = set()
         self._flows = asyncio.Event()
         self._flows.set()
         self._lose_answer_to: bytes | None = None
         self.answer_lost = asyncio.Event()
+        self._stop_before: bytes | None = None
+        self.stopped = asyncio.Event()
         self._halve: bytes | None = None
         self.halved = asyncio.Event()
 
@@ -44,6 +47,8 @@ class CuttableProxy:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        if self._serving:
+            await asyncio.wait(self._serving)
 
     async def start(self) -> None:
         """Let connections through, at the same port as before."""
@@ -71,12 +76,25 @@ class CuttableProxy:
         """Pass on the next request that holds these bytes, and cut instead of its answer."""
         self._lose_answer_to = request
 
+    def stop_before(self, request: bytes) -> None:
+        """Be down as soon as a request comes that holds these bytes, without passing it on."""
+        self._stop_before = request
+        self.stopped.clear()
+
+    def lead_to(self, url: str) -> None:
+        """Take new connections to another server; those there are stay where they are."""
+        self._target = urlsplit(url)
+
     def halve(self, request: bytes) -> None:
         """Pass on half of the next request that holds these bytes, and nothing more after it."""
         self._halve = request
         self.halved.clear()
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        serving = asyncio.current_task()
+        assert serving is not None
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
         host, port = self._target.hostname, self._target.port
         server_reader, server_writer = await asyncio.open_connection(host, port)
         ends = {writer, server_writer}
@@ -105,6 +123,11 @@ class CuttableProxy:
         with contextlib.suppress(OSError):
             while chunk := await reader.read(CHUNK_BYTES):
                 await self._flows.wait()
+                if is_request and self._stop_before and self._stop_before in chunk:
+                    self._stop_before = None
+                    await self.stop()
+                    self.stopped.set()
+                    return
                 if is_request and self._halve and self._halve in chunk:
                     self._halve = None
                     writer.write(chunk[: len(chunk) // 2])

@@ -38,6 +38,9 @@ CLOSE_S: Final = 2.0
 NAME: Final = "ticker-service"
 # SQLSTATE classes "connection exception" and "operator intervention" (the server is going down).
 LOST_CLASSES: Final = frozenset({"08", "57"})
+# "Internal error": its files cannot be written or are damaged. A fault of the server, not of what
+# we asked: nothing was done, and the daemon outlives it.
+BROKEN_CLASSES: Final = frozenset({"XX"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -313,12 +316,16 @@ def translated(database: Database) -> Iterator[None]:
     except psycopg.DataError as error:
         raise JournalError(f"the database cannot hold this: {_words(error)}") from error
     except psycopg.Error as error:
-        raise InvariantViolatedError(
-            f"Invariant: the database refused a statement: {_words(error)}"
-        ) from error
+        raise _refused(error) from error
     except OSError as error:
         database.is_available = False
         raise JournalUnavailable(_words(error)) from error
+
+
+def _refused(error: psycopg.Error) -> JournalUnavailable | InvariantViolatedError:
+    if error.sqlstate and error.sqlstate[:2] in BROKEN_CLASSES:
+        return JournalUnavailable(_words(error))
+    return InvariantViolatedError(f"Invariant: the database refused a statement: {_words(error)}")
 
 
 def _words(error: Exception) -> str:

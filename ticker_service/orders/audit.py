@@ -124,6 +124,13 @@ class Audit:
         self._book = rows
         self._books += 1
 
+    def forget(self) -> None:
+        """Know nothing of a journal that another process may have written, or a replica replaced.
+
+        What was told stays told until the next two looks agree that it is gone.
+        """
+        self._book, self._settled = (), {}
+
     def external(self) -> list[BrokerOrder]:
         """Return the newest book's orders that are of no instruction of ours."""
         return [row for row in self._book if row.order_id not in self._memory.ours]

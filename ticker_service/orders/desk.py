@@ -241,6 +241,7 @@ class AccountDesk:
         writer_epoch = await self._journal.acquire(self.account)
         self._lost.clear()
         self._reconciler.memory.doubt_the_journal()
+        self.audit.forget()
         if not self._is_stopping:
             # It stood by, or had lost the account; a login that is needed must be said again.
             self.state = DeskState.STARTING

@@ -74,6 +74,8 @@ class BookMemory:
         """Read the journal again: another process may have written it meanwhile."""
         self.is_journal_read = False
         self.merged.clear()
+        # It may be a replica that lacks the newest: what was ours may be nobody's now.
+        self.ours.clear()
 
     def keep(self, rows: Iterable[BrokerOrder]) -> None:
         """Remember the orders of the day that a book or an update tells of."""

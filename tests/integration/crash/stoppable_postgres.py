@@ -9,9 +9,11 @@ import secrets
 import shutil
 import signal
 import socket
+import subprocess
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
 
 import psycopg
 from running import Beside, descendants, eventually
@@ -32,12 +34,11 @@ class StoppablePostgres:
     """A durable server; use :func:`stoppable_postgres`."""
 
     def __init__(self, directory: Path) -> None:
+        self.directory = directory
         self._user = postgres_programs.server_user()
         if self._user is not None:
             os.chown(directory, *self._user)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = probe.getsockname()[1]
+        port = _free_port()
         password = secrets.token_urlsafe(16)
         self.url = (
             f"postgresql://{postgres_programs.SUPERUSER}:{password}@127.0.0.1:{port}/postgres"
@@ -50,6 +51,33 @@ class StoppablePostgres:
         self._again = [*self._first[:-1], f"cd {directory} && {become}"]
         self._running: contextlib.ExitStack | None = None
         self._child: Child | None = None
+
+    def become_copy_of(self, primary: StoppablePostgres, directory: Path, url: str) -> None:
+        """Take the data of a server that is stopped, to follow it by way of an address of it."""
+        port = _free_port()
+        self.directory, self._user = directory, primary._user
+        self.url = (
+            urlsplit(primary.url)
+            ._replace(netloc=f"{urlsplit(primary.url).netloc.rpartition(':')[0]}:{port}")
+            .geturl()
+        )
+        self._running, self._child, self._first = None, None, []
+        shutil.copytree(primary.directory, directory, dirs_exist_ok=True, symlinks=True)
+        # The copy runs the first server's programs; only data and socket are its own.
+        data = directory / "data"
+        self._again = [
+            *primary._again[:-1],
+            primary._again[-1].replace(f"-D {primary.directory}/data", f"-D {data}"),
+        ]
+        with (data / "postgresql.auto.conf").open("a", encoding="utf-8") as settings:
+            settings.write(
+                f"port = {port}\nunix_socket_directories = '{directory}'\n"
+                f"primary_conninfo = '{url}'\n"
+            )
+        (data / "standby.signal").touch()
+        if self._user is not None:
+            for path in (directory, *directory.rglob("*")):
+                os.chown(path, *self._user, follow_symlinks=False)
 
     def start(self) -> None:
         """Start the server, on an empty database at first, and wait until it answers."""
@@ -68,6 +96,36 @@ class StoppablePostgres:
         assert self._child is not None
         os.kill(self._child.pid, signal.SIGQUIT)
         self.close()
+
+    def let_no_file_grow(self) -> None:
+        """Let every further write to a file fail, as on a disk without room; until it is closed.
+
+        Only the server's own user may do that, who may be unable to run our Python.
+        """
+        assert self._child is not None
+        uid, gid = self._user or (None, None)
+        for pid in (self._child.pid, *descendants(self._child.pid)):
+            subprocess.run(
+                ["prlimit", "--fsize=0", "--pid", str(pid)], user=uid, group=gid, check=False
+            )
+
+    def promote(self) -> None:
+        """Make a standby a server of its own."""
+        with psycopg.connect(self.url, autocommit=True) as connection:
+            connection.execute("SELECT pg_promote()")
+
+    def has_all_of(self, primary: StoppablePostgres) -> bool:
+        """Return whether a standby has replayed what its primary has written by now."""
+        with (
+            psycopg.connect(primary.url, autocommit=True) as asked,
+            psycopg.connect(self.url, autocommit=True) as standby,
+        ):
+            written = asked.execute("SELECT pg_current_wal_lsn()").fetchone()
+            assert written is not None
+            found = standby.execute(
+                "SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", (str(written[0]),)
+            ).fetchone()
+        return bool(found and found[0])
 
     @contextlib.contextmanager
     def frozen(self) -> Iterator[None]:
@@ -110,3 +168,29 @@ def stoppable_postgres() -> Iterator[StoppablePostgres]:
     finally:
         server.close()
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def standby_of(primary: StoppablePostgres, *, by_way_of: str) -> Iterator[StoppablePostgres]:
+    """Run a standby that streams from a server, by an address of it, for the length of the block.
+
+    The server is stopped for the copy, and started again.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="standby-", dir="/tmp"))
+    standby = StoppablePostgres.__new__(StoppablePostgres)
+    try:
+        primary.close()
+        standby.become_copy_of(primary, directory, by_way_of)
+        primary.start()
+        standby.start()
+        yield standby
+    finally:
+        standby.close()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+    return port
