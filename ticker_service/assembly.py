@@ -486,7 +486,8 @@ async def _watch_of(config: OrderHalfConfig, tokens: AccessTokens, clock: Clock)
 
 def _journal_options(config: OrderHalfConfig) -> JournalOptions:
     orders = PoolOptions(
-        size_min=min(2, config.order_connections_max),
+        # All are kept open: an order that has to wait for a new one waits for a fork and a login.
+        size_min=config.order_connections_max,
         size_max=config.order_connections_max,
         waiting_max=256,
         wait_s=config.connection_wait_s,

@@ -523,8 +523,8 @@ class OrderJournal(Protocol):
         """
         ...
 
-    async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
-        """Return the task one of whose attempts carries this tag."""
+    async def tasks_by_tag(self, account: Account, tags: Collection[str]) -> dict[str, OrderTask]:
+        """Return the tasks one of whose attempts carries one of these tags, by that tag."""
         ...
 
     async def tasks_by_order_id(

@@ -473,11 +473,11 @@ class MemoryJournal:
         await self._begin("live_orders")
         return [task for task in self._of(account, LIVE) if task.kind is TaskKind.PLACE]
 
-    async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
-        """Return the task one of whose attempts carries this tag."""
-        await self._begin("task_by_tag")
-        task_id = self.tags.get((account, tag))
-        return None if task_id is None else self.tasks[task_id]
+    async def tasks_by_tag(self, account: Account, tags: Collection[str]) -> dict[str, OrderTask]:
+        """Return the tasks one of whose attempts carries one of these tags, by that tag."""
+        await self._begin("tasks_by_tag")
+        known = {tag: self.tags.get((account, tag)) for tag in tags}
+        return {tag: self.tasks[task_id] for tag, task_id in known.items() if task_id}
 
     async def tasks_by_order_id(
         self, account: Account, order_ids: Collection[str]

@@ -268,11 +268,15 @@ class PostgresJournal:
         """Return an account's PLACE tasks in ACKED, WORKING and PARTIAL, oldest first."""
         return await self._open_work(self._sql.live_orders, account)
 
-    async def task_by_tag(self, account: Account, tag: str) -> OrderTask | None:
-        """Return the task one of whose attempts carries this tag."""
-        return _first(
-            await self._orders.run(self._sql.task_by_tag, {"account": account, "tag": tag})
-        )
+    async def tasks_by_tag(self, account: Account, tags: Collection[str]) -> dict[str, OrderTask]:
+        """Return the tasks one of whose attempts carries one of these tags, by that tag."""
+        left, found = list(tags), dict[str, "OrderTask"]()
+        while left:
+            page, left = left[:PAGE_ROWS], left[PAGE_ROWS:]
+            wanted = {"account": account, "tags": page}
+            rows = await self._orders.run(self._sql.tasks_by_tag, wanted)
+            found |= {row["attempt_tag"]: task_of(row) for row in rows}
+        return found
 
     async def tasks_by_order_id(
         self, account: Account, order_ids: Collection[str]

@@ -35,6 +35,8 @@ Connection = AsyncConnection[DictRow]
 # A server that stands still does not even cancel: this long after its limit a connection is cut.
 CUT_AFTER_S: Final = 0.5
 CLOSE_S: Final = 2.0
+# A connection that answered so lately is handed out unasked: asking costs a round trip a statement.
+FRESH_S: Final = 1.0
 NAME: Final = "ticker-service"
 # SQLSTATE classes "connection exception" and "operator intervention" (the server is going down).
 LOST_CLASSES: Final = frozenset({"08", "57"})
@@ -98,6 +100,12 @@ class JournalOptions:
     idle_in_transaction_ms: int = 5_000
     heartbeat_s: float = 2.0
     requires_durable_storage: bool = True
+
+
+class _Kept(AsyncConnection[DictRow]):
+    """A connection of a pool, which knows when it last answered, by the event loop's clock."""
+
+    answered_at_s = -FRESH_S
 
 
 class Unconfirmed(JournalUnavailable):
@@ -179,7 +187,7 @@ class Database:
             )
         self.is_available = True
 
-    def new_pool(self, name: str, options: PoolOptions) -> AsyncConnectionPool[Connection]:
+    def new_pool(self, name: str, options: PoolOptions) -> AsyncConnectionPool[_Kept]:
         """Return the driver's pool, not yet open."""
 
         async def configure(connection: Connection) -> None:
@@ -188,7 +196,7 @@ class Database:
         return AsyncConnectionPool(
             self._conninfo,
             kwargs={"autocommit": True, "row_factory": dict_row},
-            connection_class=AsyncConnection[DictRow],
+            connection_class=_Kept,
             min_size=options.size_min,
             max_size=options.size_max,
             max_waiting=options.waiting_max,
@@ -197,8 +205,7 @@ class Database:
             reconnect_timeout=self.options.reconnect_s,
             reconnect_failed=self._reconnect_failed,
             configure=configure,
-            # Without it a connection that died while idle is handed out.
-            check=AsyncConnectionPool.check_connection,
+            check=_check_rested,
             name=f"{NAME}-{name}",
             open=False,
         )
@@ -241,6 +248,7 @@ class Pool:
                     self._pool.connection() as one,
                 ):
                     found = await rows(one, statement, parameters, prepare=True)
+                    one.answered_at_s = asyncio.get_running_loop().time()
             except TooManyRequests:
                 await self._begin_anew_if_stuck()
                 raise
@@ -279,6 +287,16 @@ async def rows(
         if connection.closed:
             raise Unconfirmed(_words(error)) from error
         raise
+
+
+async def _check_rested(connection: _Kept) -> None:
+    """Ask a connection that has rested whether it is still there, before it is handed out.
+
+    One that dies sooner after an answer than that fails its statement, as one that dies under it
+    does, and its caller reads what became of it.
+    """
+    if asyncio.get_running_loop().time() - connection.answered_at_s >= FRESH_S:
+        await AsyncConnectionPool.check_connection(connection)
 
 
 @contextlib.asynccontextmanager

@@ -21,7 +21,7 @@ class Statements:
     task_by_id: bytes
     task_by_request: bytes
     task_by_client_order: bytes
-    task_by_tag: bytes
+    tasks_by_tag: bytes
     unsent_tasks: bytes
     tasks_in_doubt: bytes
     live_orders: bytes

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order_state import TaskState
 from ticker_service.ports import Withheld
 
 if TYPE_CHECKING:
@@ -82,6 +83,18 @@ class Row:
     says: re.Pattern[str] | None = None
     kind: TaskKind | None = None
 
+
+STATE_AFTER: Final = {
+    Outcome.ACKED: TaskState.ACKED,
+    Outcome.REJECTED: TaskState.REJECTED,
+    Outcome.AMBIGUOUS: TaskState.UNKNOWN,
+    Outcome.NOT_SENT: TaskState.READY,
+    Outcome.THROTTLED: TaskState.READY,
+    Outcome.REJECTED_AUTH: TaskState.READY,
+}
+"""The law of sending again (reliability.md §1.8): READY is, as a new attempt with a new tag, within
+its deadline and ``attempts_max`` (``orders.execute``); nothing else ever is. It holds for places,
+changes and cancels alike, and the database knows no way from UNKNOWN to READY."""
 
 HALTING_CODES: Final = {
     code.value: code for code in (HaltCode.WRONG_IP, HaltCode.BROKER_ORDER_LIMIT)

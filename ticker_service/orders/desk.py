@@ -36,6 +36,7 @@ from ticker_service.runtime.bell import Bell
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Mapping
 
     from ticker_service.config import OrdersConfig
@@ -109,6 +110,11 @@ class AccountDesk:
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
+        self._admitted: list[OrderTask] = []
+        """Taken and not carried yet; what comes from our own doors is not read back."""
+        self._handed_on = Bell()
+        self._asking: set[uuid.UUID] = set()
+        """What the journal is being asked to take; nobody can carry it yet."""
         self._book_wanted = Bell()
         self._audit_wanted = Bell()
         self._waiting = Waiting(config.waiting_max)
@@ -150,6 +156,7 @@ class AccountDesk:
             if not await self._withdraws(new):
                 raise refusal
         self._waiting.begin(new)
+        self._asking.add(new.task_id)
         try:
             admitted = await self._journal.admit(new)
         except JournalUnavailable:
@@ -157,10 +164,18 @@ class AccountDesk:
         except BaseException:
             self._waiting.end(new)
             raise
+        finally:
+            self._asking.discard(new.task_id)
         if not admitted.is_new:
             self._waiting.end(new)
         self._reach("C1")
-        self._work.ring()
+        if admitted.is_new and new.kind is not TaskKind.MODIFY:
+            self._admitted.append(admitted.task)
+            self._handed_on.ring()
+        else:
+            # Changes of one order go out as the journal numbered them; its answers come in any
+            # order.
+            self._work.ring()
         self.news.ring()
         return admitted.task, admitted.is_new
 
@@ -258,9 +273,11 @@ class AccountDesk:
                 tasks.create_task(self._keep_book())
                 tasks.create_task(self._keep_audit())
                 tasks.create_task(self._find_work(tasks))
+                tasks.create_task(self._carry_admitted(tasks))
         finally:
             self.state = DeskState.STOPPING
             self._in_flight.clear()
+            self._admitted.clear()
             await self._journal.release(self.account)
 
     async def _open(self) -> None:
@@ -290,7 +307,7 @@ class AccountDesk:
         """Start carrying every instruction that nobody carries yet, oldest first."""
         while True:
             ring = self._work.listen()
-            before = self._waiting.uncarried()
+            before = self._uncarried()
             unsent: list[OrderTask] = []
             try:
                 unsent = await self._journal.unsent(self.account)
@@ -299,10 +316,26 @@ class AccountDesk:
             else:
                 self._waiting.correct(before, unsent)
             for task in unsent:
-                if task.task_id not in self._in_flight and not self._waits_its_turn(task):
-                    self._waiting.carry(task)
-                    tasks.create_task(self._carry_until_done(task), name=f"task-{task.task_id}")
+                self._begin(task, tasks)
             await _sleep_or_ring(SCAN_S, ring)
+
+    async def _carry_admitted(self, tasks: asyncio.TaskGroup) -> None:
+        """Start carrying what our doors have just taken, without asking the journal for it."""
+        while True:
+            ring = self._handed_on.listen()
+            admitted, self._admitted = self._admitted, []
+            for task in admitted:
+                self._begin(task, tasks)
+            await ring.wait()
+
+    def _begin(self, task: OrderTask, tasks: asyncio.TaskGroup) -> None:
+        if task.task_id not in self._in_flight and not self._waits_its_turn(task):
+            self._waiting.carry(task)
+            tasks.create_task(self._carry_until_done(task), name=f"task-{task.task_id}")
+
+    def _uncarried(self) -> frozenset[uuid.UUID]:
+        """Return what the journal may have that nobody carries; take it before asking it."""
+        return self._waiting.uncarried() - self._asking
 
     def _waits_its_turn(self, task: OrderTask) -> bool:
         """Return whether an earlier change of the same order is under way: the last one counts.
@@ -351,7 +384,8 @@ class AccountDesk:
             if task.state is TaskState.UNKNOWN:
                 self._book.doubt(task)
             self.news.ring()
-            self._work.ring()
+            if self._uncarried():
+                self._work.ring()
             is_idle = self._book_period_s > self._config.book_poll_live_s
             if task.state is TaskState.UNKNOWN or (task.state is TaskState.ACKED and is_idle):
                 self._book_wanted.ring()

@@ -227,7 +227,7 @@ class Executor:
         reply = await self._transmit(claimed, target, closes_ns)
         verdict = classify.judge(task.kind, reply)
         permit.report(_health_of(verdict, reply))
-        if _STATE_OF_OUTCOME[verdict.outcome] is TaskState.READY:
+        if classify.STATE_AFTER[verdict.outcome] is TaskState.READY:
             uncount()  # it did not come to the broker's desk, which counts orders
         if verdict.order_id:
             self.on_named(claimed, verdict.order_id)
@@ -373,17 +373,6 @@ class Executor:
         return backoff.delay_s(attempt, self._chance)
 
 
-_STATE_OF_OUTCOME: Final = {
-    Outcome.ACKED: TaskState.ACKED,
-    Outcome.REJECTED: TaskState.REJECTED,
-    Outcome.AMBIGUOUS: TaskState.UNKNOWN,
-    # Nothing happened at the broker: the task may be tried again, as a new attempt with a new tag.
-    Outcome.NOT_SENT: TaskState.READY,
-    Outcome.THROTTLED: TaskState.READY,
-    Outcome.REJECTED_AUTH: TaskState.READY,
-}
-
-
 def _unheard(_: OrderTask, __: str) -> None:
     return
 
@@ -442,7 +431,7 @@ def _health_of(verdict: Verdict, reply: Reply) -> Health:
 
 
 def _update_of(verdict: Verdict, reply: Reply, task: OrderTask) -> TaskUpdate:
-    state = _STATE_OF_OUTCOME[verdict.outcome]
+    state = classify.STATE_AFTER[verdict.outcome]
     # An order that is acknowledged has no fault; that of an earlier try goes with it.
     cleared = "" if task.reason_code else None
     return TaskUpdate(

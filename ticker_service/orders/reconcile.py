@@ -140,14 +140,13 @@ class Reconciler:
         """Merge a whole book, asked for when its reading began; return how many tasks changed."""
         self.learn(rows)
         before, self.memory.contradicted = self.memory.contradicted, {}
-        untagged = [row.order_id for row in rows if not self._our_tags(row) and self._is_news(row)]
-        by_order_id = await self._by_order_id(untagged)
+        news = [row for row in rows if self._is_news(row)]
+        known = await self._known(news)
         changed = 0
-        for row in rows:
-            if self._is_news(row):
-                since_ns = before.get(row.order_id, began.monotonic_ns)
-                alive = _Alive(since_ns=since_ns, until_ns=began.monotonic_ns)
-                changed += await self._merge(row, by_order_id.get(row.order_id), alive=alive)
+        for row in news:
+            since_ns = before.get(row.order_id, began.monotonic_ns)
+            alive = _Alive(since_ns=since_ns, until_ns=began.monotonic_ns)
+            changed += await self._merge(row, known.get(row.order_id), alive=alive)
         return changed
 
     async def merge_row(self, row: BrokerOrder) -> bool:
@@ -159,14 +158,12 @@ class Reconciler:
         self.learn([row])
         if not self._is_news(row):
             return False
-        untagged = [] if self._our_tags(row) else [row.order_id]
-        return await self._merge(row, (await self._by_order_id(untagged)).get(row.order_id))
+        return await self._merge(row, (await self._known([row])).get(row.order_id))
 
     async def _merge(
-        self, row: BrokerOrder, named: OrderTask | None, *, alive: _Alive | None = None
+        self, row: BrokerOrder, task: OrderTask | None, *, alive: _Alive | None = None
     ) -> bool:
-        """Merge one row into the task its tag names, or else into the one its order id does."""
-        task = await self._tagged(row) or named
+        """Merge one row into its task, as that was when it was looked up."""
         for _ in range(MERGE_TRIES_MAX):
             if task is None:
                 if self.memory.day is not None and _is_of(row, self.memory.day):
@@ -214,12 +211,20 @@ class Reconciler:
     def _our_tags(self, row: BrokerOrder) -> list[str]:
         return [tag for tag in row.tags if is_ours(tag, self._installation)]
 
-    async def _tagged(self, row: BrokerOrder) -> OrderTask | None:
-        for tag in self._our_tags(row):
-            task = await self._journal.task_by_tag(self.account, tag)
-            if task is not None and task.kind is TaskKind.PLACE:
-                return task
-        return None
+    async def _known(self, rows: Collection[BrokerOrder]) -> dict[str, OrderTask]:
+        """Return the tasks of rows by order id: whom its tag names, or else its order id does."""
+        by_tag = await self._by_tag([tag for row in rows for tag in self._our_tags(row)])
+        untagged = [row.order_id for row in rows if not self._our_tags(row)]
+        known = await self._by_order_id(untagged)
+        for row in rows:
+            tagged = (by_tag[tag] for tag in self._our_tags(row) if tag in by_tag)
+            task = next((task for task in tagged if task.kind is TaskKind.PLACE), None)
+            if task is not None:
+                known[row.order_id] = task
+        return known
+
+    async def _by_tag(self, tags: Collection[str]) -> dict[str, OrderTask]:
+        return await self._journal.tasks_by_tag(self.account, tags) if tags else {}
 
     async def _by_order_id(self, order_ids: Collection[str]) -> dict[str, OrderTask]:
         if not order_ids:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from ticker_service.constants import NS_PER_S
 from ticker_service.errors import JournalUnavailable, PublishError
 from ticker_service.runtime.pacing import Backoff
 
@@ -27,6 +28,8 @@ log = structlog.get_logger()
 EVENTS_PER_READ_MAX: Final = 200
 POLL_S: Final = 1.0
 """The bell is a hint; an event that nobody rang for is found within this."""
+CURSOR_S: Final = 0.25
+"""The cursor in the journal is written so often at most: after a crash so much comes once more."""
 RETRY: Final = Backoff(delay_s_min=0.1, delay_s_max=5.0)
 
 
@@ -51,43 +54,42 @@ async def deliver(  # noqa: PLR0913 - one line of work with all it needs
         surroundings: Source of the retries' jitter.
         reach: Told ``C7`` before events that are committed are handed on.
     """
-    failures = 0
+    clock, failures = surroundings.clock, 0
+    cursor, written, write_at_ns = -1, -1, 0
     while True:
         news = bell.listen()
         try:
-            delivered = await _deliver_waiting(account, sink, sink_name, journal, reach)
+            if cursor < 0:
+                cursor = written = await journal.delivered_seq(account, sink_name)
+            events = await journal.events_after(account, cursor, limit=EVENTS_PER_READ_MAX)
+            if events:
+                reach("C7")
+                await sink.publish(account, events)
+                cursor = events[-1].account_seq
+            if cursor > written and (not events or clock.monotonic_ns() >= write_at_ns):
+                await journal.set_delivered(account, sink_name, cursor)
+                written = cursor
+                write_at_ns = clock.monotonic_ns() + int(CURSOR_S * NS_PER_S)
         except (JournalUnavailable, PublishError) as error:
             if not failures:
                 log.warning(
                     "order_events_delayed", account=account, sink=sink_name, error=str(error)
                 )
+            cursor = -1  # what was delivered is what the journal says
             await asyncio.sleep(RETRY.delay_s(failures, surroundings.chance))
             failures += 1
             continue
         if failures:
             log.info("order_events_resumed", account=account, sink=sink_name)
         failures = 0
-        if not delivered:
-            await wait_for_news(news)
+        if len(events) < EVENTS_PER_READ_MAX:
+            await wait_for_news(news, for_s=POLL_S if cursor == written else CURSOR_S)
 
 
-async def wait_for_news(news: asyncio.Event) -> None:
+async def wait_for_news(news: asyncio.Event, *, for_s: float = POLL_S) -> None:
     """Wait until the bell rings, or long enough to look anyway."""
     try:
-        async with asyncio.timeout(POLL_S):
+        async with asyncio.timeout(for_s):
             await news.wait()
     except TimeoutError:
         return
-
-
-async def _deliver_waiting(
-    account: Account, sink: OrderEventSink, sink_name: str, journal: OrderJournal, reach: Reach
-) -> int:
-    """Deliver one read's worth and move the cursor; return how many there were."""
-    after = await journal.delivered_seq(account, sink_name)
-    events = await journal.events_after(account, after, limit=EVENTS_PER_READ_MAX)
-    if events:
-        reach("C7")
-        await sink.publish(account, events)
-        await journal.set_delivered(account, sink_name, events[-1].account_seq)
-    return len(events)

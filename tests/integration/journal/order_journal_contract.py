@@ -180,7 +180,7 @@ class OrderJournalContract:
             assert task.intent_at_ns == NOON_NS + SECOND_NS
             assert task.send_not_after_ns == NOON_NS + 2 * SECOND_NS
             assert await journal.task(task.task_id) == task
-            assert await journal.task_by_tag(ACCOUNT, tag_of(1)) == task
+            assert (await journal.tasks_by_tag(ACCOUNT, [tag_of(1)])).get(tag_of(1)) == task
 
         self.run(scenario)
 
@@ -296,7 +296,7 @@ class OrderJournalContract:
             task = await claim(journal, task, epoch, tag=tag_of(2))
             assert (task.attempt, task.tag) == (2, tag_of(2))
             for tag in (tag_of(1), tag_of(2)):
-                assert await journal.task_by_tag(ACCOUNT, tag) == task
+                assert (await journal.tasks_by_tag(ACCOUNT, [tag])).get(tag) == task
 
         self.run(scenario)
 
@@ -517,7 +517,7 @@ class OrderJournalContract:
         async def scenario(journal: OrderJournal) -> None:
             assert await journal.task(uuid.uuid4()) is None
             assert await journal.task_of_order("desk", "nothing") is None
-            assert await journal.task_by_tag(ACCOUNT, tag_of(1)) is None
+            assert (await journal.tasks_by_tag(ACCOUNT, [tag_of(1)])).get(tag_of(1)) is None
 
         self.run(scenario)
 

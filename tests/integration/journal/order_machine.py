@@ -281,7 +281,7 @@ class OrderMachine(RuleBasedStateMachine):
             self._merge(order, order.rows[-1])
 
     def _merge(self, order: AtBroker, row: BrokerOrder) -> None:
-        task = self.run(self.writer.task_by_tag(ACCOUNT, order.tag))
+        task = self.run(self.writer.tasks_by_tag(ACCOUNT, [order.tag])).get(order.tag)
         assert task is not None, "I4: an order at the broker has its intent"
         update = merge(task, row)
         if update is None:
@@ -320,7 +320,7 @@ class OrderMachine(RuleBasedStateMachine):
             return
         placed: dict[uuid.UUID, list[str]] = defaultdict(list)
         for order in self.orders:
-            task = self.run(self.other.task_by_tag(ACCOUNT, order.tag))
+            task = self.run(self.other.tasks_by_tag(ACCOUNT, [order.tag])).get(order.tag)
             assert task is not None, "I4"
             placed[task.task_id].append(order.rows[0].order_id)
             assert task.filled_quantity <= order.rows[-1].filled_quantity, "I5"
@@ -353,7 +353,7 @@ class OrderMachine(RuleBasedStateMachine):
             task = self.read(task_id)
             assert task.state not in IN_DOUBT, f"I3: left {task.state}"
         for order in self.orders:
-            task = self.run(self.other.task_by_tag(ACCOUNT, order.tag))
+            task = self.run(self.other.tasks_by_tag(ACCOUNT, [order.tag])).get(order.tag)
             assert task is not None
             last = order.rows[-1]
             assert (task.broker_order_id, task.filled_quantity) == (

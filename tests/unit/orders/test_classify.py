@@ -10,9 +10,11 @@ from hypothesis import strategies as st
 
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order_state import TRANSITIONS, TaskState
 from ticker_service.orders.classify import (
     HALTING_CODES,
     MESSAGE_CHARACTERS_MAX,
+    STATE_AFTER,
     TABLE,
     Outcome,
     judge,
@@ -212,6 +214,13 @@ def test_the_message_is_the_broker_s_or_says_what_failed() -> None:
     assert judge(TaskKind.PLACE, unsent).message == "refused"
     long = judge(TaskKind.PLACE, error(400, None, "x" * 10_000)).message
     assert len(long) == MESSAGE_CHARACTERS_MAX
+
+
+def test_only_what_is_certainly_not_at_the_broker_is_ever_sent_again() -> None:
+    again = {outcome for outcome, state in STATE_AFTER.items() if state is TaskState.READY}
+    assert again == {Outcome.NOT_SENT, Outcome.THROTTLED, Outcome.REJECTED_AUTH}
+    assert STATE_AFTER[Outcome.AMBIGUOUS] is TaskState.UNKNOWN
+    assert not TRANSITIONS[TaskState.UNKNOWN] & {TaskState.READY, TaskState.SENDING}
 
 
 def test_refusals_that_every_order_will_meet_halt_the_account() -> None:

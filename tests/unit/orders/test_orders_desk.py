@@ -891,7 +891,7 @@ def test_a_book_pass_costs_what_is_open_and_not_what_the_day_has_seen() -> None:
             passes = scene.broker.reads
             scene.desk.want_book()
             await scene.until(lambda: scene.broker.reads > passes and read)
-        assert asked["task_by_tag"] == 0
+        assert asked["tasks_by_tag"] == 0
         assert read[0] == 1
 
     virtual_time.run(play())

@@ -33,7 +33,7 @@ def test_the_intent_is_committed_before_the_broker_hears_of_the_order() -> None:
     seen: list[tuple[TaskState, bool]] = []
 
     async def look(sent: Sent) -> None:
-        present = await scene.journal.task_by_tag(ACCOUNT, sent.what)
+        present = (await scene.journal.tasks_by_tag(ACCOUNT, [sent.what])).get(sent.what)
         assert present is not None
         seen.append((present.state, present.send_not_after_ns is not None))
 
@@ -251,7 +251,7 @@ def test_a_fill_that_comes_before_the_answer_stands() -> None:
     async def fill(sent: Sent) -> None:
         order_id = scene.broker.order_of_tag(sent.what).order_id
         scene.desk.take_update(scene.broker.change(order_id, status="COMPLETE", filled_quantity=75))
-        placed = await scene.journal.task_by_tag(ACCOUNT, sent.what)
+        placed = (await scene.journal.tasks_by_tag(ACCOUNT, [sent.what])).get(sent.what)
         assert placed is not None
         await scene.reaches(placed, S.FILLED)
 
@@ -274,7 +274,7 @@ def test_an_order_that_its_update_showed_alive_stays_so_whatever_the_answer_says
 
     async def show(sent: Sent) -> None:
         scene.desk.take_update(scene.broker.order_of_tag(sent.what))
-        placed = await scene.journal.task_by_tag(ACCOUNT, sent.what)
+        placed = (await scene.journal.tasks_by_tag(ACCOUNT, [sent.what])).get(sent.what)
         assert placed is not None
         await scene.reaches(placed, S.WORKING)
 

@@ -16,7 +16,7 @@ from ticker_service import testing
 from ticker_service.domain import order_state
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
-from ticker_service.orders import classify, execute
+from ticker_service.orders import classify
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.classify import Outcome
 from ticker_service.orders.desk import AccountDesk
@@ -48,7 +48,7 @@ def sends_twice(play: Play, _: pytest.MonkeyPatch) -> None:
 
 def sends_again_in_doubt(_: Play, patch: pytest.MonkeyPatch) -> None:
     """A timeout is taken for a no."""
-    patch.setitem(execute._STATE_OF_OUTCOME, Outcome.AMBIGUOUS, TaskState.READY)
+    patch.setitem(classify.STATE_AFTER, Outcome.AMBIGUOUS, TaskState.READY)
 
 
 def believes_every_400(_: Play, patch: pytest.MonkeyPatch) -> None:
