@@ -175,9 +175,12 @@ async def start_part(
     return child, banner
 
 
-async def login(banner: Mapping[str, Any]) -> str:
-    """Log in as a person in a browser would, and exchange the request token (kite.md §3.1)."""
-    api_key, user_id = banner["api_key"], banner["users"][0]["user_id"]
+async def login(banner: Mapping[str, Any], user_id: str = "") -> str:
+    """Log in as a person in a browser would, and exchange the request token (kite.md §3.1).
+
+    It is the first of the simulator's users unless another is named.
+    """
+    api_key, user_id = banner["api_key"], user_id or banner["users"][0]["user_id"]
     async with httpx.AsyncClient(trust_env=False, timeout=HTTP_S_MAX) as client:
         try:
             redirect = await client.get(

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 SUITES: Final = (
     *("pricing", "greeks_history", "decode", "path", "flush", "recording"),
-    *("live", "start"),
+    *("live", "start", "orders"),
 )
 TAPED: Final = "taped"
 """What runs in the place of suite ``path`` when recordings are given."""

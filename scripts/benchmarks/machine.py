@@ -45,6 +45,20 @@ def on_other_cores() -> Iterator[None]:
         os.sched_setaffinity(0, mine)
 
 
+@contextlib.contextmanager
+def on_all_cores() -> Iterator[None]:
+    """Leave the pin for the length of the block: what is started there runs where there is room."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    mine = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, range(os.cpu_count() or 1))
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, mine)
+
+
 def line(core: int | None) -> str:
     """Describe the machine: a rate without it says little."""
     load = "/".join(f"{each:.1f}" for each in os.getloadavg())

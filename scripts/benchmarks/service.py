@@ -22,7 +22,7 @@ from app.embedded import redis_or_embedded
 from scripts.benchmarks import machine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 
 UNDERLYINGS: Final = ("NIFTY", "BANKNIFTY", "SENSEX")
 CPU_SECONDS: Final = "process_cpu_seconds_total"
@@ -44,6 +44,7 @@ class Exchange:
     ws_root: str
     api_key: str
     access_token: str
+    banner: Mapping[str, Any]
 
     def settings(self, **more: object) -> dict[str, object]:
         """Return the settings that lead a daemon here, and more."""
@@ -69,9 +70,10 @@ class Exchange:
 class Daemon:
     """A running ``ticker-service run``, seen through its health listener."""
 
-    def __init__(self, health_url: str, pid: int, http: httpx.AsyncClient) -> None:
-        self.pid = pid
-        self._health_url = health_url
+    def __init__(self, started: Mapping[str, Any], http: httpx.AsyncClient) -> None:
+        self.pid: int = started["pid"]
+        self.orders_ws_url: str = started["orders_ws_url"]
+        self._health_url: str = started["health_url"]
         self._http = http
 
     async def metrics(self) -> dict[str, float]:
@@ -97,16 +99,32 @@ class Daemon:
         body: dict[str, Any] = answer.json()
         return body
 
+    async def opens(self, accounts: int) -> None:
+        """Wait until so many accounts take orders.
+
+        Raises:
+            TimeoutError: They do not, in ``READY_S_MAX``.
+        """
+        async with asyncio.timeout(READY_S_MAX):
+            while await self._open_accounts() < accounts:  # noqa: ASYNC110 - it is a process
+                await asyncio.sleep(ASK_AGAIN_S)
+
+    async def _open_accounts(self) -> int:
+        return list((await self.health())["accounts"].values()).count("open")
+
     async def _is_ready(self, subscribed_min: int) -> bool:
         now = await self.health()
         return now["status"] == "ready" and now["subscribed"] >= subscribed_min
 
 
 async def exchange(
-    stack: contextlib.AsyncExitStack, relay: demo_parts.Relay, *arguments: str
+    stack: contextlib.AsyncExitStack,
+    relay: demo_parts.Relay,
+    *arguments: str,
+    cores: Callable[[], contextlib.AbstractContextManager[None]] = machine.on_other_cores,
 ) -> Exchange:
     """Start Redis and a simulator with these arguments, for as long as ``stack`` is open."""
-    with machine.on_other_cores():
+    with cores():
         redis_url = await stack.enter_async_context(redis_or_embedded(None))
         _, banner = await demo_parts.start_part(
             stack, relay, "simulator", ["simulate", "--no-rate-limits", *arguments], {}
@@ -117,6 +135,7 @@ async def exchange(
         ws_root=banner["ws_root"],
         api_key=banner["api_key"],
         access_token=await demo_parts.login(banner),
+        banner=banner,
     )
 
 
@@ -129,7 +148,7 @@ async def daemon(relay: demo_parts.Relay, settings: Mapping[str, object]) -> Asy
         )
         http = httpx.AsyncClient(trust_env=False, timeout=HTTP_S_MAX)
         await stack.enter_async_context(http)
-        yield Daemon(started["health_url"], started["pid"], http)
+        yield Daemon(started, http)
 
 
 @contextlib.contextmanager

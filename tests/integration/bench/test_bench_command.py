@@ -112,3 +112,25 @@ def test_starting_is_compared_with_a_program_of_the_usual_libraries(tmp_path: Pa
     assert memory["universe"] > 27_000
     assert memory["subscribed"] > 8_000
     assert min(memory["resident_mb"], memory["peer_resident_mb"]) > 0.0
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="what a process takes is known on Linux only")
+def test_orders_are_compared_with_the_same_transactions_bare_and_a_recovery_is_timed(
+    tmp_path: Path,
+) -> None:
+    results = results_of("orders", tmp_path)
+    assert list(results) == ["orders_p50", "orders_p99", "orders_rate", "orders_recovery"]
+    assert all(results[name]["peer"] > 0.0 for name in results if name != "orders_recovery")
+    recovery = results["orders_recovery"]
+    assert recovery["peer"] is None
+    assert 0.0 < recovery["open_s"] <= recovery["settled_s"]
+    # A fifth each, and of those in doubt every other one was in the broker's book.
+    assert recovery["left"] == {
+        "expired EXPIRED": 40,
+        "ready WORKING": 40,
+        "sending WORKING": 20,
+        "sending NOT_PLACED": 20,
+        "unknown WORKING": 20,
+        "unknown NOT_PLACED": 20,
+        "working WORKING": 40,
+    }
