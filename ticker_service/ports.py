@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING, Protocol, Self, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
     import uuid
@@ -314,6 +314,10 @@ class ConnectGate(Protocol):
     def ask(self) -> Leave | None:
         """Return leave to connect now, None when it is not to be tried."""
         ...
+
+
+NO_TURN: Final = "the account's own rate left it no turn in its time"
+"""Why a send did not leave when its ``SendGate`` said no; it tells nothing about the broker."""
 
 
 class SendGate(Protocol):

@@ -36,7 +36,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.errors import ConfigurationError, InvariantViolatedError
-from ticker_service.ports import Reply, Withheld
+from ticker_service.ports import NO_TURN, Reply, Withheld
 from ticker_service.runtime.crash_points import never
 
 if TYPE_CHECKING:
@@ -135,6 +135,7 @@ class Exchange:
         self._leave_by_ns = deadline_ns if leave_by_ns is None else leave_by_ns
         self._clock = clock
         self._turn = turn
+        self._has_no_turn = False
         self._lock = threading.Lock()
         self._is_abandoned = False
         self._may_have_left = False
@@ -167,7 +168,8 @@ class Exchange:
         """
         # Not under the lock: whoever abandons it must not wait as well.
         if not self._may_have_left and not self._turn(self._leave_by_ns):
-            raise DeadlinePassed("the broker's rate leaves it no room in its time")
+            self._has_no_turn = True
+            raise DeadlinePassed(NO_TURN)
         with self._lock:
             if not self._may_have_left:
                 if self._is_abandoned:
@@ -196,7 +198,7 @@ class Exchange:
     def _observed(self, failure: str) -> Reply:
         if self._answer is None:
             withheld = Withheld.MAY_HAVE_LEFT if self._may_have_left else Withheld.NOTHING_LEFT
-            return Reply(withheld=withheld, failure=failure)
+            return Reply(withheld=withheld, failure=NO_TURN if self._has_no_turn else failure)
         status, content_type, body = self._answer
         return Reply(
             http_status=status, content_type=content_type, body=json_object(content_type, body)

@@ -17,7 +17,7 @@ from ticker_service.runtime.crash_points import never
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from ticker_service.ports import Reply
+    from ticker_service.ports import Reply, SendGate
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -49,6 +49,7 @@ def broker_at(
     access_token: Callable[[], str] = lambda: TOKEN,
     route_prefix: str = "",
     on_full: Callable[[BrokerLane], None] = lambda _: None,
+    sends: SendGate | None = None,
     reach: Reach = never,
 ) -> KiteBroker:
     config = KiteConfig(
@@ -61,6 +62,7 @@ def broker_at(
         access_token=access_token,
         options=options or BrokerOptions(egress=egress or Egress()),
         on_full=on_full,
+        sends=sends,
         reach=reach,
     )
 

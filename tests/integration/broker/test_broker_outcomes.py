@@ -27,7 +27,7 @@ from ticker_service.adapters.kite_session import Egress
 from ticker_service.domain.order import TaskKind
 from ticker_service.orders import classify
 from ticker_service.orders.classify import Outcome
-from ticker_service.ports import Withheld
+from ticker_service.ports import NO_TURN, Withheld
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -200,6 +200,30 @@ def test_nothing_leaves_where_nobody_listens() -> None:
     reply = place_once(broker_at(f"http://127.0.0.1:{port}"))
     assert reply.withheld is NOTHING
     assert outcome(reply) is Outcome.NOT_SENT
+
+
+class NoTurn:
+    """A ``SendGate`` that never has room, and remembers who asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[TaskKind] = []
+
+    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:  # noqa: ARG002 - the port's
+        self.asked.append(kind)
+        return False
+
+
+def test_nothing_leaves_without_a_turn_and_no_byte_comes_to_the_broker() -> None:
+    gate = NoTurn()
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(5.0)
+        reply = place_once(broker_at(f"http://127.0.0.1:{listener.getsockname()[1]}", sends=gate))
+        connection, _ = listener.accept()
+        with connection:
+            connection.settimeout(5.0)
+            assert connection.recv(1) == b""
+    assert (reply.withheld, reply.failure) == (NOTHING, NO_TURN)
+    assert gate.asked == [TaskKind.PLACE]
 
 
 def test_nothing_leaves_when_the_name_is_unknown(monkeypatch: pytest.MonkeyPatch) -> None:

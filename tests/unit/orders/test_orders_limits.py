@@ -6,11 +6,12 @@ import pytest
 import virtual_time
 from order_scene import Scene, broker_order
 
+from ticker_service.accounts.breaker import BreakerRules
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import OrderRefused
-from ticker_service.ports import Reply, Withheld
+from ticker_service.ports import NO_TURN, Reply, Withheld
 from ticker_service.testing import Answer, refusal
 
 S = TaskState
@@ -62,6 +63,20 @@ def test_an_order_that_did_not_come_to_the_broker_does_not_count() -> None:
     async def play() -> None:
         async with scene.opened():
             scene.broker.answers += [Answer(reply=NOT_LEFT, takes_effect=False)] * 2
+            await scene.reaches(await scene.place(), S.ACKED)
+
+    virtual_time.run(play())
+
+
+def test_a_send_that_our_own_rate_held_back_says_nothing_of_the_broker() -> None:
+    scene = Scene(
+        OrdersConfig(attempts_max=5), breaker_rules=BreakerRules(failures_max=1, open_s=600.0)
+    )
+    held = Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_TURN)
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.answers += [Answer(reply=held, takes_effect=False)] * 3
             await scene.reaches(await scene.place(), S.ACKED)
 
     virtual_time.run(play())
