@@ -17,6 +17,7 @@ from app.jobs import EXIT_CONFIGURATION, EXIT_INTERRUPTED, run_job
 from app.journal_cli import journal_cli
 from app.kill_cli import kill_cli
 from app.order_cli import order_cli, token_cli
+from app.order_list_cli import changes, list_orders
 from app.record_cli import record_cli
 from app.simulate_cli import simulate
 from ticker_service.runtime.clock import SystemClock
@@ -33,6 +34,8 @@ cli = typer.Typer(
 
 
 cli.add_typer(token_cli)
+order_cli.command("list")(list_orders)
+order_cli.command()(changes)
 cli.add_typer(order_cli)
 cli.add_typer(account_cli)
 cli.add_typer(journal_cli)

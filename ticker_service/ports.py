@@ -558,9 +558,21 @@ class OrderJournal(Protocol):
         ...
 
     async def tasks_of(
-        self, principal: str, accounts: Collection[Account], *, limit: int
+        self,
+        principal: str,
+        accounts: Collection[Account],
+        *,
+        limit: int,
+        only_open: bool = False,
     ) -> list[OrderTask]:
-        """Return a caller's newest tasks on some accounts."""
+        """Return a caller's newest tasks on some accounts, newest first.
+
+        Those that are open have not ended; a MODIFY or CANCEL that was ACKED has.
+        """
+        ...
+
+    async def changes_of(self, target_task_id: uuid.UUID, *, limit: int) -> list[OrderTask]:
+        """Return the newest changes and cancels of an order, newest first."""
         ...
 
     async def events_after(

@@ -528,13 +528,25 @@ class MemoryJournal:
         return self.shared.outcomes.get((sent.task_id, sent.attempt))
 
     async def tasks_of(
-        self, principal: str, accounts: Collection[Account], *, limit: int
+        self,
+        principal: str,
+        accounts: Collection[Account],
+        *,
+        limit: int,
+        only_open: bool = False,
     ) -> list[OrderTask]:
         """Return a caller's newest tasks on some accounts."""
         await self._begin("tasks_of")
         theirs = [t for t in self.tasks.values() if t.principal == principal]
         found = [task for task in theirs if task.account in accounts]
-        return sorted(found, key=lambda t: (t.created_at_ns, t.task_id), reverse=True)[:limit]
+        return _newest([t for t in found if not only_open or _is_open(t)], limit)
+
+    async def changes_of(self, target_task_id: uuid.UUID, *, limit: int) -> list[OrderTask]:
+        """Return the newest changes and cancels of an order."""
+        await self._begin("changes_of")
+        return _newest(
+            [t for t in self.tasks.values() if t.target_task_id == target_task_id], limit
+        )
 
     async def events_after(
         self, account: Account, account_seq: int, *, limit: int
@@ -710,6 +722,15 @@ _SET_BY_STEP: Final = (
     "reason_code",
     "reason",
 )
+
+
+def _newest(tasks: Iterable[OrderTask], limit: int) -> list[OrderTask]:
+    return sorted(tasks, key=lambda t: (t.created_at_ns, t.task_id), reverse=True)[:limit]
+
+
+def _is_open(task: OrderTask) -> bool:
+    is_resting = task.kind is TaskKind.PLACE and task.state in LIVE
+    return is_resting or task.state in UNSENT | IN_DOUBT
 
 
 def _no_records() -> JournalRecords:

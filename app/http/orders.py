@@ -73,9 +73,10 @@ async def list_orders(
     account: _Key | None = None,
     limit: _Page = 100,
     external: bool = False,  # noqa: FBT001, FBT002 - a parameter of the query
+    only_open: Annotated[bool, Query(alias="open")] = False,  # noqa: FBT002 - likewise
 ) -> OrdersAnswer:
     """List your newest instructions, newest first, and if asked for what was placed elsewhere."""
-    tasks = await doors.front.orders(who, account, limit=limit)
+    tasks = await doors.front.orders(who, account, limit=limit, only_open=only_open)
     orders = [TaskAnswer(**task_answer(task)) for task in tasks]
     if not external:
         return OrdersAnswer(orders=orders)
@@ -100,6 +101,15 @@ async def events(
 async def status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> dict[str, Any]:
     """Return an order as the journal has it."""
     return task_answer(await doors.front.order(who, client_order_id))
+
+
+@router.get("/{client_order_id}/changes", response_model_exclude_unset=True)
+async def changes(
+    client_order_id: _OrderKey, who: Reads, doors: DoorsHere, limit: _Page = 100
+) -> OrdersAnswer:
+    """List the changes and cancels of an order, newest first, each with how it ended."""
+    tasks = await doors.front.changes(who, client_order_id, limit=limit)
+    return OrdersAnswer(orders=[TaskAnswer(**task_answer(task)) for task in tasks])
 
 
 @router.put("/{client_order_id}", status_code=202, response_model=TaskAnswer)

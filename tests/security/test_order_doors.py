@@ -162,6 +162,7 @@ READS: Final = [
     ("GET", "/v1/orders", None),
     ("GET", f"/v1/orders?account={MINE}", None),
     ("GET", "/v1/orders/theirs", None),
+    ("GET", "/v1/orders/theirs/changes", None),
     ("GET", f"/v1/orders/events?account={MINE}", None),
 ]
 ROUTES: Final = [*WRITES, *READS]
@@ -294,6 +295,7 @@ def test_who_may_only_write_reads_nothing(
     ("method", "path", "body"),
     [
         ("GET", "/v1/orders/NAME", None),
+        ("GET", "/v1/orders/NAME/changes", None),
         ("PUT", "/v1/orders/NAME", CHANGE),
         ("DELETE", "/v1/orders/NAME?request_id=c", None),
     ],
@@ -337,6 +339,8 @@ def test_an_account_of_others_looks_like_one_that_is_not_there(
 def test_a_list_of_orders_holds_no_one_else_s(doors: House) -> None:
     for accounts in ([MINE, THEIRS], "all"):
         answer = doors.ask(token("me", accounts=accounts), "GET", "/v1/orders")
+        assert answer.json() == {"orders": []}
+        answer = doors.ask(token("me", accounts=accounts), "GET", "/v1/orders?open=true")
         assert answer.json() == {"orders": []}
 
 

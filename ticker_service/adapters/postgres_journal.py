@@ -310,11 +310,22 @@ class PostgresJournal:
         return int((await self._orders.run(self._sql.changes_sent, wanted))[0]["sent"])
 
     async def tasks_of(
-        self, principal: str, accounts: Collection[Account], *, limit: int
+        self,
+        principal: str,
+        accounts: Collection[Account],
+        *,
+        limit: int,
+        only_open: bool = False,
     ) -> list[OrderTask]:
         """Return a caller's newest tasks on some accounts, newest first."""
         wanted = {"principal": principal, "accounts": list(accounts), "limit": Int8(limit)}
-        return [task_of(row) for row in await self._queries.run(self._sql.tasks_of, wanted)]
+        statement = self._sql.open_tasks_of if only_open else self._sql.tasks_of
+        return [task_of(row) for row in await self._queries.run(statement, wanted)]
+
+    async def changes_of(self, target_task_id: uuid.UUID, *, limit: int) -> list[OrderTask]:
+        """Return the newest changes and cancels of an order, newest first."""
+        wanted = {"target_task_id": target_task_id, "limit": Int8(limit)}
+        return [task_of(row) for row in await self._queries.run(self._sql.changes_of, wanted)]
 
     async def events_after(
         self, account: Account, account_seq: int, *, limit: int

@@ -31,6 +31,8 @@ class Statements:
     sends_since: bytes
     changes_sent: bytes
     tasks_of: bytes
+    open_tasks_of: bytes
+    changes_of: bytes
     events_after: bytes
     last_seq: bytes
     delivered_seq: bytes

@@ -159,13 +159,22 @@ class FrontDesk:
             )
         return task
 
-    async def orders(self, caller: Caller, account: str | None, *, limit: int) -> list[OrderTask]:
+    async def orders(
+        self, caller: Caller, account: str | None, *, limit: int, only_open: bool = False
+    ) -> list[OrderTask]:
         """Return the caller's newest instructions, on one account or on all they may use."""
         if account is not None:
             accounts = [self._desk(caller, account).account]
         else:
             accounts = [name for name in self.desks if caller.may_use(name)]
-        return await self._journal.tasks_of(caller.principal, accounts, limit=limit)
+        return await self._journal.tasks_of(
+            caller.principal, accounts, limit=limit, only_open=only_open
+        )
+
+    async def changes(self, caller: Caller, client_order_id: str, *, limit: int) -> list[OrderTask]:
+        """Return the newest changes and cancels of an order; raises as :meth:`order`."""
+        order = await self.order(caller, client_order_id)
+        return await self._journal.changes_of(order.task_id, limit=limit)
 
     def external(self, caller: Caller, account: str | None) -> list[ExternalOrder]:
         """Return the orders of the newest books that no instruction of this daemon placed.

@@ -513,6 +513,33 @@ class OrderJournalContract:
 
         self.run(scenario)
 
+    def test_a_caller_sees_what_is_open_and_how_the_changes_of_an_order_ended(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+
+            async def sent(second: int, state: TaskState, **changed: Any) -> OrderTask:
+                at_ns = NOON_NS + second * SECOND_NS
+                task = await sending(journal, epoch, received_at_ns=at_ns, **changed)
+                return await journal.record(task, step(state, outcome="ACKED"), now_ns=at_ns)
+
+            order = await sent(1, TaskState.WORKING)
+            about = {"target_task_id": order.task_id, "client_order_id": order.client_order_id}
+            change = await sent(2, TaskState.ACKED, kind=TaskKind.MODIFY, body={}, **about)
+            cancel = await sent(3, TaskState.REJECTED, kind=TaskKind.CANCEL, body={}, **about)
+            await sent(4, TaskState.FILLED)
+            doubt = await sent(5, TaskState.UNKNOWN)
+            await journal.admit(new_task(principal="night"))
+            unsent = (await journal.admit(new_task(received_at_ns=NOON_NS + 6 * SECOND_NS))).task
+            found = await journal.tasks_of("desk", [ACCOUNT, OTHER], limit=10, only_open=True)
+            assert found == [unsent, doubt, order]
+            assert await journal.tasks_of("desk", [ACCOUNT], limit=2, only_open=True) == found[:2]
+            assert await journal.tasks_of("desk", [OTHER], limit=10, only_open=True) == []
+            assert await journal.changes_of(order.task_id, limit=10) == [cancel, change]
+            assert await journal.changes_of(order.task_id, limit=1) == [cancel]
+            assert await journal.changes_of(cancel.task_id, limit=10) == []
+
+        self.run(scenario)
+
     def test_what_is_not_there_is_none(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             assert await journal.task(uuid.uuid4()) is None

@@ -286,6 +286,10 @@ def test_every_partial_or_unique_index_says_what_it_makes_impossible(database_ur
         ("live_orders", "order_task_live"),
         ("tasks_by_order_id", "order_task_broker_order"),
         ("order_ids_since", "order_task_of_day"),
+        ("open_tasks_of", "order_task_unsent"),
+        ("open_tasks_of", "order_task_in_doubt"),
+        ("open_tasks_of", "order_task_live"),
+        ("changes_of", "order_task_about"),
     ],
 )
 def test_open_work_is_found_without_reading_history(
@@ -296,6 +300,9 @@ def test_open_work_is_found_without_reading_history(
         if index == "order_task_broker_order":
             # To the planner of an empty table the two indexes of sent orders are alike.
             connection.execute("DROP INDEX order_task_of_day")
+        if statement == "open_tasks_of":
+            # Likewise the indexes of orders at rest and of all orders.
+            connection.execute("DROP INDEX order_task_client_order")
         # A plan that is kept does not know the parameters; it must do as well.
         connection.execute("SET plan_cache_mode = force_generic_plan")
         plan = connection.execute(
@@ -308,6 +315,9 @@ def test_open_work_is_found_without_reading_history(
                 "after_id": uuid.UUID(int=0),
                 "after_seq": 0,
                 "limit": 500,
+                "accounts": ["A", "B"],
+                "principal": "desk",
+                "target_task_id": uuid.UUID(int=1),
             },
         ).fetchall()
     text = "\n".join(line for (line,) in plan)

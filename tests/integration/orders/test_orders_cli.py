@@ -16,7 +16,7 @@ from urllib.parse import parse_qs, urlsplit
 import httpx
 import orjson
 import pytest
-from order_house import SECRET, House, new_name
+from order_house import SECRET, Caller, House, new_name
 from running import DEADLINE_S, ROOT, environment, program
 
 from app.embedded import embedded_postgres_process
@@ -125,6 +125,37 @@ def test_an_order_is_placed_changed_cancelled_and_asked_for(
     assert told(run("order", "modify", key, "--quantity", "2", env=shell))["kind"] == "MODIFY"
     assert told(run("order", "cancel", key, env=shell))["kind"] == "CANCEL"
     assert told(run("order", "status", key, env=shell))["client_order_id"] == key
+
+
+def test_what_is_open_is_listed_and_how_each_change_of_an_order_ended(
+    home: House, shell: dict[str, str]
+) -> None:
+    key, token = new_name(), shell["TICKER_ORDERS_TOKEN"]
+    with Caller(home.rest_url, token) as caller:
+        caller.place(key, home.order())
+        caller.reaches(key, "WORKING")
+        open_tasks = told(run("order", "list", "--open", "--json", env=shell))["orders"]
+        assert [task["client_order_id"] for task in open_tasks] == [key]
+        told(run("order", "cancel", key, "--request-id", f"{key}-c", env=shell))
+        caller.reaches(key, "CANCELLED")
+    (cancel,) = told(run("order", "changes", key, "--json", env=shell))["orders"]
+    assert (cancel["request_id"], cancel["kind"], cancel["state"]) == (
+        f"{key}-c",
+        "CANCEL",
+        "ACKED",
+    )
+    everything = run("order", "list", "--account", "MAIN", "--limit", "2", env=shell)
+    assert everything.status == 0
+    for word in ("CANCELLED", "INFY", "MAIN"):
+        assert word in everything.out
+    assert told(run("order", "list", "--open", "--json", env=shell)) == {"orders": []}
+
+
+def test_a_list_that_cannot_be_had_is_one_line(home: House, shell: dict[str, str]) -> None:
+    refused(run("order", "changes", "nobodys", env=shell), "must be one of your orders")
+    refused(run("order", "list", "--account", "NOBODYS", env=shell), "must be an account of yours")
+    refused(run("order", "list", env=shell | {"TICKER_ORDERS_TOKEN": ""}), "no token")
+    refused(run("order", "list", env=shell | {"TICKER_ORDERS_URL": "nonsense"}), "no order door")
 
 
 def test_a_refused_order_is_one_line_with_its_field(home: House, shell: dict[str, str]) -> None:

@@ -39,6 +39,12 @@ def test_an_order_is_placed_changed_cancelled_and_told_of(home: House) -> None:
         assert caller.reaches(key, "CANCELLED")["filled_quantity"] == 0
         listed = caller.ask("GET").json()["orders"]
         assert [task["kind"] for task in listed] == ["CANCEL", "MODIFY", "PLACE"]
+        changes = caller.ask("GET", f"/{key}/changes").json()["orders"]
+        assert [(task["kind"], task["request_id"], task["state"]) for task in changes] == [
+            ("CANCEL", f"{key}-c", "ACKED"),
+            ("MODIFY", f"{key}-m", "ACKED"),
+        ]
+        assert caller.ask("GET", "?open=true").json() == {"orders": []}
         events: list[dict[str, Any]] = []
         while page := caller.events("MAIN", after=len(events)):
             events += page
@@ -313,6 +319,7 @@ def test_the_door_describes_itself(home: House) -> None:
         ("/v1/orders", "get"),
         ("/v1/orders/events", "get"),
         ("/v1/orders/{client_order_id}", "get"),
+        ("/v1/orders/{client_order_id}/changes", "get"),
         ("/v1/orders/{client_order_id}", "put"),
         ("/v1/orders/{client_order_id}", "delete"),
         ("/v1/kill-switch", "post"),
