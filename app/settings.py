@@ -7,6 +7,7 @@ it. Secrets stay ``SecretStr`` until the engine's configuration is built and are
 
 from __future__ import annotations
 
+import datetime as dt
 import difflib
 import os
 import re
@@ -23,6 +24,8 @@ from pydantic import (
     ConfigDict,
     Field,
     SecretStr,
+    StrictBool,
+    StrictInt,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -58,6 +61,7 @@ from ticker_service.config import (
 from ticker_service.domain import trading_hours
 from ticker_service.domain.bar import BAR_SECONDS
 from ticker_service.domain.limit import limits_of
+from ticker_service.domain.rulebook import rules_of
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError, InvariantViolatedError
 
@@ -102,6 +106,7 @@ class AccountSettings(BaseModel):
     api_secret: SecretStr
     access_token: SecretStr = SecretStr("")
     source_address: str = ""
+    algo_id: str = Field("", pattern="^[!-~]{0,64}$")
     proxy: SecretStr = SecretStr("")
 
 
@@ -179,6 +184,10 @@ class Settings(BaseSettings):
     )
     order_settle_spacing_s: float = Field(2.0, gt=0, le=60, description="Between two proofs")
     order_book_poll_s: float = Field(5.0, gt=0, le=60, description="While an order is live")
+    order_rules: dict[str, StrictBool | StrictInt] = Field(
+        default_factory=dict,
+        description='Changes of docs/rules.md by name, such as {"no_ioc_on_mcx": false}',
+    )
     freeze_quantities: dict[str, Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
         default_factory=dict,
         description="Largest quantity of one order in derivatives of a name, as a table or JSON, "
@@ -378,6 +387,15 @@ class Settings(BaseSettings):
             raise ValueError("a user_id belongs to one account only")
         return value
 
+    @field_validator("order_rules")
+    @classmethod
+    def _check_rules(cls, value: dict[str, int]) -> dict[str, int]:
+        try:
+            rules_of(value, today=dt.date.max)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @field_validator("limits")
     @classmethod
     def _check_limits(cls, value: dict[str, int]) -> dict[str, int]:
@@ -508,6 +526,7 @@ class Settings(BaseSettings):
                     api_secret=each.api_secret.get_secret_value(),
                     access_token=each.access_token.get_secret_value(),
                     source_address=each.source_address,
+                    algo_id=each.algo_id,
                     proxy=each.proxy.get_secret_value(),
                 )
                 for name, each in self.accounts.items()
@@ -526,6 +545,7 @@ class Settings(BaseSettings):
                 audit_s=9.0 * self.order_book_poll_s,
                 audit_again_s=2.0 * self.order_book_poll_s,
                 freeze_quantities=self.freeze_quantities,
+                rules=self.order_rules,
             ),
         )
 

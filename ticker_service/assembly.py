@@ -546,7 +546,7 @@ def _gateway(  # noqa: PLR0913 - the parts of one gateway
         user_id=account.user_id,
         clock=surroundings.clock,
         access_token=access_token,
-        options=BrokerOptions(egress=egress),
+        options=BrokerOptions(egress=egress, algo_id=account.algo_id),
         on_full=on_full,
         reads=reads,
         sends=sends,

@@ -174,7 +174,7 @@ class OrdersConfig:
     after its intent was recorded an order may still leave; ``settle_after_s`` counts from the end
     of that window: orders have surfaced in Kite's book 90 s late (kite.md §5.2). ``cooldown_s`` is
     how long nothing is sent after a 429: Kite refuses everything meanwhile (kite.md §4).
-    ``freeze_quantities`` are what the settings change about ``domain.rulebook``'s.
+    ``freeze_quantities`` and ``rules`` are what the settings change about ``domain.rulebook``'s.
     """
 
     installation: str = "T0"
@@ -196,6 +196,7 @@ class OrdersConfig:
     audit_s: float = 45.0
     audit_again_s: float = 10.0
     freeze_quantities: Mapping[str, int] = field(default_factory=dict)
+    rules: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -218,7 +219,7 @@ class AccountConfig:
     """A trading account and the app it trades through; secrets are kept out of ``repr``.
 
     ``source_address`` and ``proxy`` are its way out: Kite takes orders from a registered address
-    only (kite.md §3.2).
+    only (kite.md §3.2). ``algo_id`` goes with every new order if the exchange gave one.
     """
 
     account: str
@@ -227,6 +228,7 @@ class AccountConfig:
     api_secret: str = field(repr=False)
     access_token: str = field(default="", repr=False)
     source_address: str = ""
+    algo_id: str = ""
     proxy: str = field(default="", repr=False)
 
 

@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Literal, Self
 from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain.limit import LimitName, limits_of
 from ticker_service.domain.order import TaskKind
+from ticker_service.domain.rulebook import NEWEST, RuleName
 from ticker_service.domain.session import day_start_ns, ist_date
 from ticker_service.errors import ConfigurationError, OrderRefused
 
@@ -401,7 +402,9 @@ class OrderLimits:
 
 
 def _named(limit: Limit) -> str:
-    return f"the limit {limit.name}={limit.at_most} (counted: {limit.counts}; {limit.window})"
+    whose = NEWEST[RuleName(limit.name)].whose
+    counted = f"counted: {limit.counts}; {limit.window}"
+    return f"{whose}'s limit {limit.name}={limit.at_most} ({counted})"
 
 
 def _none() -> int:

@@ -93,10 +93,11 @@ class BrokerOptions:
     """How requests leave and how many at once.
 
     On each of the three lanes ``waiting_max`` requests may wait for a thread, and each keeps its
-    deadline; one more is refused as not sent.
+    deadline; one more is refused as not sent. ``algo_id`` goes with every new order.
     """
 
     egress: Egress = field(default_factory=Egress)
+    algo_id: str = ""
     order_threads: int = 4
     cancel_threads: int = 4
     read_threads: int = 2
@@ -137,6 +138,7 @@ class KiteBroker:
         """
         options = options or BrokerOptions()
         self._user_id = user_id
+        self._algo_id = {"algo_id": options.algo_id} if options.algo_id else {}
         self._clock = clock
         self._access_token = access_token or (lambda: config.access_token)
         self._reach = reach
@@ -159,7 +161,8 @@ class KiteBroker:
         unknown, as if the reply had been MAY_HAVE_LEFT: what had not left by then never will, what
         had is at the broker.
         """
-        call = partial(self._client.place_order, **to_fields(request), tag=tag)
+        form = to_fields(request) | self._algo_id
+        call = partial(self._client.place_order, **form, tag=tag)
         return await self._send(TaskKind.PLACE, call, deadline_ns, leave_by_ns)
 
     async def modify(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.domain.rulebook import NEWEST, RuleName
 from ticker_service.domain.session import token_expires_ns
 
 if TYPE_CHECKING:
@@ -33,8 +34,8 @@ class HaltCode(StrEnum):
 
 _ADVICE: Final = {
     HaltCode.WRONG_IP: (
-        "register this machine's address with the broker, or set source_address or proxy; then "
-        "`ticker-service account resume {account}`"
+        NEWEST[RuleName.REGISTERED_ADDRESS].told
+        + "; then `ticker-service account resume {account}`"
     ),
     HaltCode.BROKER_ORDER_LIMIT: (
         "the broker takes no more orders of the account today, exits included: call it if you must "

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.domain.rulebook import RuleName, number_of
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ LIMITS: Final = (
         counts="orders, changes and cancels",
         window="any second, calendar or sliding",
         window_s=1.0,
-        at_most=10,
+        at_most=number_of(RuleName.ORDERS_PER_SECOND),
         reserve=2,
     ),
     Limit(
@@ -86,7 +87,7 @@ LIMITS: Final = (
         counts="orders, changes and cancels",
         window="any 60 s",
         window_s=60.0,
-        at_most=400,
+        at_most=number_of(RuleName.ORDERS_PER_MINUTE),
         reserve=40,
     ),
     Limit(
@@ -95,7 +96,7 @@ LIMITS: Final = (
         counts="new orders, also those that the broker refused",
         window="a day, IST",
         window_s=None,
-        at_most=5_000,
+        at_most=number_of(RuleName.ORDERS_PER_DAY),
         reserve=250,
     ),
     Limit(
@@ -104,7 +105,7 @@ LIMITS: Final = (
         counts="changes",
         window="the life of the order",
         window_s=None,
-        at_most=25,
+        at_most=number_of(RuleName.MODIFICATIONS_PER_ORDER),
     ),
     Limit(
         name=LimitName.QUOTES_PER_SECOND,

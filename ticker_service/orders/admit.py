@@ -17,19 +17,20 @@ from ticker_service.domain.order import (
     Validity,
     Variety,
 )
+from ticker_service.domain.rulebook import NEWEST, RuleName
 from ticker_service.errors import OrderRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ticker_service.domain.contracts import Contract, Contracts
+    from ticker_service.domain.rulebook import Rules
 
 EXCHANGES: Final = frozenset({"NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO"})
 QUANTITY_MAX: Final = 10_000_000
 PRICE_MAX: Final = Decimal(10000000)
 PRICE_DECIMALS_MAX: Final = 4
 SYMBOL_CHARACTERS_MAX: Final = 64
-PROTECTION_PERCENT_MAX: Final = 100
 TTL_MINUTES_MAX: Final = 24 * 60
 AUCTION_CHARACTERS_MAX: Final = 20
 AUTOMATIC_PROTECTION: Final = -1
@@ -43,8 +44,8 @@ _DELIVERED: Final = frozenset({Product.CNC, Product.MTF})
 _OFFERED: Final = frozenset({Variety.REGULAR, Variety.AMO, Variety.AUCTION})
 
 
-def check_order(order: OrderRequest) -> None:
-    """Check a new order.
+def check_order(order: OrderRequest, rules: Rules = NEWEST) -> None:
+    """Check a new order, under the rules of Kite, SEBI and the exchanges that hold now.
 
     Raises:
         OrderRefused: With the first rule it breaks.
@@ -62,7 +63,7 @@ def check_order(order: OrderRequest) -> None:
     _check_presence(order)
     _check_price("price", order.price)
     _check_price("trigger_price", order.trigger_price)
-    _check_protection(order.order_type, order.market_protection)
+    _check_protection(order.order_type, order.market_protection, rules)
     disclosed = order.disclosed_quantity
     if disclosed is not None and not 0 <= disclosed <= order.quantity:
         raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={order.quantity}")
@@ -71,10 +72,10 @@ def check_order(order: OrderRequest) -> None:
         raise _refusal("validity_ttl", order.validity_ttl, "given with validity TTL, in minutes")
     if order.validity_ttl is not None and not 0 < order.validity_ttl <= TTL_MINUTES_MAX:
         raise _refusal("validity_ttl", order.validity_ttl, f"1 to {TTL_MINUTES_MAX} minutes")
-    _check_validity(order.validity, order.exchange)
+    _check_validity(order.validity, order.exchange, rules)
 
 
-def check_change(change: OrderChange, placed: OrderRequest) -> None:
+def check_change(change: OrderChange, placed: OrderRequest, rules: Rules = NEWEST) -> None:
     """Check a change of a live order, which was placed as ``placed``.
 
     Raises:
@@ -94,11 +95,11 @@ def check_change(change: OrderChange, placed: OrderRequest) -> None:
         # Kite's change of an order has no minutes to give (kite.md §2.3).
         raise _refusal("validity", change.validity, "DAY or IOC: TTL is given when placing")
     if change.validity is not None:
-        _check_validity(change.validity, placed.exchange)
+        _check_validity(change.validity, placed.exchange, rules)
     if change.order_type is not None:
-        _check_protection(change.order_type, change.market_protection)
+        _check_protection(change.order_type, change.market_protection, rules)
     elif change.market_protection is not None:
-        _check_percentage(change.market_protection)
+        _check_percentage(change.market_protection, rules)
 
 
 def check_listed(order: OrderRequest, contracts: Contracts, freeze: Mapping[str, int]) -> None:
@@ -145,10 +146,8 @@ def _check_lots(quantity: int, contract: Contract, freeze: Mapping[str, int]) ->
         raise _refusal("quantity", quantity, rule)
     largest = freeze.get(contract.name)
     if largest is not None and quantity > largest:
-        rule = (
-            f"at most {largest}, the freeze quantity of {contract.name}: the exchange refuses more "
-            "in one order. Send it in parts; setting freeze_quantities"
-        )
+        told = NEWEST[RuleName.FREEZE_QUANTITY].told
+        rule = f"at most {largest}, the freeze quantity of {contract.name}: {told}"
         raise _refusal("quantity", quantity, rule)
 
 
@@ -190,9 +189,10 @@ def _check_disclosed(disclosed: int | None, exchange: str) -> None:
         raise _refusal("disclosed_quantity", disclosed, "0 or left out: it is for NSE and BSE only")
 
 
-def _check_validity(validity: Validity, exchange: str) -> None:
-    if exchange == "MCX" and validity is Validity.IOC:
-        raise _refusal("validity", validity, "DAY on MCX: orders of programs may not be IOC there")
+def _check_validity(validity: Validity, exchange: str, rules: Rules) -> None:
+    rule = rules.get(RuleName.NO_IOC_ON_MCX)
+    if rule is not None and exchange == "MCX" and validity is Validity.IOC:
+        raise _refusal("validity", validity, f"DAY on MCX: {rule.told}")
 
 
 def _check_quantity(quantity: int) -> None:
@@ -218,27 +218,27 @@ def _check_price(field: str, value: Decimal | None) -> None:
         raise _refusal(field, value, f"exact to at most {PRICE_DECIMALS_MAX} decimals")
 
 
-def _check_protection(order_type: OrderType, protection: Decimal | None) -> None:
+def _check_protection(order_type: OrderType, protection: Decimal | None, rules: Rules) -> None:
     if order_type not in _PROTECTED:
         if protection is not None:
             raise _refusal("market_protection", protection, "given for MARKET and SL-M only")
         return
-    _check_percentage(protection)
+    if protection is not None or RuleName.MARKET_PROTECTION in rules:
+        _check_percentage(protection, rules)
 
 
-def _check_percentage(protection: Decimal | None) -> None:
+def _check_percentage(protection: Decimal | None, rules: Rules) -> None:
+    rule = rules.get(RuleName.MARKET_PROTECTION)
+    largest = NEWEST[RuleName.MARKET_PROTECTION].number if rule is None else rule.number
     # Finite before anything else: a signalling NaN raises where it is compared.
     is_allowed = (
         protection is not None
         and protection.is_finite()
-        and (protection == AUTOMATIC_PROTECTION or 0 < protection <= PROTECTION_PERCENT_MAX)
+        and (protection == AUTOMATIC_PROTECTION or 0 < protection <= (largest or 0))
     )
     if not is_allowed:
-        raise _refusal(
-            "market_protection",
-            protection,
-            "-1 or a percentage above 0 up to 100: Kite refuses MARKET and SL-M without it",
-        )
+        must = f"-1 or a percentage above 0 up to {largest}"
+        raise _refusal("market_protection", protection, f"{must}: {rule.told}" if rule else must)
 
 
 def _refusal(field: str, value: object, rule: str) -> OrderRefused:

@@ -275,16 +275,19 @@ class FrontDesk:
         return Answer(*await desk.submit(new))
 
     def _check_order(self, order: OrderRequest) -> None:
-        admit.check_order(order)
+        admit.check_order(order, self._rules())
         contracts = self._contracts()
         if contracts is not None:
             admit.check_listed(order, contracts, self._freeze())
 
     def _check_change(self, change: OrderChange, placed: OrderRequest) -> None:
-        admit.check_change(change, placed)
+        admit.check_change(change, placed, self._rules())
         contracts = self._contracts()
         if contracts is not None:
             admit.check_change_listed(change, placed, contracts, self._freeze())
+
+    def _rules(self) -> rulebook.Rules:
+        return rulebook.rules_of(self._config.rules, today=ist_date(self._clock.now_ns()))
 
     def _freeze(self) -> dict[str, int]:
         today = ist_date(self._clock.now_ns())

@@ -13,6 +13,7 @@ import pytest
 from asking import LONG_S, ORDER, TAG, TOKEN, broker_at, in_s, place_once, play
 from hostile_broker import ACKED, HostileBroker, always, http, reset, success, then_close
 
+from ticker_service.adapters.kite_broker import BrokerOptions
 from ticker_service.adapters.kite_session import IDLE_NS_MAX, Egress
 from ticker_service.domain.order import (
     OrderChange,
@@ -77,6 +78,14 @@ def test_an_order_leaves_with_its_exact_prices_and_its_tag() -> None:
         "price": "3021.10",
         "tag": TAG,
     }
+
+
+def test_the_id_of_a_registered_strategy_goes_with_every_new_order() -> None:
+    options = BrokerOptions(algo_id="ALGO-17")
+    with HostileBroker(always(ACKED)) as broker:
+        assert is_acked(place_once(broker_at(broker.root, options=options)))
+    (received,) = broker.requests
+    assert form(received)["algo_id"] == "ALGO-17"
 
 
 def test_a_stop_order_leaves_with_all_it_says() -> None:

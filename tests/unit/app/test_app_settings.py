@@ -419,3 +419,13 @@ def test_a_limit_that_is_none_is_a_fault_that_names_those_there_are(load: Load) 
     text = with_fault(load, "LIMITS", '{"orders_per_hour": 5}')
     assert "orders_per_hour: is no limit" in text
     assert "orders_per_minute" in text
+
+
+def test_a_rule_that_is_none_is_a_fault_that_names_those_there_are(load: Load) -> None:
+    text = with_fault(load, "ORDER_RULES", '{"no_ioc": false}')
+    assert "no_ioc: is no rule" in text
+    assert "no_ioc_on_mcx" in text
+
+
+def test_a_freeze_quantity_below_nothing_is_a_fault(load: Load) -> None:
+    assert "-1" in with_fault(load, "FREEZE_QUANTITIES", '{"NIFTY": -1}')
