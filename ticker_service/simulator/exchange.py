@@ -140,6 +140,8 @@ class Exchange:
             visible_at_ns=now_ns + max(handling.start_after_ns, handling.visible_after_ns),
             state_ns=self._state_ns if handling.state_ns is None else handling.state_ns,
             refusal=handling.refusal,
+            part=handling.part,
+            fill_after_cancel_ns=handling.fill_after_cancel_ns,
             awaits_session=terms.variety is Variety.AMO,
         )
         account.orders[order.order_id] = order
@@ -187,7 +189,7 @@ class Exchange:
         self._start_day()
         while self._due and self._due[0][0] <= now_ns:
             due_ns, _, order, step = heapq.heappop(self._due)
-            if not order.is_terminal:
+            if not order.is_terminal or step == self._fill_cancelled:
                 step(order, due_ns)
 
     def next_due_ns(self) -> int | None:
@@ -307,9 +309,16 @@ class Exchange:
         self._enter(order, Status.CANCEL_PENDING)
         self._schedule(due_ns + order.state_ns, order, self._cancelled)
 
-    def _cancelled(self, order: Order, _: int) -> None:
+    def _cancelled(self, order: Order, due_ns: int) -> None:
         order.cancelled_quantity = order.open_quantity
         self._end(order, Status.CANCELLED)
+        if order.fill_after_cancel_ns is not None and order.exchange_order_id is not None:
+            self._schedule(due_ns + order.fill_after_cancel_ns, order, self._fill_cancelled)
+
+    def _fill_cancelled(self, order: Order, _: int) -> None:
+        """Let it turn out that the exchange had filled what was said to be cancelled."""
+        left, order.cancelled_quantity = order.cancelled_quantity, 0
+        self._fill(order, order.terms.price_raw, left)
 
     # Trading.
 
@@ -364,7 +373,7 @@ class Exchange:
             row=order.terms.row,
             side=order.terms.side,
             limit_raw=order.terms.price_raw,
-            quantity=order.open_quantity,
+            quantity=min(order.open_quantity, order.part or order.open_quantity),
         )
 
     def _fill(self, order: Order, price_raw: int, quantity: int) -> None:

@@ -122,12 +122,16 @@ class Handling:
         visible_after_ns: The order book shows it only after so long.
         state_ns: Time in each interim state, None for the usual.
         refusal: The exchange rejects it with this message.
+        part: At most so much is filled each time that quotes reach it, None for all they hold.
+        fill_after_cancel_ns: So long after it was cancelled the rest is filled all the same.
     """
 
     start_after_ns: int = 0
     visible_after_ns: int = 0
     state_ns: int | None = None
     refusal: str | None = None
+    part: int | None = None
+    fill_after_cancel_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,6 +184,8 @@ class Order:
     visible_at_ns: int
     state_ns: int
     refusal: str | None = None
+    part: int | None = None
+    fill_after_cancel_ns: int | None = None
     status: Status | None = None
     status_message: str | None = None
     exchange_order_id: str | None = None

@@ -41,6 +41,8 @@ class OrderFaultKind(StrEnum):
     REJECT_AT_EXCHANGE = "reject_at_exchange"
     SLOW_STATES = "slow_states"
     LATE_IN_BOOK = "late_in_book"
+    PARTIAL_FILLS = "partial_fills"
+    FILL_AFTER_CANCEL = "fill_after_cancel"
     NULL_TAGS = "null_tags"
     TRUNCATED_BOOK = "truncated_book"
     STALE_BOOK = "stale_book"
@@ -75,7 +77,15 @@ ANSWER_KINDS: Final = frozenset(
         Kind.REFUSE_4XX,
     }
 )
-PLACE_KINDS: Final = frozenset({Kind.REJECT_AT_EXCHANGE, Kind.SLOW_STATES, Kind.LATE_IN_BOOK})
+PLACE_KINDS: Final = frozenset(
+    {
+        Kind.REJECT_AT_EXCHANGE,
+        Kind.SLOW_STATES,
+        Kind.LATE_IN_BOOK,
+        Kind.PARTIAL_FILLS,
+        Kind.FILL_AFTER_CANCEL,
+    }
+)
 BOOK_KINDS: Final = frozenset({Kind.NULL_TAGS, Kind.TRUNCATED_BOOK, Kind.STALE_BOOK})
 REQUEST_KINDS: Final = frozenset({Kind.LATE_REQUEST})
 
@@ -92,6 +102,8 @@ _FIELDS: Final[Mapping[OrderFaultKind, frozenset[str]]] = {
     Kind.REJECT_AT_EXCHANGE: frozenset({"message"}),
     Kind.SLOW_STATES: frozenset({"delay_ms"}),
     Kind.LATE_IN_BOOK: frozenset({"delay_ms"}),
+    Kind.PARTIAL_FILLS: frozenset({"part"}),
+    Kind.FILL_AFTER_CANCEL: frozenset({"delay_ms"}),
     Kind.TRUNCATED_BOOK: frozenset({"keep"}),
     Kind.LATE_UPDATES: frozenset({"delay_ms"}),
     Kind.LATE_REQUEST: frozenset({"delay_ms"}),
@@ -147,6 +159,7 @@ class OrderFault:
     answer_after_s: float | None
     keep: int
     group: int
+    part: int
 
     def describe(self, now_ns: int) -> dict[str, object]:
         """Return what the panel lists."""
@@ -213,6 +226,7 @@ class OrderFaults:
             interval_ms=_or(_whole(fields, "interval_ms", 1, DELAY_MS_MAX), INTERVAL_MS_DEFAULT),
             answer_after_s=_number(fields, "answer_after_s", SECONDS_MAX),
             keep=_or(_whole(fields, "keep", 0, COUNT_MAX), 0),
+            part=_or(_whole(fields, "part", 1, COUNT_MAX), 1),
             group=_or(_whole(fields, "group", 2, 1_000), GROUP_DEFAULT),
         )
         self._armed.append(fault)

@@ -148,6 +148,8 @@ def _handling(fault: OrderFault | None, answer: OrderFault | None) -> Handling:
     changes: dict[OrderFaultKind, dict[str, Any]] = {
         OrderFaultKind.LATE_IN_BOOK: {"visible_after_ns": fault.delay_ns},
         OrderFaultKind.SLOW_STATES: {"state_ns": fault.delay_ns},
+        OrderFaultKind.PARTIAL_FILLS: {"part": fault.part},
+        OrderFaultKind.FILL_AFTER_CANCEL: {"fill_after_cancel_ns": fault.delay_ns},
         OrderFaultKind.REJECT_AT_EXCHANGE: {"refusal": fault.message or REJECTED_AT_EXCHANGE},
     }
     return dataclasses.replace(handling, **changes[fault.kind])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import crash_verdict as verdict
 import pytest
-from crash_parts import PATIENT, Door, door, limit_order, place_frame
+from crash_parts import PATIENT, Door, cancel_frame, door, limit_order, place_frame
 from cuttable_proxy import CuttableProxy
 from running import Beside, eventually
 
@@ -282,3 +282,37 @@ def listening() -> Iterator[tuple[int, list[bytes]]]:
         finally:
             over.set()
             thread.join()
+
+
+def test_a_fill_that_overtakes_a_cancel_stands_and_the_cancel_says_so(own: World) -> None:
+    daemon = own.start(order_deadline_s=LONG_S)
+    assert daemon.opens(own.account), daemon.log()
+    own.strike("slow_states", count=1, delay_ms=400)
+    with door(own, daemon) as caller:
+        caller.ask(place_frame("k", own.account, marketable(own)))
+        assert eventually(lambda: states(own, "k")[-1:] == ["ACKED"]), states(own, "k")
+
+        caller.ask(cancel_frame("k"))
+
+        assert eventually(lambda: states(own, "k")[-1] == "FILLED"), states(own, "k")
+
+    settles(own)
+    assert "CANCELLED" not in states(own, "k")
+    assert verdict.cancels_tell_the_truth(own) == []
+
+
+def test_an_order_filled_after_it_was_cancelled_is_filled_with_an_alarm(own: World) -> None:
+    daemon = own.start(order_deadline_s=LONG_S)
+    assert daemon.opens(own.account), daemon.log()
+    own.strike("fill_after_cancel", count=1, delay_ms=3_000)
+    with door(own, daemon) as caller:
+        caller.ask(place_frame("k", own.account, resting(own, 4)))
+        assert eventually(lambda: states(own, "k")[-1] == "WORKING"), states(own, "k")
+        caller.ask(cancel_frame("k"))
+        assert eventually(lambda: "CANCELLED" in states(own, "k")), states(own, "k")
+
+        assert eventually(lambda: states(own, "k")[-1] == "FILLED"), states(own, "k")
+
+    settles(own)
+    assert "late_fact_wins" in daemon.log()
+    assert [task["filled_quantity"] for task in own.tasks() if task["kind"] == "PLACE"] == [4]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
+from running import eventually
 from websockets.sync.client import connect
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ class Trader:
         )
         depth = self.http.get("/quote?i=NSE:INFY").json()["data"]["NSE:INFY"]["depth"]
         self.resting_price = depth["buy"][4]["price"]
+        self.price_across = depth["sell"][0]["price"]
 
     def arm(self, fault: str, **fields: object) -> None:
         answer = self.http.post("/sim/faults", json={"fault": fault, **fields})
@@ -56,6 +58,17 @@ class Trader:
     def book(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = self.http.get("/orders").json()["data"]
         return rows
+
+    def until(self, is_so: Callable[[dict[str, Any]], object]) -> dict[str, Any]:
+        """Wait until the one order is so, and return its row."""
+
+        def shown() -> dict[str, Any] | None:
+            (row,) = self.book()
+            return row if is_so(row) else None
+
+        row = eventually(shown)
+        assert row, self.book()
+        return row
 
     def ledger(self, kind: str, tag: str = "T1") -> list[dict[str, Any]]:
         entries = self.http.get("/sim/ledger").json()["data"]["entries"]
@@ -241,6 +254,31 @@ def test_an_order_can_be_stuck_in_its_first_state(trader: Trader) -> None:
     trader.place()
 
     assert trader.book()[0]["status"] == "PUT ORDER REQ RECEIVED"
+
+
+def test_an_order_can_be_filled_in_parts(trader: Trader) -> None:
+    trader.arm("partial_fills", count=1, part=2)
+
+    trader.place(price=trader.price_across, quantity=5)
+
+    row = trader.until(lambda row: row["filled_quantity"])
+    assert (row["status"], row["filled_quantity"], row["pending_quantity"]) == ("OPEN", 2, 3)
+    assert [each["quantity"] for each in trader.ledger("trade")] == [2]
+
+
+def test_a_cancelled_order_can_turn_out_filled(trader: Trader) -> None:
+    trader.arm("fill_after_cancel", count=1, delay_ms=50)
+    order_id = trader.place(quantity=5).json()["data"]["order_id"]
+    trader.until(lambda row: row["status"] == "OPEN")
+
+    trader.http.delete(f"/orders/regular/{order_id}")
+
+    row = trader.until(lambda row: row["status"] == "COMPLETE")
+    assert (row["filled_quantity"], row["cancelled_quantity"]) == (5, 0)
+    shown = [each["status"] for each in trader.ledger("status")]
+    assert shown[-2:] == ["CANCELLED", "COMPLETE"]
+    (position,) = trader.http.get("/portfolio/positions").json()["data"]["net"]
+    assert position["quantity"] == 5
 
 
 def test_a_book_can_lack_tags_or_rows_for_a_while(trader: Trader) -> None:
