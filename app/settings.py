@@ -47,6 +47,7 @@ from ticker_service.config import (
     BreakerConfig,
     Encoding,
     EngineConfig,
+    FeedAccountConfig,
     FlushConfig,
     HoursConfig,
     KiteConfig,
@@ -249,6 +250,9 @@ class Settings(BaseSettings):
         "refuse",
         description="Crossed depth or a price off the step: refuse, or publish marked and unpriced",
     )
+    feed_accounts: _Names = Field(
+        (), description="Accounts whose logins may carry the feed when its own cannot, in order"
+    )
     bars: _Names = Field((), description="Bars to make of ticks, such as 1s,1m; none without it")
     bars_grace_ms: int = Field(
         2_000, ge=0, le=30_000, description="A bar is final so long after its end"
@@ -319,6 +323,7 @@ class Settings(BaseSettings):
         "underlyings",
         "instruments",
         "encodings",
+        "feed_accounts",
         "bars",
         "market_holidays",
         "market_sessions",
@@ -458,6 +463,11 @@ class Settings(BaseSettings):
                 "arrow needs pyarrow: install ticker-service[arrow]",
             ),
             (
+                bool(unknown := sorted(set(self.feed_accounts) - set(self.accounts))),
+                "FEED_ACCOUNTS",
+                f"{unknown}: must be of accounts={sorted(self.accounts)}",
+            ),
+            (
                 bool(self.accounts) and not self.database_url.get_secret_value(),
                 "DATABASE_URL",
                 "is required with accounts: orders are journalled before they are sent",
@@ -478,9 +488,14 @@ class Settings(BaseSettings):
             f"needs {TOKEN_PASSPHRASE_BYTES_MIN} bytes, has {length}",
         )
 
-    def feed_account(self) -> str:
-        """Return the account whose logins serve the feed as well, empty if none has its app."""
-        return _of_app(self.accounts, {"kite_api_key": self.kite_api_key})
+    def feed_account_configs(self) -> tuple[FeedAccountConfig, ...]:
+        """Return the accounts whose logins may carry the feed, that of its own app first."""
+        own = _of_app(self.accounts, {"kite_api_key": self.kite_api_key})
+        return tuple(
+            FeedAccountConfig(account=name, api_key=self.accounts[name].api_key)
+            for name in dict.fromkeys((own, *self.feed_accounts))
+            if name
+        )
 
     def passphrase(self) -> bytes:
         """Return what opens the folder of access tokens, empty if there is nothing."""
@@ -589,7 +604,7 @@ class Settings(BaseSettings):
                 access_token=self.kite_access_token.get_secret_value().strip(),
             ),
             redis_url=self.redis_url.get_secret_value(),
-            feed_account=self.feed_account(),
+            feed_accounts=self.feed_account_configs(),
             subscription=SubscriptionConfig(
                 underlyings=self.underlyings,
                 instruments=self.instruments,

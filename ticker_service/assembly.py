@@ -19,7 +19,7 @@ from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.kill_switches import KillSwitches
 from ticker_service.accounts.limits import Lane, OrderLimits, Pacer
 from ticker_service.accounts.reads import PacedReads, ReadPace
-from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
+from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedLogins
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_audit, postgres_migrate, postgres_rebuild
 from ticker_service.adapters.kill_file import KillFile
@@ -64,6 +64,7 @@ from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
+from ticker_service.ports import FeedLogin
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
@@ -297,11 +298,11 @@ async def _is_renewed(publisher: RedisPublisher, keys: Sequence[str]) -> bool:
 
 
 def _feed_tokens(config: EngineConfig, office: OrderOffice | None) -> AccessTokenSource:
-    """Return the tokens the feed may use: of an account's logins, or the one of the settings."""
-    if office is None or not config.feed_account:
+    """Return what the feed may log in with: of its accounts, or the token of the settings."""
+    if office is None or not config.feed_accounts:
         return FixedToken(config.kite.access_token)
-    account = Account(config.feed_account)
-    return WatchedToken(office.tokens, account, given=config.kite.access_token)
+    given = FeedLogin(access_token=config.kite.access_token, api_key=config.kite.api_key)
+    return WatchedLogins(office.tokens, config.feed_accounts, given=given)
 
 
 async def assemble_orders(
@@ -700,8 +701,8 @@ def _feed_gate(
     config: EngineConfig, surroundings: Surroundings, office: OrderOffice | None
 ) -> ConnectGate:
     """Return the feed's breaker: of the account whose logins serve it, or one of its own."""
-    if office is not None and config.feed_account:
-        return office.front.desks[Account(config.feed_account)].breakers.feed
+    if office is not None and config.feed_accounts:
+        return office.front.desks[Account(config.feed_accounts[0].account)].breakers.feed
     shown = surroundings.telemetry.gauge("feed_breaker_open", BREAKER_OPEN)
     return Breaker(
         "feed",

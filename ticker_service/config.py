@@ -215,6 +215,14 @@ class BreakerConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class FeedAccountConfig:
+    """An account whose logins may carry the feed, and the app they are for."""
+
+    account: str
+    api_key: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class AccountConfig:
     """A trading account and the app it trades through; secrets are kept out of ``repr``.
 
@@ -257,7 +265,8 @@ class OrderHalfConfig:
 class EngineConfig:
     """Everything the engine needs to know before it starts.
 
-    ``feed_account`` names the account whose logins serve the feed as well, empty if none does.
+    ``feed_accounts`` are those whose logins may carry the feed, in order: that of the feed's own
+    app, if there is one, then those to fail over to.
 
     Raises:
         ConfigurationError: Numbers contradict each other; every fault is listed.
@@ -265,7 +274,7 @@ class EngineConfig:
 
     kite: KiteConfig
     redis_url: str = field(repr=False)
-    feed_account: str = ""
+    feed_accounts: tuple[FeedAccountConfig, ...] = ()
     subscription: SubscriptionConfig
     flush: FlushConfig = field(default_factory=FlushConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 
@@ -59,10 +59,15 @@ class Frame:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FeedUp:
-    """A connection is open and has asked for its instruments; its ticks come after this."""
+    """A connection is open and has asked for its instruments; its ticks come after this.
+
+    ``account`` is whose login opened it, ``is_failover`` whether another one did before.
+    """
 
     connection: int
     at_ns: int
+    account: str = ""
+    is_failover: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,15 +106,28 @@ class FeedSink(Protocol):
         ...
 
 
-class AccessTokenSource(Protocol):
-    """The access tokens a feed may connect with; a login brings a new one at any time."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeedLogin:
+    """What a feed connects with: an account's app and its token of today.
 
-    def candidates(self) -> Sequence[str]:
-        """Return the tokens there are now, the one to try first at the front."""
+    ``account`` is empty for a token that the settings gave the feed alone; ``api_key`` for the app
+    of the settings.
+    """
+
+    access_token: str = field(repr=False)
+    account: str = ""
+    api_key: str = field(default="", repr=False)
+
+
+class AccessTokenSource(Protocol):
+    """The logins a feed may connect with, of one account or of several; new ones at any time."""
+
+    def candidates(self) -> Sequence[FeedLogin]:
+        """Return the logins there are now, the one to try first at the front."""
         ...
 
-    async def other_than(self, refused: Container[str]) -> str:
-        """Return a token that is not among those refused, once there is one."""
+    async def other_than(self, refused: Container[str]) -> FeedLogin:
+        """Return a login whose token is not among those refused, once there is one."""
         ...
 
 

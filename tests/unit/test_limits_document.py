@@ -60,7 +60,7 @@ PHRASES: Final = [
     f"{BODY_BYTES_MAX // KIB} KiB, {socket_door.FRAME_BYTES_MAX // KIB} KiB",
     f"{connection.TEXTS_MAX:,} | CLOSE",
     f"{connection.STALLED_S:.0f} s | CLOSE",
-    f"{ledger.ENTRIES_MAX:,} entries",
+    f"the ledger | {ledger.BYTES_MAX >> 20} MiB",
     f"{candles.MINUTES_MAX} minutes or {candles.BYTES_MAX // MIB} MiB",
 ]
 

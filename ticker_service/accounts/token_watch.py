@@ -8,18 +8,21 @@ was refused or not: who has no token parks what it has and waits.
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from ticker_service.domain.order import Account
 from ticker_service.errors import ConfigurationError
+from ticker_service.ports import FeedLogin
 from ticker_service.runtime.bell import Bell
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping, Sequence
 
     from ticker_service.accounts.tokens import AccessToken, AccessTokens
-    from ticker_service.domain.order import Account
+    from ticker_service.config import FeedAccountConfig
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -111,31 +114,47 @@ class TokenWatch:
             log.warning("token_not_read", account=account, error=fault)
 
 
-class WatchedToken:
-    """The token of one account for the feed. Port ``AccessTokenSource``."""
+class WatchedLogins:
+    """The logins of the accounts that may carry the feed. Port ``AccessTokenSource``."""
 
-    def __init__(self, watch: TokenWatch, account: Account, *, given: str = "") -> None:
-        """Take the watch and the feed's own token of the settings, used while none is stored."""
+    def __init__(
+        self, watch: TokenWatch, accounts: Sequence[FeedAccountConfig], *, given: FeedLogin
+    ) -> None:
+        """Take whose logins may be used.
+
+        Args:
+            watch: The tokens in use.
+            accounts: Who may carry the feed, in order.
+            given: The feed's own token of the settings, empty for none: it follows what a login of
+                an account of the same app has left, and comes before all others.
+        """
         self._watch = watch
-        self._account = account
-        self._given = given
+        self._accounts = tuple(accounts)
+        owners = (each.account for each in self._accounts if each.api_key == given.api_key)
+        self._given = replace(given, account=next(owners, ""))
 
-    def candidates(self) -> tuple[str, ...]:
-        """Return the tokens there are now, the one to try first at the front."""
-        found = (
-            self._watch.stored(self._account),
-            self._given,
-            self._watch.value(self._account),
-        )
-        return tuple(dict.fromkeys(value for value in found if value))
+    def candidates(self) -> tuple[FeedLogin, ...]:
+        """Return the logins there are now, the one to try first at the front."""
+        found = [] if self._given.account else [self._given]
+        for each in self._accounts:
+            account = Account(each.account)
+            found.append(_login(each, self._watch.stored(account)))
+            if each.account == self._given.account:
+                found.append(self._given)
+            found.append(_login(each, self._watch.value(account)))
+        first: dict[str, FeedLogin] = {}
+        for login in found:
+            if login.access_token:
+                first.setdefault(login.access_token, login)
+        return tuple(first.values())
 
-    async def other_than(self, refused: Container[str]) -> str:
-        """Return a token that is not among those refused, once there is one."""
+    async def other_than(self, refused: Container[str]) -> FeedLogin:
+        """Return a login whose token is not among those refused, once there is one."""
         while True:
             news = self._watch.news()
-            for value in self.candidates():
-                if value not in refused:
-                    return value
+            for login in self.candidates():
+                if login.access_token not in refused:
+                    return login
             await news.wait()
 
 
@@ -143,14 +162,19 @@ class FixedToken:
     """One token and never another. Port ``AccessTokenSource``."""
 
     def __init__(self, value: str) -> None:
-        self._value = value
+        self._login = FeedLogin(access_token=value)
 
-    def candidates(self) -> tuple[str, ...]:
+    def candidates(self) -> tuple[FeedLogin, ...]:
         """Return the token, if it is one."""
-        return (self._value,) if self._value else ()
+        return (self._login,) if self._login.access_token else ()
 
-    async def other_than(self, refused: Container[str]) -> str:
+    async def other_than(self, refused: Container[str]) -> FeedLogin:
         """Return the token, never if it was refused."""
-        if not self._value or self._value in refused:
+        token = self._login.access_token
+        if not token or token in refused:
             await asyncio.Event().wait()
-        return self._value
+        return self._login
+
+
+def _login(account: FeedAccountConfig, token: str) -> FeedLogin:
+    return FeedLogin(access_token=token, account=account.account, api_key=account.api_key)

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import KiteConfig
     from ticker_service.domain.tick import Mode
-    from ticker_service.ports import AccessTokenSource, ConnectGate, FeedSink, Leave
+    from ticker_service.ports import AccessTokenSource, ConnectGate, FeedLogin, FeedSink, Leave
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -63,6 +63,12 @@ GATE_S_MIN: Final = 0.05
 GATE_S_MAX: Final = 1.0
 """How often a connection looks whether it may be tried; another one's probe may let it earlier."""
 NO_TOKEN: Final = "no_access_token"  # noqa: S105 - says that there is none
+FAILOVER_AFTER_S: Final = 20.0
+"""A connection that stays down so long with one account's login tries the next account's."""
+HELD_S: Final = 5.0
+"""A connection that lived so long was not down: it is the next failure that counts."""
+REST_S: Final = 300.0
+"""An account that a connection has left is tried again after this, if the others fail, too."""
 REFUSED_MAX: Final = 64
 """So many refused tokens are remembered; each took a login, so that is weeks."""
 
@@ -146,25 +152,77 @@ class KiteFeed:
 
 
 class _Login:
-    """The token to connect with; one that the broker refused is never tried again (M8)."""
+    """The logins to connect with; a token that the broker refused is never tried again (M8)."""
 
     def __init__(self, tokens: AccessTokenSource) -> None:
         self._tokens = tokens
         self._refused: deque[str] = deque(maxlen=REFUSED_MAX)
 
-    def token(self) -> str:
-        """Return the token to try now, empty when only a new login helps."""
+    def usable(self) -> list[FeedLogin]:
+        """Return the logins that may be tried, in order; none when only a new login helps."""
         candidates = self._tokens.candidates()
-        return next((token for token in candidates if token not in self._refused), "")
+        return [each for each in candidates if each.access_token not in self._refused]
 
-    def refuse(self, token: str) -> None:
+    def refuse(self, login: FeedLogin) -> None:
         """Note that the broker refused one."""
-        if token not in self._refused:
-            self._refused.append(token)
+        if login.access_token not in self._refused:
+            self._refused.append(login.access_token)
+            log.warning("feed_login_refused", account=login.account)
 
     async def renewed(self) -> None:
-        """Return once there is a token to try."""
+        """Return once there is a login to try."""
         await self._tokens.other_than(self._refused)
+
+
+class _Turns:
+    """Whose login a connection uses: it stays with an account until that fails for a while.
+
+    It never goes back by itself while the other serves, because every change costs a gap.
+    """
+
+    def __init__(self, login: _Login) -> None:
+        self._login = login
+        self._account: str | None = None
+        self._opened_by: str | None = None
+        self._down_since_ns: int | None = None
+        self._rests_until_ns: dict[str, int] = {}
+
+    def choose(self, now_ns: int) -> FeedLogin | None:
+        """Return what to connect with now, None when only a new login helps."""
+        usable = self._login.usable()
+        if not usable:
+            return None
+        awake = [each for each in usable if self._rests_until_ns.get(each.account, 0) <= now_ns]
+        if not awake:
+            awake = [min(usable, key=lambda each: self._rests_until_ns[each.account])]
+        chosen = next((each for each in awake if each.account == self._account), awake[0])
+        if self._account is None:
+            self._opened_by = chosen.account
+        self._account = chosen.account
+        return chosen
+
+    def opened(self) -> bool:
+        """Note that the chosen login opened the connection; return whether another did before."""
+        is_other = self._opened_by != self._account
+        self._opened_by = self._account
+        return is_other
+
+    def ended(self, now_ns: int, *, lived_ns: int, is_given_up: bool) -> None:
+        """Note that the connection is gone; after a while of that it is the next account's turn.
+
+        Args:
+            now_ns: The present, monotonic, ns.
+            lived_ns: How long the attempt lasted.
+            is_given_up: It was open and brought nothing.
+        """
+        if lived_ns >= HELD_S * NS_PER_S:
+            self._down_since_ns = None
+        if self._down_since_ns is None:
+            self._down_since_ns = now_ns
+        is_long = now_ns - self._down_since_ns >= FAILOVER_AFTER_S * NS_PER_S
+        if self._account is not None and (is_long or is_given_up):
+            self._rests_until_ns[self._account] = now_ns + int(REST_S * NS_PER_S)
+            self._down_since_ns = None
 
 
 class _AlwaysOpen:
@@ -201,6 +259,8 @@ class _Connection:
         self.number = number
         self._config = config
         self._login = login
+        self._turns = _Turns(login)
+        self._is_given_up = False
         self._gate = gate
         self._clock = clock
         self._chance = chance
@@ -216,6 +276,7 @@ class _Connection:
 
     def renew(self) -> None:
         if self._socket is not None:
+            self._is_given_up = True
             self._socket.transport.abort()
 
     async def run(self, sink: FeedSink) -> None:
@@ -232,12 +293,15 @@ class _Connection:
             finally:
                 leave.release()
             sink.put_event(down)
+            ended_ns = self._clock.monotonic_ns()
+            self._turns.ended(ended_ns, lived_ns=ended_ns - began_ns, is_given_up=self._is_given_up)
+            self._is_given_up = False
             if down.login_required:
                 await self._login.renewed()
                 log.info("feed_has_new_token", connection=self.number)
                 attempt = 0
                 continue
-            lived_s = (self._clock.monotonic_ns() - began_ns) / NS_PER_S
+            lived_s = (ended_ns - began_ns) / NS_PER_S
             attempt = 0 if lived_s >= STABLE_S else attempt + 1
             await asyncio.sleep(RECONNECT.delay_s(attempt, self._chance))
 
@@ -253,13 +317,13 @@ class _Connection:
     async def _session(self, sink: FeedSink, leave: Leave) -> FeedDown:
         """Connect, subscribe and read until something ends it; say what."""
         self._last_frame_ns = self._last_frame_ns or self._clock.now_ns()
-        token = self._login.token()
-        if not token:
+        login = self._turns.choose(self._clock.monotonic_ns())
+        if login is None:
             return self._down(NO_TOKEN, login_required=True)
         try:
             async with asyncio.timeout(CONNECT_S_MAX):
                 socket = await _Connect(
-                    _url(self._config, token),
+                    _url(self._config, login),
                     compression=None,
                     max_size=FRAME_BYTES_MAX,
                     max_queue=FRAMES_UNREAD_MAX,
@@ -277,8 +341,9 @@ class _Connection:
             else:
                 leave.succeeded()  # it answered; what it said is about us
             if status == HTTP_FORBIDDEN:
-                self._login.refuse(token)
-            return self._down(f"http_{status}", login_required=status == HTTP_FORBIDDEN)
+                self._login.refuse(login)
+            is_last = status == HTTP_FORBIDDEN and not self._login.usable()
+            return self._down(f"http_{status}", login_required=is_last)
         except TimeoutError:
             leave.failed()
             return self._down("connect_timeout")
@@ -286,7 +351,7 @@ class _Connection:
             leave.failed()
             return self._down(f"connect_failed: {type(error).__name__}")
         try:
-            return await self._converse(socket, sink, leave)
+            return await self._converse(socket, sink, leave, login)
         finally:
             # A goodbye is worth a moment, no more: the library's own close waits without limit
             # for a send buffer that the other side no longer empties.
@@ -295,7 +360,9 @@ class _Connection:
                     await socket.close()
             socket.transport.abort()
 
-    async def _converse(self, socket: ClientConnection, sink: FeedSink, leave: Leave) -> FeedDown:
+    async def _converse(
+        self, socket: ClientConnection, sink: FeedSink, leave: Leave, login: FeedLogin
+    ) -> FeedDown:
         # The first subscription goes out before anything is read, and FeedUp before anything that
         # was: what comes meanwhile waits in the library, so that no tick overtakes the gap (M6).
         actual = dict(self._desired)
@@ -304,7 +371,13 @@ class _Connection:
             leave.failed()
             return self._down("closed_while_subscribing")
         leave.succeeded()
-        sink.put_event(FeedUp(connection=self.number, at_ns=self._clock.now_ns()))
+        up = FeedUp(
+            connection=self.number,
+            at_ns=self._clock.now_ns(),
+            account=login.account,
+            is_failover=self._turns.opened(),
+        )
+        sink.put_event(up)
         self._socket = socket
         async with asyncio.TaskGroup() as tasks:
             writer = tasks.create_task(self._keep_subscribed(socket, actual))
@@ -383,11 +456,11 @@ def read_text(message: str, *, connection: int, at_ns: int) -> FeedText:
     return FeedText(connection=connection, at_ns=at_ns, kind=kind, data=data)
 
 
-def _url(config: KiteConfig, token: str) -> str:
+def _url(config: KiteConfig, login: FeedLogin) -> str:
     """Return the address with its query; the token is in it, so it is never logged."""
     query = [
-        ("api_key", config.api_key),
-        ("access_token", token),
+        ("api_key", login.api_key or config.api_key),
+        ("access_token", login.access_token),
         *config.extra_parameters,
     ]
     return f"{config.ws_root}?{urlencode(query)}"

@@ -33,6 +33,8 @@ log = structlog.get_logger()
 
 HEARTBEATS_ONLY: Final = "heartbeats_only"
 """Why ticks may be missing of a connection that was open all the time."""
+FAILOVER: Final = "failover"
+"""Why ticks may be missing of a connection that another account's login has taken over."""
 RESTART: Final = "restart"
 """Why ticks may be missing between an earlier run of the daemon and this one."""
 RENEW_AFTER_S: Final = 30.0
@@ -104,13 +106,16 @@ class FeedWatch:
     async def came_up(self, event: FeedUp) -> None:
         """Tell that a connection is open and subscribed, and before that what was lost."""
         number = event.connection
+        if event.is_failover:
+            self.connections.of(number).reason = FAILOVER
         await self._announce_restart(to_ns=event.at_ns)
         await self._announce_loss(number, to_ns=event.at_ns)
         self.connections.replace(number, Connection(state=FeedState.UP, up_ns=event.at_ns))
         # Everything on it was subscribed anew, and Kite sends again what it had kept.
         self._path.subscribed(self.connections.rows_of(number), since_ns=event.at_ns)
-        log.info("feed_up", connection=number)
-        await self._announce(number, "feed_up", "subscribed")
+        log.info("feed_up", connection=number, account=event.account)
+        why = "subscribed, with another account's login" if event.is_failover else "subscribed"
+        await self._announce(number, "feed_up", why)
 
     async def went_down(self, event: FeedDown) -> None:
         """Tell that a connection is gone; several failed attempts are one outage."""

@@ -6,6 +6,7 @@ byte is in, one ``accepted`` or ``refused`` if it wanted to change something, an
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
 
     from ticker_service.runtime.clock import Clock
 
-ENTRIES_MAX: Final = 2_000_000
-"""A run that writes more loses its oldest entries, which their numbers show."""
+BYTES_MAX: Final = 512 << 20
+"""A run that writes more loses its oldest entries, which their numbers show. An order with all that
+comes of it takes some 5 kB, so a hundred thousand orders are kept."""
 
 
 class EntryKind(StrEnum):
@@ -38,6 +40,7 @@ class Ledger:
         self._clock = clock
         self._entries: list[dict[str, object]] = []
         self._dropped = 0
+        self._bytes = 0
 
     @property
     def last_number(self) -> int:
@@ -54,22 +57,20 @@ class Ledger:
         **facts: object,
     ) -> int:
         """Write an entry and return its number."""
-        if len(self._entries) >= ENTRIES_MAX:
-            half = ENTRIES_MAX // 2
-            del self._entries[:half]
-            self._dropped += half
         number = self.last_number + 1
-        self._entries.append(
-            {
-                "number": number,
-                "at_us": self._clock.now_ns() // NS_PER_US,
-                "kind": kind.value,
-                "user_id": user_id,
-                "order_id": order_id,
-                "tag": tag,
-                **facts,
-            }
-        )
+        entry = {
+            "number": number,
+            "at_us": self._clock.now_ns() // NS_PER_US,
+            "kind": kind.value,
+            "user_id": user_id,
+            "order_id": order_id,
+            "tag": tag,
+            **facts,
+        }
+        self._entries.append(entry)
+        self._bytes += _bytes_of(entry)
+        if self._bytes > BYTES_MAX and len(self._entries) > 1:
+            self._drop_older_half()
         return number
 
     def after(self, number: int = 0) -> list[Mapping[str, object]]:
@@ -79,3 +80,19 @@ class Ledger:
     def of_kind(self, kind: EntryKind) -> Iterator[Mapping[str, object]]:
         """Yield the entries of one kind, oldest first."""
         return (each for each in self._entries if each["kind"] == kind.value)
+
+    def _drop_older_half(self) -> None:
+        half = len(self._entries) // 2
+        del self._entries[:half]
+        self._dropped += half
+        self._bytes = sum(map(_bytes_of, self._entries))
+
+
+def _bytes_of(value: object) -> int:
+    """Return about what a value takes in memory: texts, numbers, and mappings and lists of them."""
+    own = sys.getsizeof(value)
+    if isinstance(value, dict):
+        return own + sum(map(_bytes_of, value.values()))
+    if isinstance(value, list | tuple):
+        return own + sum(map(_bytes_of, value))
+    return own

@@ -24,18 +24,18 @@ from kite_stand_in import (
 from running import CountingSimulator, log_in
 
 from ticker_service.accounts.breaker import Breaker, BreakerRules
-from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
+from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedLogins
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.adapters import kite_feed
 from ticker_service.adapters.kite_feed import KiteFeed
-from ticker_service.config import KiteConfig
+from ticker_service.config import FeedAccountConfig, KiteConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.breaker import BreakerState
 from ticker_service.domain.order import Account
 from ticker_service.domain.session import token_expires_ns
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
-from ticker_service.ports import FeedDown, FeedEvent, FeedText, FeedUp, Frame
+from ticker_service.ports import FeedDown, FeedEvent, FeedLogin, FeedText, FeedUp, Frame
 from ticker_service.runtime.clock import ManualClock, SystemClock
 from ticker_service.runtime.pacing import Backoff
 from ticker_service.simulator import SimulatorOptions
@@ -355,7 +355,11 @@ class Logins:
         self.clock = ManualClock(EVENING_NS)
         self.tokens = MemoryTokens(self.clock)
         self.watch = TokenWatch([ACCOUNT], self.tokens, given={}, clock=self.clock)
-        self.source = WatchedToken(self.watch, ACCOUNT)
+        self.source = WatchedLogins(
+            self.watch,
+            [FeedAccountConfig(account=ACCOUNT, api_key="key")],
+            given=FeedLogin(access_token=""),
+        )
 
     async def log_in(self, value: str) -> None:
         token = AccessToken(

@@ -8,17 +8,21 @@ from typing import TYPE_CHECKING
 import virtual_time
 from structlog.testing import capture_logs
 
-from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedToken
+from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedLogins
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens
+from ticker_service.config import FeedAccountConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import Account
 from ticker_service.domain.session import token_expires_ns
 from ticker_service.errors import ConfigurationError
+from ticker_service.ports import FeedLogin
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-MAIN = Account("MAIN")
+MAIN, SPARE = Account("MAIN"), Account("SPARE")
+OWN = FeedAccountConfig(account=MAIN, api_key="key")
+GIVEN = FeedLogin(access_token="feed's", api_key=OWN.api_key)
 NOON_NS = 1_795_242_600 * NS_PER_S
 
 
@@ -133,13 +137,30 @@ def test_the_feed_tries_the_login_s_token_then_its_own_then_the_account_s() -> N
     async def scene(clock: virtual_time.LoopClock) -> None:
         tokens = MemoryTokens(clock)
         watch = TokenWatch([MAIN], tokens, given={MAIN: token("account's", clock)}, clock=clock)
-        source = WatchedToken(watch, MAIN, given="feed's")
+        source = WatchedLogins(watch, [OWN], given=GIVEN)
         await watch.look(_nobody)
-        assert source.candidates() == ("feed's", "account's")
+        assert names(source) == ["feed's", "account's"]
         await tokens.put(token("login's", clock))
         await watch.look(_nobody)
-        assert source.candidates() == ("login's", "feed's")
-        assert await source.other_than({"login's"}) == "feed's"
+        assert names(source) == ["login's", "feed's"]
+        assert {each.account for each in source.candidates()} == {MAIN}
+        assert (await source.other_than({"login's"})).access_token == "feed's"
+
+    play(scene)
+
+
+def test_the_feed_s_own_app_comes_before_the_accounts_to_fail_over_to() -> None:
+    async def scene(clock: virtual_time.LoopClock) -> None:
+        given = {SPARE: token("spare's", clock)}
+        watch = TokenWatch([MAIN, SPARE], MemoryTokens(clock), given=given, clock=clock)
+        await watch.look(_nobody)
+        spare = FeedAccountConfig(account=SPARE, api_key="another")
+        with_owner = WatchedLogins(watch, [OWN, spare], given=GIVEN)
+        without = WatchedLogins(watch, [spare], given=GIVEN)
+        assert names(with_owner) == names(without) == ["feed's", "spare's"]
+        assert [each.account for each in with_owner.candidates()] == [MAIN, SPARE]
+        assert [each.account for each in without.candidates()] == ["", SPARE]
+        assert [each.api_key for each in without.candidates()] == [OWN.api_key, "another"]
 
     play(scene)
 
@@ -148,7 +169,7 @@ def test_a_fixed_token_is_the_only_one_there_will_be() -> None:
     async def scene(_: virtual_time.LoopClock) -> None:
         assert FixedToken("").candidates() == ()
         source = FixedToken("one")
-        assert await source.other_than(()) == "one"
+        assert (await source.other_than(())).access_token == "one"
         try:
             async with asyncio.timeout(86_400.0):
                 await source.other_than({"one"})
@@ -157,6 +178,11 @@ def test_a_fixed_token_is_the_only_one_there_will_be() -> None:
         raise AssertionError
 
     play(scene)
+
+
+def names(source: WatchedLogins) -> list[str]:
+    """Return the tokens of a source, in order."""
+    return [each.access_token for each in source.candidates()]
 
 
 def _nobody(_: Account) -> None:

@@ -152,7 +152,22 @@ def test_an_account_of_the_same_app_serves_the_feed_and_needs_no_token_in_the_se
     }
     good = {name: GOOD[name] for name in GOOD if not name.endswith("ACCESS_TOKEN")} | orders
     loaded = load(good | {"TICKER_SERVICE_ACCOUNTS": json.dumps(accounts)})
-    assert loaded.engine_config().feed_account == "MAIN"
+    assert [each.account for each in loaded.engine_config().feed_accounts] == ["MAIN"]
+    spare = load(
+        good
+        | {"TICKER_SERVICE_ACCOUNTS": json.dumps(accounts), "TICKER_SERVICE_FEED_ACCOUNTS": "OTHER"}
+    )
+    found = spare.engine_config().feed_accounts
+    assert [(each.account, each.api_key) for each in found][1] == ("OTHER", "another")
+    text = faults(
+        load,
+        good
+        | {
+            "TICKER_SERVICE_ACCOUNTS": json.dumps(accounts),
+            "TICKER_SERVICE_FEED_ACCOUNTS": "NOBODY",
+        },
+    )
+    assert "FEED_ACCOUNTS: ['NOBODY']: must be of accounts=" in text
     twice = {**accounts, "AGAIN": {**accounts["MAIN"], "api_key": "a third"}}
     text = faults(load, good | {"TICKER_SERVICE_ACCOUNTS": json.dumps(twice)})
     assert "a user_id belongs to one account only" in text

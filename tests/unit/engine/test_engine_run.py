@@ -381,6 +381,26 @@ def test_ticks_before_an_event_are_published_before_it() -> None:
     play(script)
 
 
+def test_a_feed_that_another_account_takes_over_says_so_in_gap_and_status() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await stage.spot()
+        now_ns = stage.clock.now_ns()
+        await stage.receive(
+            FeedDown(connection=0, at_ns=now_ns, last_frame_ns=now_ns, reason="http_403")
+        )
+        await stage.pass_s(1.0)
+        up_ns = stage.clock.now_ns()
+        await stage.receive(FeedUp(connection=0, at_ns=up_ns, account="SPARE", is_failover=True))
+        (gap,) = stage.bodies("gap")
+        assert (gap["reason"], gap["from_us"]) == ("failover", now_ns // 1_000)
+        assert gap["to_us"] == up_ns // 1_000
+        assert "another account" in stage.bodies("status")[-1]["reason"]
+        assert "SPARE" not in str(stage.bodies("status"))
+
+    play(script)
+
+
 def test_a_refused_token_is_a_status_of_its_own() -> None:
     async def script(stage: Stage) -> None:
         await stage.go_down(login_required=True)

@@ -13,7 +13,12 @@ import pytest
 from recorded_stage import CHOSEN
 
 from ticker_service import config as settings
-from ticker_service.config import EngineConfig, KiteConfig, SubscriptionConfig
+from ticker_service.config import (
+    EngineConfig,
+    FeedAccountConfig,
+    KiteConfig,
+    SubscriptionConfig,
+)
 from ticker_service.domain.universe import Universe
 from ticker_service.errors import RecordingError
 from ticker_service.market import tape_header
@@ -23,7 +28,7 @@ from ticker_service.market.tape_header import encode as encoded
 GROUPS = [
     each.name
     for each in dataclasses.fields(EngineConfig)
-    if each.name not in {"kite", "redis_url", "feed_account"}
+    if each.name not in {"kite", "redis_url", "feed_accounts"}
 ]
 
 
@@ -60,7 +65,7 @@ def config(**changed: Any) -> EngineConfig:
             rest_root="secret-root", ws_root="secret-root", api_key="secret", access_token="secret"
         ),
         redis_url="redis://:secret@host",  # allow-secret
-        feed_account="secret-account",
+        feed_accounts=(FeedAccountConfig(account="secret-account", api_key="secret"),),
         **{"subscription": SubscriptionConfig(underlyings=("NIFTY",)), **changed},
     )
 

@@ -126,14 +126,27 @@ def test_the_ledger_is_numbered_from_one_and_read_from_any_number(clock: ManualC
 def test_a_ledger_that_overflows_keeps_its_numbers(
     clock: ManualClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ledger_of, "ENTRIES_MAX", 4)
+    monkeypatch.setattr(ledger_of, "BYTES_MAX", 20_000)
     ledger = Ledger(clock)
-    for _ in range(6):
-        ledger.append(EntryKind.RECEIVED, user_id=ASHA)
+    fields = {"tradingsymbol": "N" * 100, "quantity": 65}
+    for _ in range(100):
+        ledger.append(EntryKind.RECEIVED, user_id=ASHA, fields=fields)
 
-    assert [each["number"] for each in ledger.after()] == [3, 4, 5, 6]
-    assert [each["number"] for each in ledger.after(5)] == [6]
-    assert ledger.last_number == 6
+    kept = [each["number"] for each in ledger.after()]
+    assert 5 < len(kept) < 40
+    assert kept == list(range(kept[0], 101))
+    assert [each["number"] for each in ledger.after(99)] == [100]
+    assert ledger.last_number == 100
+
+
+def test_a_ledger_is_bounded_by_what_its_entries_take_not_by_their_count(
+    clock: ManualClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(ledger_of, "BYTES_MAX", 1_000_000)
+    ledger = Ledger(clock)
+    for number in range(200):
+        ledger.append(EntryKind.RECEIVED, user_id=ASHA, fields={"tag": f"{number}" + "x" * 50_000})
+        assert sum(len(str(each["fields"])) for each in ledger.after()) <= 1_000_000
 
 
 def test_a_fault_is_used_up_by_its_count(clock: ManualClock) -> None:
