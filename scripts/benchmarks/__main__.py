@@ -44,7 +44,12 @@ def main() -> int:
     core = machine.pin()
     memory.keep_freed()  # as the daemon does; it serves the peers as well
     runs = arguments.runs or (RUNS_QUICK if arguments.quick else RUNS)
-    options = Options(runs=runs, is_quick=arguments.quick, tapes=arguments.tape)
+    options = Options(
+        runs=runs,
+        is_quick=arguments.quick,
+        tapes=arguments.tape,
+        orders_per_s=arguments.orders_per_s,
+    )
     console = Console(width=None if sys.stdout.isatty() else COLUMNS_WITHOUT_TERMINAL)
     console.print(machine.line(core), highlight=False)
     results: list[Result] = []
@@ -81,6 +86,12 @@ def _arguments() -> argparse.Namespace:
     )
     parser.add_argument(
         "--quick", action="store_true", help="little input and few runs: does it work at all?"
+    )
+    parser.add_argument(
+        "--orders-per-s",
+        type=whole(at_least=1),
+        metavar="N",
+        help="over all accounts of suite orders, where a machine does not carry its 200",
     )
     parser.add_argument(
         "--tape",

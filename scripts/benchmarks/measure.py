@@ -31,6 +31,7 @@ class Options:
     runs: int
     is_quick: bool
     tapes: Sequence[Path] = ()
+    orders_per_s: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import statistics
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
@@ -72,13 +73,20 @@ def run(options: Options) -> list[Result]:
         Disagreement: An order got lost, or was posted twice.
     """
     try:
-        return asyncio.run(_measured(QUICK if options.is_quick else WHOLE))
+        return asyncio.run(_measured(_extent(options)))
     except BaseExceptionGroup as group:
         # What is raised beside a running part comes out with whatever else ended there.
         disagreement = group.subgroup(Disagreement)
         if disagreement is None:
             raise
         raise Disagreement(str(_first(disagreement))) from group
+
+
+def _extent(options: Options) -> _Extent:
+    extent = QUICK if options.is_quick else WHOLE
+    if options.orders_per_s is None:
+        return extent
+    return dataclasses.replace(extent, per_s=options.orders_per_s / extent.accounts)
 
 
 def _first(error: BaseException) -> BaseException:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 import uvloop
 
-from ticker_service.client import OrderClient, OrderError
+from ticker_service.client import OrderClient, OrderDoorClosed, OrderError
 from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.runtime.clock import SystemClock
 
@@ -49,6 +49,8 @@ async def _call(told: Mapping[str, Any]) -> None:
                 await clients[account].place(name, account, told["order"])
             except OrderError as error:
                 refused[name] = str(error.answer.get("code"))
+            except OrderDoorClosed:
+                refused[name] = "NO_REPLY"
             else:
                 acked_ms.append((clock.now_ns() - began_ns) / NS_PER_MS)
 
