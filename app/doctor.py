@@ -120,7 +120,13 @@ async def _order_half(loaded: settings.Settings, half: OrderHalfConfig, clock: C
         lambda: assembly.look_at_halts(half, clock),
         "do what it says; new orders of the account wait for that",
     )
-    return [*outcomes, await _run(halts)]
+    journal = _Check(
+        "journal",
+        lambda: assembly.look_at_newest_events(half),
+        "run `ticker-service journal verify`; it says what to do (docs/journal.md)",
+        {TimeoutError: "the database is slow; `ticker-service journal verify` takes its time"},
+    )
+    return [*outcomes, await _run(halts), await _run(journal)]
 
 
 async def _running(loaded: settings.Settings) -> list[str]:

@@ -47,6 +47,7 @@ from ticker_service.engine import Engine
 from ticker_service.errors import (
     BrokerUnavailable,
     ConfigurationError,
+    InvariantViolatedError,
     LoginRequired,
     MigrationsPending,
     RecordingError,
@@ -101,6 +102,8 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+NEWEST_EVENTS: Final = 1_000
+"""So many events of an account a look that must not take long replays."""
 CLOCK_AHEAD_S_MAX: Final = 2.0
 """Kite's Date header has whole seconds; beyond this the day roll and deadlines go wrong."""
 
@@ -788,6 +791,28 @@ async def verify_journal(database_url: str, account: str | None = None) -> Audit
         ConfigurationError: It lacks a migration, or has no such account.
     """
     return await postgres_audit.verify(database_url, account)
+
+
+async def look_at_newest_events(config: OrderHalfConfig) -> str:
+    """Return that each account's newest events make what its tables hold, for people.
+
+    Raises:
+        InvariantViolatedError: They do not; the message names the first fault.
+        JournalUnavailable: The database does not answer.
+        ConfigurationError: It lacks a migration.
+    """
+    async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
+        names = [Account(each.account) for each in config.accounts]
+        used = [name for name in names if await journal.last_seq(name)]
+    for name in used:
+        audit = await postgres_audit.verify(config.database_url, name, newest=NEWEST_EVENTS)
+        if not audit.is_sound:
+            fault = audit.faults[0]
+            raise InvariantViolatedError(
+                f"account {fault.account}: {fault.code}: {fault.where} {fault.field}"
+                f" ({audit.fault_count} faults in the newest events)"
+            )
+    return f"the newest {NEWEST_EVENTS:,} events of each account make what its tables hold"
 
 
 async def rebuild_journal(database_url: str, account: str | None = None) -> Rebuild:

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Self, TypeAlias
 
 import psycopg
+from psycopg.types.numeric import Int8
 
 from ticker_service.adapters.postgres_migrate import check_current
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, PoolOptions, translated
@@ -54,11 +55,15 @@ class TaskHistory:
     refused: JournalFault | None = None
 
 
+Named: TypeAlias = dict[str, object]
 OnHistory: TypeAlias = Callable[[TaskHistory, Audit], Awaitable[None]]
 
 
-async def verify(url: str, account: str | None = None) -> Audit:
+async def verify(url: str, account: str | None = None, *, newest: int | None = None) -> Audit:
     """Replay the journal of a database, or of one account of it, and compare it with its tables.
+
+    With ``newest`` only the tasks that have a part in so many events of the account's log, the
+    newest: what a look that must not take long can afford.
 
     Raises:
         JournalUnavailable: The database does not answer.
@@ -70,7 +75,7 @@ async def verify(url: str, account: str | None = None) -> Audit:
         await check_current(database, connection)
         with translated(database):
             async with snapshot(connection):
-                return await look_through(connection, account)
+                return await look_through(connection, account, newest=newest)
     finally:
         await connection.close()
 
@@ -88,20 +93,27 @@ async def look_through(
     connection: Connection,
     account: str | None,
     on_history: OnHistory | None = None,
+    *,
+    newest: int | None = None,
 ) -> Audit:
     """Look at all of a journal, or of one account, in a transaction that is open.
 
     Args:
         connection: In :func:`snapshot`.
         account: Whose tasks; all if None.
+        newest: Only tasks of so many events of the account, the newest; all if None.
         on_history: Awaited with every task, also a broken one, after its faults are counted.
 
     Raises:
         ConfigurationError: There is no such account.
     """
     audit = Audit()
-    named = {"account": account}
     sql = Statements.load()
+    named: Named = {"account": account, "after_seq": Int8(0)}
+    if newest is not None:
+        cursor = await connection.execute(sql.last_seq, {"account": account})
+        row = await cursor.fetchone()
+        named["after_seq"] = Int8(max(0, row["last_seq"] - newest) if row else 0)
     await _look_at_logs(connection, sql, named, audit)
     if account is not None and not audit.accounts:
         everyone = await connection.execute(sql.verify_accounts, {"account": None})
@@ -117,7 +129,7 @@ async def look_through(
 
 
 async def _look_at_logs(
-    connection: Connection, sql: Statements, named: dict[str, str | None], audit: Audit
+    connection: Connection, sql: Statements, named: Named, audit: Audit
 ) -> None:
     cursor = await connection.execute(sql.verify_accounts, named)
     for row in await cursor.fetchall():
@@ -151,7 +163,7 @@ async def _look_at_logs(
 
 
 async def _histories(
-    connection: Connection, sql: Statements, named: dict[str, str | None], audit: Audit
+    connection: Connection, sql: Statements, named: Named, audit: Audit
 ) -> AsyncIterator[TaskHistory]:
     """Yield every task with what its events make of it, in order of their ids."""
     async with (
@@ -225,7 +237,7 @@ def _add(
 
 
 async def _rows(
-    connection: Connection, name: str, statement: bytes, named: dict[str, str | None]
+    connection: Connection, name: str, statement: bytes, named: Named
 ) -> AsyncIterator[Row]:
     async with connection.cursor(name=name) as cursor:
         await cursor.execute(statement, named)
@@ -240,9 +252,7 @@ class _Reading:
     ``task_id`` is that of the first, None at the end.
     """
 
-    def __init__(
-        self, connection: Connection, name: str, statement: bytes, named: dict[str, str | None]
-    ) -> None:
+    def __init__(self, connection: Connection, name: str, statement: bytes, named: Named) -> None:
         self._cursor = connection.cursor(name=name)
         self._statement = statement
         self._named = named

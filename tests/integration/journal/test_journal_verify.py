@@ -225,6 +225,26 @@ def test_one_account_is_looked_at_alone(told_url: str) -> None:
         verify(told_url, "NOBODY")
 
 
+def test_a_short_look_takes_the_newest_events_and_their_whole_tasks(told_url: str) -> None:
+    def newest(events: int) -> Audit:
+        return asyncio.run(postgres_audit.verify(told_url, ACCOUNT, newest=events))
+
+    # Whole tasks: the first of these events is not the first of its task.
+    short = newest(3)
+    assert (short.is_sound, short.events, short.tasks) == (True, 4, 2)
+    assert newest(1_000).events == 30
+    tamper(told_url, "UPDATE order_task SET reason = 'x' WHERE THIS")
+    assert newest(3).is_sound
+    assert newest(1_000).fault_count == 1
+    tamper(
+        told_url, "DELETE FROM order_event WHERE account = 'ZX1234' AND account_seq = 29", keys=True
+    )
+    assert {fault.code for fault in newest(3).faults} == {
+        FaultCode.SEQUENCE_GAP,
+        FaultCode.TASK_DIFFERS,
+    }
+
+
 def test_of_very_many_faults_the_first_are_told_and_all_are_counted(
     told_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -242,7 +242,16 @@ def test_the_doctor_finds_nothing_wrong_with_what_runs(home: House) -> None:
     lines = [line for line in ran.out.splitlines() if not line.startswith("- ")]
     assert all(line.startswith("ok ") for line in lines), lines
     names = [line.split()[1].rstrip(":") for line in lines]
-    assert names == ["redis", "instruments", "clock", "database", "account", "account", "halts"]
+    assert names == [
+        "redis",
+        "instruments",
+        "clock",
+        "database",
+        "account",
+        "account",
+        "halts",
+        "journal",
+    ]
 
 
 @pytest.mark.parametrize(

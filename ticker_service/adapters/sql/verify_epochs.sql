@@ -21,6 +21,7 @@ SELECT account, account_seq, task_id, epoch, epoch_before FROM (
         FROM order_event
         WHERE event = 'intent_recorded'
             AND (%(account)s::text IS NULL OR account = %(account)s)
+            AND account_seq > %(after_seq)s
     ) AS intents
 ) AS ordered
 WHERE epoch < epoch_before
