@@ -12,7 +12,7 @@ import orjson
 import typer
 
 from app.jobs import run_job
-from ticker_service.domain.order import OrderType, Product, Side
+from ticker_service.domain.order import OrderType, Product, Side, Validity, Variety
 from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
 
@@ -89,11 +89,15 @@ def place(
     price: _Price = None,
     trigger_price: _Price = None,
     market_protection: Annotated[str | None, typer.Option(help="Percent; -1: Kite's.")] = None,
-    validity: Annotated[str, typer.Option(help="DAY, IOC or TTL.")] = "DAY",
+    validity: Annotated[
+        Validity, typer.Option(case_sensitive=False, help="DAY, IOC or TTL.")
+    ] = Validity.DAY,
     validity_ttl: Annotated[
         int | None, typer.Option(min=1, max=INTEGER_MAX, help="Minutes, with validity TTL.")
     ] = None,
-    variety: Annotated[str, typer.Option(help="regular, amo, auction.")] = "regular",
+    variety: Annotated[
+        Variety, typer.Option(case_sensitive=False, help="regular, amo, auction.")
+    ] = Variety.REGULAR,
     disclosed_quantity: Annotated[
         int | None, typer.Option(min=0, max=INTEGER_MAX, help="Units to show; shares only.")
     ] = None,
@@ -114,12 +118,12 @@ def place(
         "order_type": order_type.value,
         "product": product.value,
         "quantity": quantity,
-        "validity": validity.upper(),
+        "validity": validity.value,
         "price": price,
         "trigger_price": trigger_price,
         "market_protection": market_protection,
         "validity_ttl": validity_ttl,
-        "variety": variety.lower(),
+        "variety": variety.value,
         "disclosed_quantity": disclosed_quantity,
         "auction_number": auction_number,
     }
@@ -136,10 +140,13 @@ def modify(
     ] = None,
     trigger_price: _Price = None,
     order_type: Annotated[
-        str | None, typer.Option("--type", help="LIMIT, MARKET, SL, SL-M.")
+        OrderType | None,
+        typer.Option("--type", case_sensitive=False, help="LIMIT, MARKET, SL, SL-M."),
     ] = None,
     market_protection: Annotated[str | None, typer.Option(help="Percent; -1: Kite's.")] = None,
-    validity: Annotated[str | None, typer.Option(help="DAY or IOC.")] = None,
+    validity: Annotated[
+        Validity | None, typer.Option(case_sensitive=False, help="DAY or IOC.")
+    ] = None,
     disclosed_quantity: Annotated[
         int | None, typer.Option(min=0, max=INTEGER_MAX, help="Units to show; shares only.")
     ] = None,
@@ -152,9 +159,9 @@ def modify(
         "price": price,
         "quantity": quantity,
         "trigger_price": trigger_price,
-        "order_type": order_type and order_type.upper(),
+        "order_type": order_type and order_type.value,
         "market_protection": market_protection,
-        "validity": validity and validity.upper(),
+        "validity": validity and validity.value,
         "disclosed_quantity": disclosed_quantity,
     }
     given = {name: value for name, value in change.items() if value is not None}

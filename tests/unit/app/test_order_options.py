@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import getpass
 import os
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import pytest
 from typer.testing import CliRunner
@@ -68,6 +68,66 @@ def test_a_made_up_key_is_told_when_no_answer_comes(
     assert ran.exit_code == 1
     assert f"--request-id {asked[0]}" in ran.stderr
     assert "no reply" in ran.stderr
+
+
+class Heard(OrderClient):
+    """A client that keeps what it is asked for, and answers nothing of interest."""
+
+    asked: ClassVar[list[dict[str, Any]]] = []
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        return
+
+    async def _ask(self, request: dict[str, Any]) -> dict[str, Any]:
+        self.asked.append(request["order"])
+        return {}
+
+
+def test_the_options_of_an_order_and_its_change_are_kites_fields(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(client, "OrderClient", Heard)
+    placed = [*PLACE, "--quantity", "2", "--type", "sl", "--price", "99.50", "--product", "CNC"]
+    placed += ["--trigger-price", "99.00", "--variety", "AMO", "--validity", "ttl"]
+    placed += ["--validity-ttl", "5", "--disclosed-quantity", "1", "--auction-number", "22"]
+    changed = ["modify", "k", "--type", "market", "--market-protection", "-1"]
+    changed += ["--validity", "ioc", "--disclosed-quantity", "0"]
+    for arguments in (placed, changed):
+        ran = CliRunner().invoke(order_cli, arguments)
+        assert ran.exit_code == 0, ran.output
+    assert Heard.asked == [
+        {
+            "exchange": "NSE",
+            "tradingsymbol": "INFY",
+            "transaction_type": "BUY",
+            "order_type": "SL",
+            "product": "CNC",
+            "quantity": 2,
+            "price": "99.50",
+            "trigger_price": "99.00",
+            "variety": "amo",
+            "validity": "TTL",
+            "validity_ttl": 5,
+            "disclosed_quantity": 1,
+            "auction_number": "22",
+        },
+        {
+            "order_type": "MARKET",
+            "market_protection": "-1",
+            "validity": "IOC",
+            "disclosed_quantity": 0,
+        },
+    ]
+
+
+@pytest.mark.parametrize("option", [["--variety", "bo"], ["--validity", "GTC"]])
+def test_a_word_that_is_no_choice_is_refused_by_its_option(option: list[str]) -> None:
+    ran = CliRunner().invoke(order_cli, [*PLACE, "--quantity", "1", *option])
+    assert ran.exit_code == 2
+    assert option[1] in ran.output
 
 
 @pytest.mark.parametrize("error", [KeyError, OSError])
