@@ -17,8 +17,9 @@ from dataclasses import asdict, dataclass, field, fields
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-import chaos_records
+import crash_records
 from crash_parts import (
+    PRINCIPAL,
     DaemonGone,
     Door,
     DoorBusy,
@@ -293,9 +294,9 @@ class _Story:
             asked = self._wishes.get(key) or self._follow_ups[key].get("order") or {}
             self.told.append(
                 Told(
-                    principal="caller",
+                    principal=PRINCIPAL,
                     request_id=key,
-                    body=chaos_records.says(asked),
+                    body=crash_records.says(asked),
                     task_id=answer["task_id"] if is_ack else "",
                     code="" if is_ack else answer.get("code", ""),
                 )
@@ -371,7 +372,7 @@ class _Story:
         self._wait(lambda: len(own.stream()) == own.last_seq())
         if not daemon.is_running():
             raise AssertionError(f"the daemon ended: {daemon.log()[-1500:]}")
-        self._judge(chaos_records.read(own, self.told, daemon))
+        self._judge(crash_records.read(own, self.told, daemon))
 
     def _ends_what_rests(self, daemon: Daemon) -> bool:
         """Cancel it, and say whether nothing rests any more.
@@ -406,7 +407,7 @@ class _Story:
         return not UNRESOLVED & {task["state"] for task in self._own.tasks()}
 
     def _left(self) -> list[str]:
-        return unsettled(chaos_records.read(self._own, self.told))
+        return unsettled(crash_records.read(self._own, self.told))
 
     def _unended(self) -> bool:
         return any(

@@ -14,8 +14,11 @@ from decimal import Decimal
 from random import Random
 from typing import TYPE_CHECKING, Any, Final
 
+import crash_records
 import crash_verdict as verdict
+import exactly_once
 from crash_parts import (
+    PRINCIPAL,
     DaemonGone,
     Door,
     cancel_frame,
@@ -24,6 +27,7 @@ from crash_parts import (
     place_frame,
     world,
 )
+from exactly_once import Told
 from running import eventually
 
 if TYPE_CHECKING:
@@ -37,6 +41,7 @@ ORDERS_MAX: Final = 5
 RANDOM_S_MAX: Final = 0.3
 DEATH_S_MAX: Final = 6.0
 QUIET_S_MAX: Final = 25.0
+UNDER_WAY: Final = frozenset({"RECEIVED", "READY", "SENDING"})
 LARGE: Final = 2_000
 """More than the quotes hold at one price: filled in parts."""
 
@@ -104,8 +109,10 @@ class _Run:
         self._own = own
         self._report = report
         self._chance = case.chance()
-        self._acknowledged: dict[str, str] = {}
+        self._told: list[Told] = []
+        self._acknowledged: set[str] = set()
         self._wishes = self._wish()
+        self._everything = list(self._wishes)
         self._cancel_first = case.point not in {"C0", "C7"} and self._chance.random() < 0.25
 
     def through(self) -> None:
@@ -113,6 +120,7 @@ class _Run:
         resting: list[Wish] = []
         if self._cancel_first:
             resting = [self._resting()]
+            self._everything += resting
             self._place_calmly(resting[0])
         self._strike()
         doomed = self._own.start(
@@ -126,10 +134,8 @@ class _Run:
         with door(self._own, survivor) as calls:
             self._come_back(calls)
             self._cancel_late(calls)
-        left = eventually(self._is_quiet, within_s=QUIET_S_MAX)
+        eventually(self._is_quiet, within_s=QUIET_S_MAX)
         self._report.quiet_s = time.monotonic() - began
-        if not left:
-            self._report.violations += verdict.unsettled(self._own)
         if not survivor.is_running():
             self._report.violations.append(f"the daemon ended: {survivor.log()[-1500:]}")
         self._judge(survivor)
@@ -235,7 +241,7 @@ class _Run:
             return
         eventually(
             lambda: (
-                not {"UNKNOWN", *verdict.UNDER_WAY}
+                not {"UNKNOWN", *UNDER_WAY}
                 & {task["state"] for task in self._own.tasks() if task["kind"] == "PLACE"}
             ),
             within_s=QUIET_S_MAX,
@@ -244,16 +250,12 @@ class _Run:
 
     def _judge(self, survivor: Daemon) -> None:
         own, report = self._own, self._report
-        twice = verdict.never_twice(own)
-        lost = verdict.nothing_lost(own, self._acknowledged)
-        report.duplicates, report.lost = len(twice), len(lost)
-        report.violations += twice + lost
-        report.violations += verdict.cancels_tell_the_truth(own)
-        if survivor.is_running():
-            report.violations += verdict.events_are_whole(own, survivor)
-        for task in own.tasks():
-            if task["kind"] == "PLACE":
-                report.ends[task["state"]] += 1
+        records = verdict.at_rest(own, self._told, survivor, within_s=QUIET_S_MAX)
+        found = exactly_once.violations(records)
+        report.duplicates = len(exactly_once.doubled(records))
+        report.lost = sum(sentence.startswith(("I3", "I5")) for sentence in found)
+        report.violations += found + verdict.sinks_agree(own, survivor)
+        report.ends = exactly_once.states(records.kinds("PLACE"))
 
     # --- small steps ----------------------------------------------------------------------------
 
@@ -264,17 +266,26 @@ class _Run:
         self._note(calls)
 
     def _note(self, calls: Door) -> None:
-        """Remember what was acknowledged, and that a second answer says the same."""
+        """Remember what was told about each request."""
+        bodies = {wish.key: crash_records.says(wish.body) for wish in self._everything}
         for key, answer in calls.answers.items():
-            if answer["op"] == "ack":
-                first = self._acknowledged.setdefault(key, answer["task_id"])
-                if answer["task_id"] != first:
-                    self._report.violations.append(f"{key} is {first} and {answer['task_id']}")
+            is_ack = answer["op"] == "ack"
+            if is_ack:
+                self._acknowledged.add(key)
             elif answer["code"] != "UNKNOWN_ORDER":
                 self._report.violations.append(f"{key} was refused: {answer}")
+            self._told.append(
+                Told(
+                    principal=PRINCIPAL,
+                    request_id=key,
+                    body=bodies.get(key, ""),
+                    task_id=answer["task_id"] if is_ack else "",
+                    code="" if is_ack else answer["code"],
+                )
+            )
 
     def _is_nothing_under_way(self) -> bool:
-        return not verdict.UNDER_WAY & {task["state"] for task in self._own.tasks()}
+        return not UNDER_WAY & {task["state"] for task in self._own.tasks()}
 
     def _is_quiet(self) -> bool:
         return not verdict.unsettled(self._own)

@@ -7,7 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 import chaos_loop
-import chaos_records
+import crash_records
 import httpx
 import pytest
 from crash_parts import door, limit_order, place_frame
@@ -62,12 +62,12 @@ def test_the_verdict_names_what_was_done_behind_the_journal_s_back(own: World) -
     body = limit_order("BUY", 1, f"{own.quote()['last_price'] * 0.9:.0f}.00")
     with door(own, daemon) as calls:
         answer = calls.ask(place_frame("k", own.account, body))
-    said = chaos_records.says(body)
+    said = crash_records.says(body)
     told = [Told(principal="caller", request_id="k", body=said, task_id=answer["task_id"])]
     # The daemon's own events may still be on their way to Redis.
-    assert eventually(lambda: not violations(chaos_records.read(own, told, daemon)))
+    assert eventually(lambda: not violations(crash_records.read(own, told, daemon)))
 
-    records = chaos_records.read(own, told, daemon)
+    records = crash_records.read(own, told, daemon)
     key = own.lane.banner["api_key"]
     for tag in (records.attempts[0].tag, "foreign"):
         httpx.post(
@@ -80,7 +80,7 @@ def test_the_verdict_names_what_was_done_behind_the_journal_s_back(own: World) -
     # What was acknowledged and is not in the journal: as after a commit that was not durable.
     told.append(Told(principal="caller", request_id="other", body=said, task_id="gone"))
 
-    found = " ".join(violations(chaos_records.read(own, told)))
+    found = " ".join(violations(crash_records.read(own, told)))
     assert "became the orders" in found
     assert "was posted 2 times" in found
     assert "without an intent" in found

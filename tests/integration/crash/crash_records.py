@@ -74,8 +74,8 @@ def read(world: World, told: Sequence[Told], daemon: Daemon | None = None) -> Re
             for row in world.attempts()
         ],
         events=[_event(row) for row in events],
-        posts=_posts(entries),
-        orders=_orders(entries),
+        posts=posts(entries),
+        orders=orders(entries),
         delivered=delivered,
     )
 
@@ -112,7 +112,8 @@ def _heard(event: Mapping[str, Any]) -> tuple[int, str, int]:
     return event["account_seq"], event["task_id"], event["version"]
 
 
-def _posts(entries: Sequence[Mapping[str, Any]]) -> list[Post]:
+def posts(entries: Sequence[Mapping[str, Any]]) -> list[Post]:
+    """Return the requests that the ledger has, whatever became of them."""
     refused = {entry["request"] for entry in entries if entry["kind"] == "refused"}
     return [
         Post(
@@ -129,19 +130,20 @@ def _posts(entries: Sequence[Mapping[str, Any]]) -> list[Post]:
     ]
 
 
-def _orders(entries: Sequence[Mapping[str, Any]]) -> dict[str, AtBroker]:
-    orders: dict[str, AtBroker] = {}
+def orders(entries: Sequence[Mapping[str, Any]]) -> dict[str, AtBroker]:
+    """Return the orders that the ledger tells of, by order id."""
+    found: dict[str, AtBroker] = {}
     for entry in entries:
         order_id = entry["order_id"] or ""
         if entry["kind"] == "accepted" and entry["method"] == "place":
-            orders[order_id] = AtBroker(order_id=order_id, tag=entry["tag"] or "")
+            found[order_id] = AtBroker(order_id=order_id, tag=entry["tag"] or "")
         elif entry["kind"] == "status":
-            orders[order_id].status = entry["status"]
-            orders[order_id].filled_quantity = entry["filled_quantity"]
+            found[order_id].status = entry["status"]
+            found[order_id].filled_quantity = entry["filled_quantity"]
         elif entry["kind"] == "trade":
             price = Decimal(str(entry["average_price"]))
-            orders[order_id].value_inr += price * entry["quantity"]
-    return orders
+            found[order_id].value_inr += price * entry["quantity"]
+    return found
 
 
 def _ns(instant: dt.datetime) -> int:
