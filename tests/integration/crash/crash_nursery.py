@@ -3,9 +3,9 @@
 A daemon started afresh spends a second of processor time on imports, a campaign of thousands of
 kills nothing else. Each child is a process of its own in a session of its own and runs the command
 line as ``python -m app.cli run`` would; nothing runs in this process before it forks. A child that
-is asked for ``afresh`` runs exactly that. Speaks JSON lines: ``{"env", "out", "err", "afresh",
-"at_point"}`` in, ``{"pid"}`` and later ``{"pid", "status", "cpu_s"}`` out; ``status`` is negative
-for a signal. When the input ends, so do the children.
+is asked for ``afresh`` runs exactly that. Speaks JSON lines: ``{"number", "env", "out", "err",
+"afresh", "at_point"}`` in, ``{"number", "pid"}`` and later ``{"number", "status", "cpu_s"}`` out;
+``status`` is negative for a signal. When the input ends, so do the children.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def main() -> None:
         os.set_blocking(end, False)
     signal.set_wakeup_fd(wakes)
     signal.signal(signal.SIGCHLD, lambda *_: None)
-    alive: set[int] = set()
+    alive: dict[int, int] = {}
     waiting = b""
     try:
         while True:
@@ -73,20 +73,20 @@ def main() -> None:
                     return
                 *lines, waiting = (waiting + read).split(b"\n")
                 for line in lines:
-                    alive.add(_start(command, json.loads(line), (woken, wakes)))
+                    request = json.loads(line)
+                    alive[_start(command, request, (woken, wakes))] = request["number"]
     finally:
         for pid in alive:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
 
-def _report_ended(alive: set[int]) -> None:
+def _report_ended(alive: dict[int, int]) -> None:
     for pid in list(alive):
         ended, status, used = os.wait4(pid, os.WNOHANG)
         if ended:
-            alive.discard(pid)
-            cpu_s = used.ru_utime + used.ru_stime
-            _tell({"pid": pid, "status": os.waitstatus_to_exitcode(status), "cpu_s": cpu_s})
+            number, status = alive.pop(pid), os.waitstatus_to_exitcode(status)
+            _tell({"number": number, "status": status, "cpu_s": used.ru_utime + used.ru_stime})
 
 
 def _start(command: Command, request: dict[str, Any], ours: tuple[int, int]) -> int:
@@ -95,7 +95,7 @@ def _start(command: Command, request: dict[str, Any], ours: tuple[int, int]) -> 
     assert threading.active_count() == 1
     pid = os.fork()
     if pid:
-        _tell({"pid": pid})
+        _tell({"number": request["number"], "pid": pid})
         return pid
     signal.set_wakeup_fd(-1)
     signal.signal(signal.SIGCHLD, signal.SIG_DFL)

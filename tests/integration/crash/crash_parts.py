@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 
 SHARE: Final = ("NSE", "INFY")
 PRINCIPAL: Final = "caller"
+START_S: Final = 300.0
+"""Until a daemon has a process; the nursery imports first, on a machine that may be crowded."""
 TOKEN_SECRET: Final = "the stand-in of a secret, thirty-two bytes"  # allow-secret
 USERS_MAX: Final = 1_200
 PAGE: Final = 500
@@ -91,7 +93,8 @@ class Nursery:
         self._directory = directory
         self._numbers = itertools.count(1)
         self._asking = threading.Lock()
-        self._pids: queue.Queue[int] = queue.Queue()
+        # By number: who has stopped waiting for a daemon must not leave it to the next one to ask.
+        self._pids: dict[int, queue.Queue[int]] = {}
         self._ends: dict[int, queue.Queue[int]] = {}
         here = Path(__file__).parent
         self._process = subprocess.Popen(
@@ -116,19 +119,24 @@ class Nursery:
         out, err = (self._directory / f"{number}.{name}" for name in ("out", "err"))
         out.touch()
         request = {
+            "number": number,
             "env": environment(settings),
             "out": str(out),
             "err": str(err),
             "at_point": at_point,
             "afresh": is_afresh,
         }
+        self._pids[number], self._ends[number] = queue.Queue(), queue.Queue()
         with self._asking:
             stdin = self._process.stdin
             assert stdin is not None
             stdin.write(json.dumps(request).encode() + b"\n")
             stdin.flush()
-            pid = self._pids.get(timeout=DEADLINE_S)
-        return Daemon(pid, out, err, self._ends[pid])
+        try:
+            pid = self._pids[number].get(block=START_S > 0.0, timeout=START_S or None)
+        except queue.Empty:
+            raise AssertionError(f"no daemon was started within {START_S:.0f} s") from None
+        return Daemon(pid, out, err, self._ends[number])
 
     def close(self) -> None:
         """End every daemon that still runs."""
@@ -145,10 +153,9 @@ class Nursery:
             told = json.loads(line)
             if "status" in told:
                 self.cpu_s += told["cpu_s"]
-                self._ends[told["pid"]].put(told["status"])
+                self._ends[told["number"]].put(told["status"])
             else:
-                self._ends[told["pid"]] = queue.Queue()
-                self._pids.put(told["pid"])
+                self._pids[told["number"]].put(told["pid"])
 
 
 class Daemon:

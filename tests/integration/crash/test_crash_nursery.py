@@ -7,6 +7,8 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import crash_parts
+import pytest
 from crash_parts import door, limit_order, place_frame
 
 if TYPE_CHECKING:
@@ -54,3 +56,16 @@ def _kind(target: Path) -> str:
     """Return what a descriptor is, without what differs from life to life."""
     name = str(target)
     return name.partition(":")[0] if ":" in name else target.suffix or name
+
+
+def test_a_start_that_nobody_waited_for_is_not_taken_for_the_next_one(
+    own: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as hurried:
+        hurried.setattr(crash_parts, "START_S", 0.0)
+        with pytest.raises(AssertionError, match="no daemon"):
+            own.start(kill_at="C0")
+
+    daemon = own.start(kill_at="C0")
+
+    assert daemon.facts()["pid"] == daemon.pid
