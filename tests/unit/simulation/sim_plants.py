@@ -170,6 +170,25 @@ def calls_lost_cancels_done(_: Play, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(classify, "judge", lenient)
 
 
+def drops_the_yes(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """The broker's yes is heard and not written down."""
+    record = Executor._record_outcome
+
+    async def dropping(
+        self: Executor, claimed: OrderTask, verdict: Verdict, reply: Reply
+    ) -> OrderTask | None:
+        if verdict.outcome is Outcome.ACKED:
+            return claimed
+        return await record(self, claimed, verdict, reply)
+
+    patch.setattr(Executor, "_record_outcome", dropping)
+
+
+def takes_a_yes_for_silence(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """The broker's yes is taken for a request that never left, so the order is sent again."""
+    patch.setitem(execute._STATE_OF_OUTCOME, Outcome.ACKED, TaskState.READY)
+
+
 def does_not_doubt_after_a_restart(_: Play, patch: pytest.MonkeyPatch) -> None:
     """What an earlier run was sending is left as it was."""
 
@@ -219,6 +238,8 @@ PLANTS: Final[dict[Any, set[str]]] = {
     ignores_other_bodies: {"I2"},
     skips_events: {"I9"},
     calls_lost_cancels_done: {"I5"},
+    drops_the_yes: {"I5"},
+    takes_a_yes_for_silence: {"I1"},
     does_not_doubt_after_a_restart: {"I3"},
     sends_what_was_being_sent: {"I1"},
     lets_changes_overtake: {"I5"},
