@@ -80,6 +80,8 @@ FAULTS: Final[tuple[tuple[str, dict[str, object]], ...]] = (
     ("refuse_4xx", {"count": 1}),
     ("reject_at_exchange", {"count": 1}),
     ("slow_states", {"count": 2, "delay_ms": 400}),
+    ("partial_fills", {"count": 3, "part": 2}),
+    ("partial_fills", {"count": 3, "part": 7}),
     ("late_in_book", {"count": 2, "delay_ms": 600}),
     ("truncated_book", {"seconds": 1.5, "keep": 1}),
     ("truncated_book", {"seconds": 0.5}),

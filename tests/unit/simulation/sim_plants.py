@@ -186,7 +186,7 @@ def drops_the_yes(_: Play, patch: pytest.MonkeyPatch) -> None:
 
 def takes_a_yes_for_silence(_: Play, patch: pytest.MonkeyPatch) -> None:
     """The broker's yes is taken for a request that never left, so the order is sent again."""
-    patch.setitem(execute._STATE_OF_OUTCOME, Outcome.ACKED, TaskState.READY)
+    patch.setitem(classify.STATE_AFTER, Outcome.ACKED, TaskState.READY)
 
 
 def does_not_doubt_after_a_restart(_: Play, patch: pytest.MonkeyPatch) -> None:
