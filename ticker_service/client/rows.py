@@ -55,7 +55,7 @@ _DTYPES: Final[dict[Kind, np.dtype[Any]]] = {
 }
 _WORDS: Final = frozenset({"doubt", "exchange", "expiry", "instrument_type", "mode"})
 _WORD_ENDINGS: Final = ("_leg", "_source", "_status", "symbol")
-_WHOLE: Final = frozenset({"lot_size", "oi", "points", "volume"})
+_WHOLE: Final = frozenset({"lot_size", "oi", "points", "ticks", "volume"})
 
 
 def kind_of(name: str) -> Kind:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import pytest
 from running import (
+    DEADLINE_S,
     Exchange,
     assert_gap_free,
     daemon,
@@ -16,9 +18,12 @@ from running import (
     subscriber,
 )
 
+from ticker_service.client import BarReader, Message
 from ticker_service.simulator import SimulatorOptions
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import redis
 
     from ticker_service.simulator.candles import Candle
@@ -118,3 +123,35 @@ def test_bars_of_a_second_are_numbered_and_say_what_they_lack(
         assert beat["closed_until_us"] >= book.seen[-2].get("end_us", 0)
         assert eventually(lambda: running.metric("bars_published_total") > 0)
     assert_gap_free(book.seen)
+
+
+def test_a_bar_reader_yields_each_finished_bar_once(
+    lively_exchange: Exchange, redis_url: str, prefix: str
+) -> None:
+    async def read(until: Callable[[list[Message]], bool]) -> tuple[list[Message], int]:
+        seen: list[Message] = []
+        async with BarReader(redis_url, ["NIFTY"], "1s", channel_prefix=prefix) as reader:
+            async with asyncio.timeout(DEADLINE_S):
+                async for message in reader:
+                    seen.append(message)
+                    if until(seen):
+                        break
+            newest = await reader.newest("NIFTY")
+            assert newest is not None
+            assert newest.body["start_us"] >= bars_of(seen)[-1].body["start_us"]
+            return seen, reader.missed + reader.unreadable
+
+    settings = lively_exchange.settings(
+        redis_url=redis_url, channel_prefix=prefix, bars="1s", heartbeat_ms=100, snapshot_ms=100
+    )
+    with daemon(settings) as running:
+        running.becomes_ready()
+        seen, lost = asyncio.run(read(lambda seen: len(bars_of(seen)) == 3))
+    starts = [message.body["start_us"] for message in bars_of(seen)]
+    assert starts == sorted(set(starts))
+    assert len(bars_of(seen)[0].to_numpy()["close"]) == bars_of(seen)[0].body["n"]
+    assert not lost
+
+
+def bars_of(seen: list[Message]) -> list[Message]:
+    return [message for message in seen if message.kind == "bars"]
