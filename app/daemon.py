@@ -18,7 +18,7 @@ from app.http import health, listener
 from app.security.limits import ConnectionCaps
 from app.security.tokens import TokenVerifier
 from app.ws.orders import FRAME_BYTES_MAX
-from ticker_service.assembly import assemble, assemble_orders
+from ticker_service.assembly import assemble, assemble_orders, watch_journal
 from ticker_service.errors import InvariantViolatedError
 from ticker_service.runtime import memory
 from ticker_service.runtime.clock import SystemClock
@@ -108,6 +108,11 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
                 tasks.create_task(server.run_until_stopped(), name="listener")
             if office is not None:
                 tasks.create_task(office.run(stop), name="orders")
+            looking = (
+                tasks.create_task(watch_journal(half, surroundings), name="journal")
+                if half is not None
+                else None
+            )
             _say_started(
                 {"redis_url": own_redis_url} if own_redis_url else {},
                 pid=pid,
@@ -119,6 +124,8 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
             try:
                 await engine.run(stop)
             finally:
+                if looking is not None:
+                    looking.cancel()
                 for server in servers:
                     server.stop()
 

@@ -51,6 +51,8 @@ from ticker_service.errors import (
     LoginRequired,
     MigrationsPending,
     RecordingError,
+    TickerServiceError,
+    UnknownAccount,
 )
 from ticker_service.market import subscribe
 from ticker_service.market.publish import SNAPSHOT_LIFETIME_MS
@@ -102,6 +104,9 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+JOURNAL_LOOK_S: Final = 60.0
+EVENTS_PER_LOOK: Final = 100
+"""A look of the running daemon costs its loop a few milliseconds."""
 NEWEST_EVENTS: Final = 1_000
 """So many events of an account a look that must not take long replays."""
 CLOCK_AHEAD_S_MAX: Final = 2.0
@@ -813,6 +818,52 @@ async def look_at_newest_events(config: OrderHalfConfig) -> str:
                 f" ({audit.fault_count} faults in the newest events)"
             )
     return f"the newest {NEWEST_EVENTS:,} events of each account make what its tables hold"
+
+
+async def watch_journal(
+    config: OrderHalfConfig, surroundings: Surroundings, *, every_s: float = JOURNAL_LOOK_S
+) -> None:
+    """Replay each account's newest events again and again until cancelled.
+
+    What its tables say otherwise is an alarm in the log and in the metrics. It holds no order back:
+    what is sent is decided by rows that the database guards, and a person has to look.
+
+    Args:
+        config: Accounts and database.
+        surroundings: Where the metric is.
+        every_s: From one look to the next.
+    """
+    faults = surroundings.telemetry.gauge(
+        "journal_faults",
+        "Faults in the newest events of the account's journal, at the last look",
+        ["account"],
+    )
+    for each in config.accounts:
+        faults.labels(each.account).set(0)
+    while True:
+        await asyncio.sleep(every_s)
+        for each in config.accounts:
+            try:
+                async with asyncio.timeout(JOURNAL_LOOK_S):
+                    audit = await postgres_audit.verify(
+                        config.database_url, each.account, newest=EVENTS_PER_LOOK
+                    )
+            except UnknownAccount:
+                continue  # it has no event yet
+            except (TickerServiceError, TimeoutError) as error:
+                log.warning("journal_not_looked_at", account=each.account, error=str(error))
+                continue
+            faults.labels(each.account).set(audit.fault_count)
+            for fault in audit.faults[:1]:
+                log.critical(
+                    "journal_disagrees",
+                    account=fault.account,
+                    code=fault.code,
+                    where=fault.where,
+                    field=fault.field,
+                    faults=audit.fault_count,
+                    advice="run `ticker-service journal verify`",
+                )
 
 
 async def rebuild_journal(database_url: str, account: str | None = None) -> Rebuild:

@@ -2,7 +2,8 @@
 
     TickerServiceError
     ├── ConfigurationError        stop at start; the message lists every fault at once
-    │   └── MigrationsPending     run `ticker-service migrate`
+    │   ├── MigrationsPending     run `ticker-service migrate`
+    │   └── UnknownAccount        name one that the journal has
     ├── FeedError                 the feed cannot go on as it is
     │   ├── FeedDisconnected      reconnect
     │   └── LoginRequired         log in again; retrying with the same token is useless
@@ -39,6 +40,10 @@ class ConfigurationError(TickerServiceError):
 
 class MigrationsPending(ConfigurationError):  # noqa: N818 - says what there is to do
     """The journal's database is older than this program."""
+
+
+class UnknownAccount(ConfigurationError):  # noqa: N818 - says what was named
+    """The journal has no event of an account of this name."""
 
 
 class FeedError(TickerServiceError):

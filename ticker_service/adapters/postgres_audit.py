@@ -24,7 +24,7 @@ from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.domain.journal_audit import AccountAudit, Audit, FaultCode, JournalFault
 from ticker_service.domain.order import Account
 from ticker_service.domain.order_replay import EventRefused, Replay, differences
-from ticker_service.errors import ConfigurationError, InvariantViolatedError
+from ticker_service.errors import InvariantViolatedError, UnknownAccount
 
 if TYPE_CHECKING:
     import uuid
@@ -105,7 +105,7 @@ async def look_through(
         on_history: Awaited with every task, also a broken one, after its faults are counted.
 
     Raises:
-        ConfigurationError: There is no such account.
+        UnknownAccount: There is none of this name.
     """
     audit = Audit()
     sql = Statements.load()
@@ -118,7 +118,7 @@ async def look_through(
     if account is not None and not audit.accounts:
         everyone = await connection.execute(sql.verify_accounts, {"account": None})
         names = ", ".join(row["account"] for row in await everyone.fetchall())
-        raise ConfigurationError(
+        raise UnknownAccount(
             f"account={account!r}: the journal has no such account; it has {names or 'none yet'}"
         )
     async for history in _histories(connection, sql, named, audit):

@@ -6,26 +6,33 @@ import asyncio
 import itertools
 import json
 import os
+import random
 import subprocess
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import journal_story
 import pytest
 from journal_values import ACCOUNT, NOON_NS, all_of, journal_at, sending, step
+from prometheus_client.parser import text_string_to_metric_families
 from psycopg import AsyncConnection
 from psycopg.rows import dict_row
 from tampering import FILLED, GOLDEN, load_golden, of_filled, tamper, unguarding
 
 from app.fresh_databases import fresh_database
 from ticker_service.adapters import postgres_audit
+from ticker_service.assembly import watch_journal
+from ticker_service.config import AccountConfig, OrderHalfConfig
 from ticker_service.domain.journal_audit import FaultCode
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import ConfigurationError
+from ticker_service.runtime.clock import SystemClock
+from ticker_service.runtime.surroundings import Surroundings
+from ticker_service.runtime.telemetry import Telemetry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from ticker_service.domain.journal_audit import Audit, JournalFault
 
@@ -304,6 +311,52 @@ def test_a_journal_that_is_written_meanwhile_is_sound_at_every_instant(database_
         assert [fault for audit in audits for fault in audit.faults] == []
         events = [audit.events for audit in audits]
         assert all(before <= after for before, after in itertools.pairwise(events))
+
+    asyncio.run(scene())
+
+
+def test_a_running_daemon_shows_what_its_next_look_finds(told_url: str) -> None:
+    accounts = tuple(
+        AccountConfig(account=name, user_id="AB1234", api_key="key", api_secret="of no account")
+        for name in ("UNUSED", ACCOUNT, journal_story.OTHER)
+    )
+    config = OrderHalfConfig(
+        database_url=told_url,
+        redis_url="",
+        channel_prefix="",
+        rest_root="",
+        route_prefix="",
+        accounts=accounts,
+        kill_switch_file=Path("of-no-daemon"),
+        requires_durable_storage=False,
+    )
+    surroundings = Surroundings(
+        clock=SystemClock(),
+        chance=random.Random(1),  # noqa: S311 - nothing secret
+        telemetry=Telemetry(),
+    )
+
+    def shown() -> dict[str, float]:
+        text = surroundings.telemetry.exposition().decode()
+        return {
+            sample.labels["account"]: sample.value
+            for family in text_string_to_metric_families(text)
+            for sample in family.samples
+            if sample.name == "journal_faults"
+        }
+
+    async def scene() -> None:
+        async with asyncio.timeout(SECONDS_MAX), asyncio.TaskGroup() as tasks:
+            watching = tasks.create_task(watch_journal(config, surroundings, every_s=0.01))
+            await asyncio.sleep(0)
+            assert shown() == {"UNUSED": 0, ACCOUNT: 0, journal_story.OTHER: 0}
+            await asyncio.to_thread(
+                tamper, told_url, "UPDATE order_task SET reason = 'x' WHERE account = 'AB9876'"
+            )
+            while shown()[journal_story.OTHER] != 1:  # noqa: ASYNC110 - a metric rings no bell
+                await asyncio.sleep(0.01)
+            assert shown()[ACCOUNT] == 0
+            watching.cancel()
 
     asyncio.run(scene())
 
