@@ -112,17 +112,21 @@ class Audit:
         self._memory = memory
         self._clock = clock
         self._book: Sequence[BrokerOrder] = ()
-        self._books = 0
+        self._book_began_ns: int | None = None
         self._suspected: frozenset[Difference] = frozenset()
-        self._suspected_at_book = 0
+        self._suspected_ns: int | None = None
+        """When the look ended that suspected them; a book that was asked for later decides."""
         self._looked_ns: int | None = None
         self._settled: dict[str, _Filled] = {}
         """Our orders that have ended and whose fills agreed; the journal is not asked again."""
 
-    def take_book(self, rows: Sequence[BrokerOrder]) -> None:
-        """Take a book that was just merged."""
+    def take_book(self, rows: Sequence[BrokerOrder], began_ns: int) -> None:
+        """Take a whole book that was just merged, and when its reading began, monotonic ns.
+
+        One that lacks orders is no witness: what it does not show, the journal does not have yet.
+        """
         self._book = rows
-        self._books += 1
+        self._book_began_ns = began_ns
 
     def forget(self) -> None:
         """Know nothing of a journal that another process may have written, or a replica replaced.
@@ -132,7 +136,7 @@ class Audit:
         self._book, self._settled = (), {}
 
     def external(self) -> list[BrokerOrder]:
-        """Return the newest book's orders that are of no instruction of ours."""
+        """Return the newest whole book's orders that are of no instruction of ours."""
         return [row for row in self._book if row.order_id not in self._memory.ours]
 
     @property
@@ -149,16 +153,17 @@ class Audit:
             JournalUnavailable: The journal does not answer.
         """
         began_ns = self._clock.monotonic_ns()
-        books, book = self._books, {row.order_id: row for row in self._book}
+        book_ns, book = self._book_began_ns, {row.order_id: row for row in self._book}
         traded = _by_order(await self._gateway.trades())
         positions = await self._gateway.positions()
         told = await self._told(book, traded)
         found = frozenset(
             [*_differing_orders(told, traded), *_differing_positions(told.values(), positions)]
         )
-        if books > self._suspected_at_book:
+        suspected_ns = self._suspected_ns
+        if suspected_ns is None or (book_ns is not None and book_ns >= suspected_ns):
             self._be_sure_of(found & self._suspected)
-            self._suspected, self._suspected_at_book = found, books
+            self._suspected, self._suspected_ns = found, self._clock.monotonic_ns()
         self._looked_ns = began_ns
         return bool(found - self.differences)
 

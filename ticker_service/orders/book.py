@@ -70,8 +70,8 @@ class BookKeeper:
         self._evidence = Evidence(config)
         self._doubted_changes: dict[uuid.UUID, uuid.UUID | None] = {}
         self._was_whole = True
-        self.on_read: Callable[[Sequence[BrokerOrder]], None] = lambda _: None
-        """Told of each book once it is merged."""
+        self.on_whole: Callable[[Sequence[BrokerOrder], int], None] = lambda *_: None
+        """Told of each whole book once it is merged, and when its reading began, monotonic ns."""
 
     def doubt(self, task: OrderTask) -> None:
         """Know that a change has come into doubt before the journal is asked."""
@@ -104,7 +104,8 @@ class BookKeeper:
         self._was_whole = is_whole
         if await self._reconciler.merge_book(rows, began=began):
             self._news.ring()
-        self.on_read(rows)
+        if is_whole:
+            self.on_whole(rows, began.monotonic_ns)
         is_settled = await self._settle_doubts(rows, began=began, is_whole=is_whole)
         is_live = await self._end_days(rows, began=began)
         is_live = is_live or bool(self._reconciler.memory.contradicted)

@@ -129,7 +129,7 @@ class AccountDesk:
             news=self.news,
             work=self._work,
         )
-        self._book.on_read = self.audit.take_book
+        self._book.on_whole = self.audit.take_book
         self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self.updates_dropped = 0

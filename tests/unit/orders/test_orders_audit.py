@@ -189,6 +189,19 @@ def test_what_differs_for_a_moment_only_is_not_told() -> None:
     play(scenario)
 
 
+def test_a_book_that_lacks_known_orders_is_no_witness() -> None:
+    async def scenario(scene: Watched) -> None:
+        async with scene.filled() as order_id:
+            scene.broker.hidden.add(order_id)
+            scene.broker.trade_book = [trade(order_id, 80)]
+            await asyncio.sleep(LONG_ENOUGH_S)
+            assert scene.told == []
+            scene.broker.hidden.clear()
+            await scene.until(lambda: scene.desk.audit.differences)
+
+    play(scenario)
+
+
 def test_nothing_is_sure_before_the_order_book_was_read_again() -> None:
     async def scenario(scene: Watched) -> None:
         async with scene.filled():

@@ -58,6 +58,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from ticker_service.domain.order import BrokerOrder, OrderEvent, OrderTask
+    from ticker_service.orders.audit import Difference
 
 ACCOUNT: Final = Account("MAIN")
 MERGED: Final = ("broker_order_id", "broker_status", "filled_quantity", "average_price")
@@ -70,6 +71,8 @@ CONFIG: Final = OrdersConfig(
     settle_poll_s=0.3,
     book_poll_live_s=1.0,
     book_poll_idle_s=3.0,
+    audit_s=2.0,
+    audit_again_s=0.5,
 )
 PEACE_S_MAX: Final = 900.0
 """Peace lasts until all is settled, and at most so long; what is left then is a violation.
@@ -147,6 +150,7 @@ async def _play(seed: int, plant: Callable[[Play], None] | None) -> Outcome:
             *the_play.permuted(),
             *the_play.unexplained(),
             *the_play.broker.breaches,
+            *the_play.false_alarms,
             *world.crashes,
         ],
         records=records,
@@ -180,6 +184,8 @@ class Play:
         self.intended_ns: dict[str, int] = {}
         """When each intent was asked for, by its tag and the clock that nobody sets."""
         self._started = 0
+        self.false_alarms: list[str] = []
+        """What a desk was sure its books differ in, although the broker tells of true fills."""
 
     # --- the play ---------------------------------------------------------------------------
 
@@ -537,6 +543,7 @@ class Daemon:
             surroundings=surroundings,
             reach=self._reach,
         )
+        self.desk.audit.on_change = self._differs
         self.front = FrontDesk(
             {ACCOUNT: self.desk},
             self.journal,
@@ -574,6 +581,11 @@ class Daemon:
     async def _run(self) -> None:
         await self.office.run(self.stop)
         self.process.kill("its own end")
+
+    def _differs(self, each: Difference, begins: bool) -> None:  # noqa: FBT001 - as it is called
+        if begins:
+            told = f"I5: a false alarm of {each.what} {each.name}, {each.ours} and {each.theirs}"
+            self.play.false_alarms.append(told)
 
     def _reach(self, point: str) -> None:
         self.process.step(point)
