@@ -69,13 +69,13 @@ def _moment(world: World) -> tuple[int, int]:
 
 def unsettled(world: World) -> list[str]:
     """I3, I5: what journal and broker do not agree on yet; empty when all is quiet."""
-    records = crash_records.read(world, ())
+    records = crash_records.read(world, has_redis=False)
     return exactly_once.unsettled(records) + exactly_once.left_to_a_person(records)
 
 
 def never_twice(world: World) -> list[str]:
     """I1, I4, I6: one POST per tag, one order per key, each after its intent, by one writer."""
-    records = crash_records.read(world, ())
+    records = crash_records.read(world, has_redis=False)
     checks = (
         exactly_once.doubled,
         exactly_once.intent_comes_first,
@@ -88,7 +88,7 @@ def never_twice(world: World) -> list[str]:
 
 def cancels_tell_the_truth(world: World) -> list[str]:
     """I5: a change or cancel that is said to have had no effect had none."""
-    return exactly_once.requests_tell_the_truth(crash_records.read(world, ()))
+    return exactly_once.requests_tell_the_truth(crash_records.read(world, has_redis=False))
 
 
 def nothing_lost(world: World, acknowledged: Mapping[str, str]) -> list[str]:
@@ -98,7 +98,7 @@ def nothing_lost(world: World, acknowledged: Mapping[str, str]) -> list[str]:
         Told(principal=PRINCIPAL, request_id=key, body=bodies.get(key, ""), task_id=task_id)
         for key, task_id in acknowledged.items()
     ]
-    records = crash_records.read(world, told)
+    records = crash_records.read(world, told, has_redis=False)
     return exactly_once.acknowledged_is_durable(records) + exactly_once.keys_name_one_task(records)
 
 
