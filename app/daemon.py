@@ -103,6 +103,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
         stack.enter_context(ending_stalls(settings.stall_s, _say_stalled))
+        memory.settle()
         async with asyncio.TaskGroup() as tasks:
             for server in servers:
                 tasks.create_task(server.run_until_stopped(), name="listener")

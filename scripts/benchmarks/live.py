@@ -6,6 +6,9 @@ each row is when it has come: from the frame's receipt by the daemon to the rece
 The daemon has a core to itself; simulator, Redis and subscriber share the others. The peer, in the
 daemon's place on the same simulator, is ``live_peer``: the usual libraries, conflating.
 
+Latencies are of the clock, so the result says how busy the machine was, too: for how long the
+daemon was ready to run and had no core, how often it was interrupted, what the host took.
+
 Rates are latencies upside down, so that more is better: 100/s is a p99 of 10 ms.
 """
 
@@ -32,6 +35,7 @@ GOAL_P99_MS: Final = 15.0
 GOAL_CPU_SHARE: Final = 0.35
 MS_PER_S: Final = 1e3
 PREFIX: Final = "live:"
+FLUSHES: Final = "publish_latency_ms_count"
 
 
 def run(options: Options) -> list[Result]:
@@ -98,20 +102,24 @@ async def _ours(
         await daemon.becomes_ready(subscribed_min=extent.options)
         await asyncio.sleep(extent.settle_s)
         before = await daemon.metrics()
+        waited = machine.waits(daemon.pid)
         began = asyncio.get_running_loop().time()
         heard = await _heard(exchange, f"{PREFIX}ticks:*", extent)
         after = await daemon.metrics()
+        waited_since = machine.waits(daemon.pid)
         lasted_s = asyncio.get_running_loop().time() - began
     rate = {
         name: (after[name] - before[name]) / lasted_s
-        for name in (service.CPU_SECONDS, "feed_packets_total", "feed_frames_total")
+        for name in (service.CPU_SECONDS, "feed_packets_total", "feed_frames_total", FLUSHES)
     }
     return {
         **heard,
         "cpu_share": rate[service.CPU_SECONDS],
         "ticks_per_s": rate["feed_packets_total"],
         "frames_per_s": rate["feed_frames_total"],
+        "flushes_per_s": rate[FLUSHES],
         "conflated": after["ticks_conflated_total"] - before["ticks_conflated_total"],
+        **(waited.until(waited_since) if waited and waited_since else {}),
     }
 
 

@@ -6,13 +6,20 @@ import contextlib
 import os
 import platform
 import sys
+import time
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+
+STEAL_PLACE: Final = 8
+"""Of the steal among the words of the first line of ``/proc/stat``."""
+NS_PER_S: Final = 1e9
 
 
 def pin() -> int | None:
@@ -57,6 +64,55 @@ def on_all_cores() -> Iterator[None]:
         yield
     finally:
         os.sched_setaffinity(0, mine)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Waits:
+    """What the system has counted up to an instant, to be subtracted from a later one.
+
+    Attributes:
+        at_s: The instant, seconds of a monotonic clock.
+        for_a_core_s: How long a process was ready to run and another one had its core.
+        put_aside: How often it was interrupted for another one.
+        steal_s: What the host of a virtual machine took from all cores.
+    """
+
+    at_s: float
+    for_a_core_s: float
+    put_aside: int
+    steal_s: float
+
+    def until(self, later: Waits) -> dict[str, float]:
+        """Return shares of the time in between, and interruptions a second, by name."""
+        lasted_s = later.at_s - self.at_s
+        cores = os.cpu_count() or 1
+        return {
+            "waits_for_core_share": (later.for_a_core_s - self.for_a_core_s) / lasted_s,
+            "interruptions_per_s": (later.put_aside - self.put_aside) / lasted_s,
+            "steal_share": (later.steal_s - self.steal_s) / lasted_s / cores,
+            "load": os.getloadavg()[0],
+        }
+
+
+def waits(pid: int) -> Waits | None:
+    """Return what Linux has counted of a process; None elsewhere.
+
+    Latencies are of the clock. On a busy machine these facts say how much of them was waiting for
+    others, which is no fault of the process.
+    """
+    process = Path("/proc") / str(pid)
+    try:
+        scheduled = (process / "schedstat").read_text(encoding="ascii").split()
+        status = (process / "status").read_text(encoding="ascii")
+        cpu = Path("/proc/stat").read_text(encoding="ascii").split(maxsplit=STEAL_PLACE + 1)
+    except OSError:
+        return None
+    return Waits(
+        at_s=time.monotonic(),
+        for_a_core_s=int(scheduled[1]) / NS_PER_S,
+        put_aside=int(status.partition("nonvoluntary_ctxt_switches:")[2].split()[0]),
+        steal_s=int(cpu[STEAL_PLACE]) / os.sysconf("SC_CLK_TCK"),
+    )
 
 
 def line(core: int | None) -> str:

@@ -129,16 +129,21 @@ class Universe:
         """Return the row of each token, ``ABSENT`` where it is not in the universe."""
         return self.index.rows_of(instrument_token)
 
-    def order_by_book(self, instrument_token: NDArray[np.uint32]) -> NDArray[np.intp] | None:
-        """Return the order in which the tokens of each book are together; None if they are.
+    def rows_by_book(
+        self, instrument_token: NDArray[np.uint32]
+    ) -> tuple[NDArray[np.intp], NDArray[np.intp] | None]:
+        """Return the tokens' rows, and the order in which those of each book are together.
 
-        Within a book they keep their order. What is not in the universe may end up anywhere.
+        Returns:
+            As ``rows_of``, in the given order; and the order, None if they are together already.
+            Within a book they keep their order. What is not in the universe may end up anywhere.
         """
-        book = self.book[self.rows_of(instrument_token)]
+        rows = self.rows_of(instrument_token)
+        book = self.book[rows]
         if (book[1:] >= book[:-1]).all():
-            return None
+            return rows, None
         # Sixteen bits are sorted by counting.
-        return np.argsort(book.astype(np.uint16), kind="stable")
+        return rows, np.argsort(book.astype(np.uint16), kind="stable")
 
 
 def select(

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from ticker_service.market.packets import Packets
     from ticker_service.ports import Frame
 
-    Arrange = Callable[[NDArray[np.uint32]], NDArray[np.intp] | None]
+    Arrange = Callable[[NDArray[np.uint32]], tuple[NDArray[np.intp], NDArray[np.intp] | None]]
 
 MALFORMED_FRAME: Final = "malformed_frame"
 UNKNOWN_LENGTH: Final = "unknown_length"
@@ -117,10 +117,12 @@ if ~NOT_CARRIED:  # pragma: no cover - the constant was edited
 class Decoded:
     """Ticks in the order that was asked for, and what could not become one, by reason.
 
-    ``examples`` has the first bytes of one frame or packet for each reason.
+    ``rows`` is where each tick's instrument stands, if somebody who knows arranged them, shape
+    ``(n,)``; ``examples`` has the first bytes of one frame or packet for each reason.
     """
 
     ticks: Ticks
+    rows: NDArray[np.intp] | None
     packets: int
     rejected: Mapping[str, int]
     examples: Mapping[str, bytes]
@@ -131,8 +133,9 @@ def frames(waiting: Sequence[Frame], *, arrange: Arrange | None = None) -> Decod
 
     Args:
         waiting: Binary messages in order of arrival; heartbeats among them are passed over.
-        arrange: Says from the tokens in which other order the rows are wanted. The packets are
-            gathered from all over the buffer in any case, so that here an order costs nothing.
+        arrange: Says from the tokens where each stands, and in which other order they are wanted,
+            None for this one. The packets are gathered from all over the buffer in any case, so
+            that here an order costs nothing.
 
     Returns:
         One row per readable packet, in order, and the count of the others by reason.
@@ -150,11 +153,16 @@ def frames(waiting: Sequence[Frame], *, arrange: Arrange | None = None) -> Decod
         rejected[UNKNOWN_LENGTH] = len(found) - int(np.count_nonzero(is_known))
         examples[UNKNOWN_LENGTH] = found.head(int(np.argmin(is_known)), EXAMPLE_BYTES_MAX)
         known, mode = found.take(is_known), mode[is_known]
-    order = arrange(known.tokens()) if arrange else None
+    rows, order = arrange(known.tokens()) if arrange else (None, None)
     if order is not None:
         known, mode = known.take(order), mode[order]
+        rows = None if rows is None else rows[order]
     return Decoded(
-        ticks=_ticks(known, mode), packets=len(found), rejected=rejected, examples=examples
+        ticks=_ticks(known, mode),
+        rows=rows,
+        packets=len(found),
+        rejected=rejected,
+        examples=examples,
     )
 
 

@@ -27,6 +27,12 @@ FRAME_OVERHEAD_BYTES: Final = 160
 """Memory of a waiting frame beyond its payload: without it, small frames would be a loophole."""
 TEXT_BYTES: Final = 4_096
 """What a text is taken to hold; an order update as a parsed object is about so large."""
+GATHER_NS_MAX: Final = NS_PER_MS
+"""How long a frame that finds nobody waiting waits for those of the other sockets. What the
+exchange sends at one instant comes over three of them within less; a flush for each frame would
+cost three times as much, and the later two would wait for a whole interval."""
+GATHER_SHARE_MAX: Final = 4
+"""Of a short interval, no more than a fourth."""
 STATES_MAX: Final = 1_000
 """Connection states that wait, more than an hour of the fastest reconnecting brings."""
 
@@ -62,6 +68,8 @@ class Inbox:
         self._bytes = 0
         self._memory_bytes = 0
         self._states = 0
+        interval_ns = config.interval_ms * NS_PER_MS
+        self._gather_ns = min(GATHER_NS_MAX, interval_ns // GATHER_SHARE_MAX)
         self._taken_at_ns = clock.monotonic_ns() - config.interval_ms * NS_PER_MS
         self.last_frame_ns = 0
         """When the last frame was received, taken or not; ns since the Unix epoch."""
@@ -101,14 +109,15 @@ class Inbox:
     async def wait(self, *, until_ns: int) -> None:
         """Return when what waits should be flushed, at the latest at a monotonic instant.
 
-        Flushes lie at least an interval apart: the first frame after a quiet interval goes on at
-        once, the next ones together when the interval is over. So no frame waits longer than an
-        interval, and a busy feed still makes full batches.
+        Flushes lie at least an interval apart: the first frame after a quiet interval goes on in
+        a moment, with its neighbours, the next ones together when the interval is over. So no
+        frame waits longer than an interval, and a busy feed still makes full batches.
         """
+        flush_at_ns = self._taken_at_ns + self._config.interval_ms * NS_PER_MS
         if not self._items:
             await self._wait_for(self._arrived, until_ns)
+            flush_at_ns = max(flush_at_ns, self._clock.monotonic_ns() + self._gather_ns)
         if self._items:
-            flush_at_ns = self._taken_at_ns + self._config.interval_ms * NS_PER_MS
             await self._wait_for(self._urgent, min(until_ns, flush_at_ns))
 
     def take(self) -> Taken:

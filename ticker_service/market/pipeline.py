@@ -105,7 +105,7 @@ class TickPath:
             frames: Binary messages in order of arrival, heartbeats among them.
             wanted: Mask of the universe rows that are subscribed; ticks of others are rejected.
         """
-        decoded = decode.frames(frames, arrange=self.universe.order_by_book)
+        decoded = decode.frames(frames, arrange=self.universe.rows_by_book)
         decoded_ns = self._clock.now_ns()
         accepted = validate.plausible(
             decoded.ticks,
@@ -113,6 +113,7 @@ class TickPath:
             self.streams,
             wanted=wanted,
             limits=self._config.validation,
+            rows=decoded.rows,
         )
         now_ns = self._clock.now_ns()
         self._count(len(frames), decoded, accepted, now_ns=now_ns)

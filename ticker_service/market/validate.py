@@ -107,6 +107,7 @@ def plausible(
     *,
     wanted: NDArray[np.bool_],
     limits: ValidationConfig,
+    rows: NDArray[np.intp] | None = None,
 ) -> Plausible:
     """Drop what cannot be true, each row for its first reason, and mark what is doubtful.
 
@@ -117,11 +118,13 @@ def plausible(
         wanted: Mask of the universe rows that are subscribed now. A tick of another row was under
             way when its instrument was dropped, and nothing would ever refresh it again.
         limits: How old a tick may be, and whether a doubtful one may go on.
+        rows: The universe row of each tick, if it was looked up before.
 
     Returns:
         The rows that may go on, in order.
     """
-    rows = universe.rows_of(ticks.instrument_token)
+    if rows is None:
+        rows = universe.rows_of(ticks.instrument_token)
     sieve = _Sieve(rows, ticks)
     sieve.refuse(UNKNOWN_TOKEN, rows == ABSENT)
     sieve.refuse(NOT_SUBSCRIBED, ~wanted[sieve.rows])

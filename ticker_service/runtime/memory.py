@@ -1,4 +1,4 @@
-"""Let the C library keep the memory that the columns of a flush come from.
+"""Memory for a process that lives long: freed blocks are kept, and what stays is looked at once.
 
 Each flush allocates the same columns again and frees them. By default glibc gives every block over
 128 KiB back to the system and takes it anew, and the kernel then zeroes each page at its first
@@ -8,6 +8,7 @@ touch: four fifths of the time of a copy. ``docs/performance.md`` has the number
 from __future__ import annotations
 
 import ctypes
+import gc
 from typing import Final
 
 # From glibc's malloc.h.
@@ -32,3 +33,14 @@ def keep_freed() -> bool:
     kept = mallopt(_M_TRIM_THRESHOLD, KEPT_BYTES_MAX)
     taken = mallopt(_M_MMAP_THRESHOLD, BLOCK_BYTES_MAX)
     return bool(kept and taken)
+
+
+def settle() -> None:
+    """Take all objects that live now out of every later search for garbage.
+
+    A search of the oldest generation stands still for as long as it takes to visit all that was
+    loaded at the start, a hundred thousand objects and more, none of which will ever be garbage:
+    ten flushes late every few minutes. What is made later is searched as before.
+    """
+    gc.collect()
+    gc.freeze()

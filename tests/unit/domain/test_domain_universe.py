@@ -142,7 +142,8 @@ def test_ticks_are_ordered_by_book_and_within_it_by_arrival(places: list[int]) -
     known = [NIFTY_TOKEN, *(chosen.instrument_token[chosen.book != 0].tolist())]
     known = [*known, STRANGER]
     wire = np.array([known[place % len(known)] for place in places], np.uint32)
-    order = chosen.order_by_book(wire)
+    rows, order = chosen.rows_by_book(wire)
+    assert rows.tolist() == chosen.rows_of(wire).tolist()
     order = np.arange(len(wire)) if order is None else order
     assert sorted(order.tolist()) == list(range(len(wire)))
     book = chosen.book[chosen.rows_of(wire[order])]

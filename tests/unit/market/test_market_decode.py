@@ -358,17 +358,20 @@ def test_rows_come_in_the_order_that_is_asked_for() -> None:
     packets = [FULL, ltp_packet(SBIN, 200), b"?" * 7, index_full_packet(NIFTY, 300, (1,) * 4, 5)]
     seen = []
 
-    def backwards(tokens: NDArray[np.uint32]) -> NDArray[np.intp]:
+    def backwards(tokens: NDArray[np.uint32]) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
         seen.extend(tokens.tolist())
-        return np.arange(len(tokens))[::-1]
+        return np.array([70, 71, 72, 73]), np.arange(len(tokens))[::-1]
 
     one, other = frame_of(*packets, at_ns=1), frame_of(ltp_packet(NIFTY, 400), at_ns=2)
-    ticks = decode.frames([one, other], arrange=backwards).ticks
+    decoded = decode.frames([one, other], arrange=backwards)
+    ticks, rows = decoded.ticks, decoded.rows
+    assert rows is not None
+    assert rows.tolist() == [73, 72, 71, 70]
     assert seen == [SBIN, SBIN, NIFTY, NIFTY]
     assert ticks.ltp.tolist() == [4.0, 3.0, 2.0, 812.35]
     assert ticks.mode.tolist() == [Mode.LTP, Mode.FULL, Mode.LTP, Mode.FULL]
     assert ticks.received_at_ns.tolist() == [2, 1, 1, 1]
-    as_they_are = decode.frames([one, other], arrange=lambda _: None).ticks
+    as_they_are = decode.frames([one, other], arrange=lambda t: (t, None)).ticks
     assert_same(as_they_are, decode.frames([one, other]).ticks)
 
 

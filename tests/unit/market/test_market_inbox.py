@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -196,7 +197,7 @@ def do_nothing(_: Inbox) -> None:
     ("act", "at_ms", "woken_ms"),
     [
         pytest.param(put_small, 5, 20, id="a-frame-waits-for-the-interval-to-end"),
-        pytest.param(put_small, 30, 30, id="a-frame-after-a-quiet-interval-goes-at-once"),
+        pytest.param(put_small, 30, 31, id="a-frame-after-a-quiet-interval-waits-for-others"),
         pytest.param(put_large, 5, 5, id="a-full-batch-goes-at-once"),
         pytest.param(put_event, 5, 5, id="an-event-goes-at-once"),
         pytest.param(Inbox.hurry, 5, 5, id="a-hurry-ends-the-wait"),
@@ -207,6 +208,35 @@ def test_waiting_ends_when_there_is_something_to_do(
     act: Callable[[Inbox], None], at_ms: float, woken_ms: float
 ) -> None:
     assert woken_after_ms(act, at_ms=at_ms) == woken_ms
+
+
+def test_frames_of_one_instant_over_three_sockets_go_together() -> None:
+    async def scenario() -> tuple[int, float]:
+        clock = LoopClock()
+        inbox = Inbox(CONFIG, clock)
+        inbox.put_frame(frame(1))
+        inbox.take()
+        for at_ms in (30.0, 30.3, 30.7):
+            asyncio.get_running_loop().call_later(at_ms / 1_000, put_small, inbox)
+        await inbox.wait(until_ns=1_000 * MS)
+        return len(inbox.take().items), clock.monotonic_ns() / MS
+
+    frames, at_ms = virtual_time.run(scenario())
+    assert (frames, round(at_ms, 3)) == (3, 31)
+
+
+@pytest.mark.parametrize(("interval_ms", "waited_ms"), [(1, 0.25), (2, 0.5), (4, 1.0), (100, 1.0)])
+def test_the_wait_for_others_is_a_small_share_of_the_interval(
+    interval_ms: int, waited_ms: float
+) -> None:
+    async def scenario() -> float:
+        clock = LoopClock()
+        inbox = Inbox(replace(CONFIG, interval_ms=interval_ms), clock)
+        asyncio.get_running_loop().call_later(0.5, put_small, inbox)
+        await inbox.wait(until_ns=1_000 * MS)
+        return clock.monotonic_ns() / MS - 500.0
+
+    assert round(virtual_time.run(scenario()), 3) == waited_ms
 
 
 def test_a_deadline_before_the_interval_s_end_is_kept() -> None:

@@ -36,3 +36,32 @@ def page_faults(how: str) -> int:
 
 def test_a_column_allocated_again_costs_no_page_faults() -> None:
     assert page_faults("kept") < 300  # 25,600 pages are touched
+
+
+SETTLED = """
+import gc, weakref
+from ticker_service.runtime import memory
+
+class Node:
+    pass
+
+def ring():
+    node = Node()
+    node.itself = node
+    return weakref.ref(node)
+
+gc.collect()
+before = len(gc.get_objects())
+memory.settle()
+frozen, looked_at = gc.get_freeze_count(), len(gc.get_objects())
+later = ring()
+gc.collect()
+print(frozen > 0.9 * before, looked_at < 0.1 * before, later() is None)
+"""
+
+
+def test_what_lives_at_the_start_is_searched_no_more_and_later_garbage_still_goes() -> None:
+    run = subprocess.run(
+        [sys.executable, "-c", SETTLED], capture_output=True, text=True, check=True
+    )
+    assert run.stdout.split() == ["True", "True", "True"]
