@@ -37,7 +37,8 @@ class Steps:
                 setattr(module, name, original)
 
     def watch(self, path: TickPath) -> None:
-        """Watch the steps that are parts of a path."""
+        """Watch the steps that are parts of a path; its opening, before this, does not count."""
+        self.seconds.clear()
         self._watch(path.latest, "merge", "merge")
         self._watch(path, "_count", "count")
         self._watch(path.streams, "take", "streams")
