@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import itertools
 import uuid
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ticker_service.adapters.postgres_journal import PostgresJournal
-from ticker_service.adapters.postgres_pool import JournalOptions
+from ticker_service.adapters.postgres_pool import JournalOptions, PoolOptions
 from ticker_service.domain.order import Account, NewTask, TaskKind, TaskUpdate, body_sha256
 from ticker_service.domain.order_state import TaskState
 
@@ -23,7 +24,11 @@ SECOND_NS: Final = 1_000_000_000
 NOON_NS: Final = 1_767_250_800 * SECOND_NS
 BODY: Final = {"exchange": "NFO", "tradingsymbol": "NIFTY26JAN25000CE", "quantity": "75"}
 # The shared server does not wait for its disk, and a loaded machine may be slow.
-OPTIONS: Final = JournalOptions(requires_durable_storage=False, operation_s=30.0)
+_PATIENT: Final = PoolOptions(wait_s=20.0, statement_ms=20_000, lock_ms=10_000)
+_PATIENT_READS: Final = replace(_PATIENT, synchronous_commit="off")
+OPTIONS: Final = JournalOptions(
+    requires_durable_storage=False, operation_s=60.0, orders=_PATIENT, queries=_PATIENT_READS
+)
 _numbers = itertools.count(1)
 
 

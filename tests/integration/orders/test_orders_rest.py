@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
@@ -339,7 +340,9 @@ def test_the_door_describes_itself(home: House) -> None:
 
 def test_a_caller_beyond_its_rate_is_told_to_wait_and_nobody_else_is(home: House) -> None:
     with home.caller() as busy, home.caller() as other:
-        answers = [busy.ask("GET", "/none") for _ in range(80)]
+        # Eight at a time: one after the other may be slower than the rate on a machine that is busy.
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: busy.ask("GET", "/none"), range(200)))
         refused = [answer for answer in answers if answer.status_code == 429]
         assert refused
         assert refused[0].json()["code"] == "TOO_MANY_REQUESTS"

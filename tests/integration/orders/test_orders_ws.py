@@ -251,7 +251,7 @@ NOT_REQUESTS: list[tuple[dict[str, object], str]] = [
     ({"op": "status", "client_order_id": "nobody's", "request_id": "r"}, "INVALID_REQUEST"),
     ({"op": "status", "client_order_id": "nobodys", "request_id": "r"}, "UNKNOWN_ORDER"),
     ({"op": "modify", "client_order_id": "k", "request_id": "r"}, "INVALID_REQUEST"),
-    ({"op": "modify", "client_order_id": "k", "request_id": "r", "order": {}}, "INVALID_FIELD"),
+    ({"op": "modify", "client_order_id": "k", "request_id": "r", "order": {}}, "UNKNOWN_ORDER"),
     ({"op": "subscribe"}, "INVALID_REQUEST"),
     ({"op": "subscribe", "after": {"MAIN": -1}}, "INVALID_REQUEST"),
     ({"op": "subscribe", "after": {"MAIN": 1.5}}, "INVALID_REQUEST"),
