@@ -66,7 +66,7 @@ NO_TOKEN: Final = "no_access_token"  # noqa: S105 - says that there is none
 FAILOVER_AFTER_S: Final = 20.0
 """A connection that stays down so long with one account's login tries the next account's."""
 HELD_S: Final = 5.0
-"""A connection that lived so long was not down: it is the next failure that counts."""
+"""A connection that spoke for so long was not down: it is the next failure that counts."""
 REST_S: Final = 300.0
 """An account that a connection has left is tried again after this, if the others fail, too."""
 REFUSED_MAX: Final = 64
@@ -207,18 +207,19 @@ class _Turns:
         self._opened_by = self._account
         return is_other
 
-    def ended(self, now_ns: int, *, lived_ns: int, is_given_up: bool) -> None:
+    def ended(self, now_ns: int, *, began_ns: int, held_s: float, is_given_up: bool) -> None:
         """Note that the connection is gone; after a while of that it is the next account's turn.
 
         Args:
             now_ns: The present, monotonic, ns.
-            lived_ns: How long the attempt lasted.
+            began_ns: When it was tried, likewise.
+            held_s: From its opening to its last frame: waiting for what never came is not holding.
             is_given_up: It was open and brought nothing.
         """
-        if lived_ns >= HELD_S * NS_PER_S:
-            self._down_since_ns = None
-        if self._down_since_ns is None:
+        if held_s >= HELD_S:
             self._down_since_ns = now_ns
+        elif self._down_since_ns is None:
+            self._down_since_ns = began_ns
         is_long = now_ns - self._down_since_ns >= FAILOVER_AFTER_S * NS_PER_S
         if self._account is not None and (is_long or is_given_up):
             self._rests_until_ns[self._account] = now_ns + int(REST_S * NS_PER_S)
@@ -261,6 +262,7 @@ class _Connection:
         self._login = login
         self._turns = _Turns(login)
         self._is_given_up = False
+        self._held_s = 0.0
         self._gate = gate
         self._clock = clock
         self._chance = chance
@@ -288,14 +290,16 @@ class _Connection:
                 await self._changed.wait()
             leave = await self._allowed()
             began_ns = self._clock.monotonic_ns()
+            self._is_given_up, self._held_s = False, 0.0
             try:
                 down = await self._session(sink, leave)
             finally:
                 leave.release()
             sink.put_event(down)
             ended_ns = self._clock.monotonic_ns()
-            self._turns.ended(ended_ns, lived_ns=ended_ns - began_ns, is_given_up=self._is_given_up)
-            self._is_given_up = False
+            self._turns.ended(
+                ended_ns, began_ns=began_ns, held_s=self._held_s, is_given_up=self._is_given_up
+            )
             if down.login_required:
                 await self._login.renewed()
                 log.info("feed_has_new_token", connection=self.number)
@@ -391,11 +395,13 @@ class _Connection:
     async def _read(self, socket: ClientConnection, sink: FeedSink) -> str:
         """Pass on every message until the socket closes or falls silent; return the reason."""
         loop = asyncio.get_running_loop()
+        opened_s = heard_s = loop.time()
         try:
             async with asyncio.timeout(SILENCE_S_MAX) as patience:
                 while True:
                     message = await socket.recv()
-                    patience.reschedule(loop.time() + SILENCE_S_MAX)
+                    heard_s = loop.time()
+                    patience.reschedule(heard_s + SILENCE_S_MAX)
                     self._last_frame_ns = self._clock.now_ns()
                     if isinstance(message, bytes):
                         sink.put_frame(Frame(self._last_frame_ns, message, self.number))
@@ -406,6 +412,8 @@ class _Connection:
             return "silent"
         except ConnectionClosed as error:
             return f"closed_{error.rcvd.code}" if error.rcvd else "closed_abruptly"
+        finally:
+            self._held_s = heard_s - opened_s
 
     async def _keep_subscribed(self, socket: ClientConnection, actual: dict[int, Mode]) -> None:
         """Bring the server's subscription to what is wanted, on every change."""

@@ -42,9 +42,9 @@ class Connection:
     def fails(self, *, after_s: float = 0.0, is_given_up: bool = False) -> str | None:
         """Try, fail after so long, and wait a second; return who was tried."""
         tried = self.tries()
-        lived_ns = int(after_s * SECOND_NS)
-        self.now_ns += lived_ns
-        self.turns.ended(self.now_ns, lived_ns=lived_ns, is_given_up=is_given_up)
+        began_ns = self.now_ns
+        self.now_ns += int(after_s * SECOND_NS)
+        self.turns.ended(self.now_ns, began_ns=began_ns, held_s=after_s, is_given_up=is_given_up)
         self.now_ns += SECOND_NS
         return tried
 
