@@ -46,6 +46,8 @@ class KillSwitches:
         self._in_journal: dict[UUID, KillSwitch] = {}
         self._unsaved: dict[UUID, KillSwitch] = {}
         self._told: dict[UUID, KillSwitch] = {}
+        self._settling = asyncio.Lock()
+        """An answer of the journal must not be overtaken by an older one."""
 
     def standing(self) -> tuple[KillSwitch, ...]:
         """Return every switch that holds, oldest first; looks at the file."""
@@ -117,11 +119,16 @@ class KillSwitches:
         Raises:
             JournalUnavailable: Try again; what stands, stands.
         """
+        async with self._settling:
+            await self._settle(journal)
+
+    async def _settle(self, journal: OrderJournal) -> None:
         self._tell()
+        # What is thrown from here on is the next time's to give.
+        before = set(self._unsaved)
         for switch in self.standing():
             if switch.switch_id not in self._in_journal and switch.is_a_persons:
                 await journal.keep_kill_switch(switch)
-        before = set(self._unsaved)
         found = await journal.kill_switches()
         self._in_journal = {each.switch_id: each for each in found if each.stands}
         for switch_id in before:

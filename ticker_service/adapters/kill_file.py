@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION: Final = 1
-FILE_BYTES_MAX: Final = 256 << 10
+FILE_BYTES_MAX: Final = 4 << 20
+"""More than all that is kept can come to, every character of it escaped; else the switch that
+fills the file would stop everything, and could not be released."""
 RELEASED_KEPT: Final = 100
 STANDING_MAX: Final = 200
 UNREADABLE_ID: Final = uuid.UUID(int=0)
@@ -40,24 +42,28 @@ class KillFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._mark: _Mark | None = None
-        self._seen: tuple[KillSwitch, ...] = ()
+        # One value: of two threads that look at once neither may leave the other's mark behind.
+        self._newest: tuple[_Mark | None, tuple[KillSwitch, ...]] = (None, ())
 
     def standing(self) -> tuple[KillSwitch, ...]:
-        """Return the switches that stand now, oldest first; takes microseconds."""
+        """Return the switches that stand now, oldest first; takes microseconds.
+
+        Thread/Task: any thread may call.
+        """
+        of, seen = self._newest
         try:
             mark = _mark_of(self.path)
         except FileNotFoundError:
-            return self._seen  # nobody releases a switch by removing its file
+            return seen  # nobody releases a switch by removing its file
         except OSError as error:
-            return (*self._seen, _unreadable(self.path, error.strerror or str(error)))
-        if mark != self._mark:
+            return (*seen, _unreadable(self.path, error.strerror or str(error)))
+        if mark != of:
             try:
-                self._seen = tuple(each for each in _read(self.path) if each.stands)
+                seen = tuple(each for each in _read(self.path) if each.stands)
             except (OSError, ConfigurationError) as error:
-                return (*self._seen, _unreadable(self.path, str(error)))
-            self._mark = mark
-        return self._seen
+                return (*seen, _unreadable(self.path, str(error)))
+            self._newest = (mark, seen)
+        return seen
 
     def throw(self, switch: KillSwitch) -> KillSwitch:
         """Add a switch and return it once that is on disk; one alike that stands is returned.

@@ -234,8 +234,18 @@ def routed_variety(task: OrderTask) -> Variety:
     Kite's book goes on calling it ``amo`` (kite.md §2.3).
     """
     variety = Variety(task.body["variety"])
-    status = (task.broker_status or "").upper()
-    is_at_exchange = status in _AT_EXCHANGE_STATUS or task.filled_quantity > 0
+    return _route(variety, task.broker_status or "", task.filled_quantity)
+
+
+def routed_variety_of(row: BrokerOrder) -> Variety | None:
+    """Return the same for a row of the book; None where it names no variety that we know."""
+    if row.variety not in set(Variety):
+        return None
+    return _route(Variety(row.variety), row.status, row.filled_quantity)
+
+
+def _route(variety: Variety, status: str, filled_quantity: int) -> Variety:
+    is_at_exchange = status.upper() in _AT_EXCHANGE_STATUS or filled_quantity > 0
     return Variety.REGULAR if variety is Variety.AMO and is_at_exchange else variety
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.order import Variety
+from ticker_service.domain.order import routed_variety_of
 from ticker_service.domain.order_state import TERMINAL, state_of
 from ticker_service.errors import BrokerUnavailable, LoginRequired
 
@@ -99,16 +99,15 @@ class CancelAll:
         return is_open and any(scope.covers(self._account, symbol) for scope in scopes)
 
     async def _cancel(self, row: BrokerOrder) -> None:
-        if row.variety not in set(Variety):
+        variety = routed_variety_of(row)
+        if variety is None:
             log.error("cancel_all_skips", order_id=row.order_id, variety=row.variety)
             return
         until_ns = self._clock.monotonic_ns() + int(PASS_S_MAX * NS_PER_S)
         if not await self._pacer.admit("cancel", deadline_ns=until_ns):
             return
         deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
-        reply = await self._gateway.cancel(
-            row.order_id, Variety(row.variety), deadline_ns=deadline_ns
-        )
+        reply = await self._gateway.cancel(row.order_id, variety, deadline_ns=deadline_ns)
         self._asked_ns[row.order_id] = self._clock.monotonic_ns()
         log.warning(
             "cancel_all_sent",

@@ -286,6 +286,8 @@ class AccountDesk:
         while True:
             try:
                 await self.halts.settle(self._journal)
+                # What another machine has stopped holds from the first order on (I12).
+                await self._executor.switches.settle(self._journal)
                 await self._book.read()
                 await self.audit.look()
             except LoginRequired as error:

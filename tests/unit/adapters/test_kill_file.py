@@ -16,7 +16,13 @@ from ticker_service.adapters.kill_file import (
     STANDING_MAX,
     KillFile,
 )
-from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, strictest
+from ticker_service.domain.kill_switch import (
+    WHY_CHARACTERS_MAX,
+    KillLevel,
+    KillScope,
+    KillSwitch,
+    strictest,
+)
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -164,3 +170,22 @@ def test_a_scope_that_is_none_is_refused_by_name(text: str) -> None:
 )
 def test_a_scope_is_written_as_it_is_read(text: str) -> None:
     assert str(KillScope.of(text)) == text
+
+
+def test_a_file_as_full_as_it_gets_can_be_read_and_released(path: Path) -> None:
+    file = KillFile(path)
+    file.throw(switch())
+    longest = {"why": "\U0001f6d1" * WHY_CHARACTERS_MAX, "by_whom": "\U0001f6d1" * 255}
+    thrown = json.loads(path.read_text())["switches"][0]
+    standing = [
+        {**thrown, **longest, "switch_id": str(uuid.uuid4()), "scope": f"account:A{number}"}
+        for number in range(STANDING_MAX - 1)
+    ]
+    released = [
+        {**each, "switch_id": str(uuid.uuid4()), "released_us": 1, "released_by": each["by_whom"]}
+        for each in standing[:RELEASED_KEPT]
+    ]
+    path.write_text(json.dumps({"version": 1, "switches": [*released, *standing]}))
+    file.throw(switch())
+    assert len(file.standing()) == STANDING_MAX
+    assert len(file.release(KillScope.of("all"), by_whom="b", now_ns=NOON_NS)) == 1

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import uuid
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import virtual_time
@@ -13,7 +13,7 @@ from order_scene import ACCOUNT, BUY, NOON_NS, Scene, broker_order
 
 from ticker_service.accounts.kill_switches import LOOK_S, KillSwitches
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
-from ticker_service.domain.order import Account, TaskKind
+from ticker_service.domain.order import Account, TaskKind, Variety
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import JournalUnavailable, OrderRefused
 from ticker_service.orders.cancel_all import ASK_AGAIN_S, CancelAll
@@ -22,6 +22,7 @@ from ticker_service.testing import MemoryJournal, MemoryKillStore
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from ticker_service.ports import Reply
     from ticker_service.testing import Sent
 
 S = TaskState
@@ -220,6 +221,31 @@ def test_cancel_all_of_a_symbol_leaves_the_others_alone() -> None:
     virtual_time.run(play())
 
 
+def test_cancel_all_goes_by_the_route_that_an_after_market_order_has_now(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene, routes = Scene(), dict[str, Variety]()
+    cancel = scene.broker.cancel
+
+    async def noted(order_id: str, variety: Variety, **send: Any) -> Reply:
+        routes[order_id] = variety
+        return await cancel(order_id, variety, **send)
+
+    monkeypatch.setattr(scene.broker, "cancel", noted)
+
+    async def play() -> None:
+        async with cancelling(scene):
+            for order_id, status in {"sent": "OPEN", "kept": "AMO REQ RECEIVED"}.items():
+                scene.broker.book[order_id] = broker_order(
+                    order_id=order_id, variety="amo", status=status
+                )
+            scene.kill_store.throw(switch(level=KillLevel.CANCEL_ALL))
+            await scene.until(lambda: len(routes) == 2, within_s=5)
+            assert routes == {"sent": Variety.REGULAR, "kept": Variety.AMO}
+
+    virtual_time.run(play())
+
+
 def test_cancel_all_needs_no_journal_and_asks_again_for_what_stays_open() -> None:
     scene = Scene()
     scene.journal.is_down = True
@@ -330,6 +356,37 @@ def test_a_switch_that_the_disk_refuses_holds_all_the_same_and_goes_into_the_jou
         assert [each.stands for each in await scene.journal.kill_switches()] == [True]
 
     asyncio.run(play())
+
+
+def test_one_thrown_while_another_goes_into_the_journal_is_not_forgotten() -> None:
+    scene = Scene()
+    scene.kill_store.is_broken = True
+
+    async def throw_another(name: str) -> None:
+        if name == "keep_kill_switch" and not scene.switches.holding(ACCOUNT):
+            await scene.switches.throw(switch(f"account:{ACCOUNT}"))
+
+    async def play() -> None:
+        await scene.switches.throw(switch("account:OTHER"))
+        scene.journal.before = throw_another
+        await scene.switches.settle(scene.journal)
+        assert scene.switches.holding(ACCOUNT)
+
+    asyncio.run(play())
+
+
+def test_one_that_only_the_journal_has_holds_from_the_first_moment_after_a_restart() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        waiting = (await scene.journal.admit(scene.new(TaskKind.PLACE, _BODY))).task
+        await scene.journal.keep_kill_switch(switch())
+        async with scene.opened():
+            assert (await refused(scene)).code == "KILL_SWITCH"
+            await scene.reaches(waiting, S.EXPIRED)
+        assert not scene.broker.sent
+
+    virtual_time.run(play())
 
 
 def test_everybody_is_told_once_when_one_is_thrown_and_when_it_is_released() -> None:
