@@ -334,7 +334,7 @@ class ConnectGate(Protocol):
         ...
 
 
-NO_TURN: Final = "the account's own rate left it no turn in its time"
+NO_TURN: Final = "the account's own rate, or a kill switch, left it no turn in its time"
 """Why a send did not leave when its ``SendGate`` said no; it tells nothing about the broker."""
 
 
@@ -342,7 +342,7 @@ class SendGate(Protocol):
     """Who has the last word on when a send's first byte leaves; asked on the sending thread."""
 
     def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:
-        """Wait for the broker's rate to have room, and take it.
+        """Wait for the broker's rate to have room, and take it, unless a kill switch says no.
 
         Args:
             kind: What is sent.

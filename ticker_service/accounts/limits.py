@@ -128,6 +128,10 @@ class Pacer:
             return f"{len(self._queues[lane])} sends wait for their turn before it"
         return f"the limit {tightest.name} is reached, with room in {room_in_s:.1f} s"
 
+    def newest_ns(self) -> int | None:
+        """Return when the newest turn was given, by the monotonic clock; None for never."""
+        return self._windows["cancel"][0].newest_ns()
+
     def remember(self, lane: Lane, sent_ns: int) -> None:
         """Count a send of before; they are told of in their order, before any is admitted.
 
@@ -251,6 +255,9 @@ class _Window:
     def take(self, now_ns: int) -> None:
         self._taken_ns.append(now_ns)
 
+    def newest_ns(self) -> int | None:
+        return self._taken_ns[-1] if self._taken_ns else None
+
 
 class Departures:
     """One account's order rate where it counts, before a send's first byte. Port ``SendGate``.
@@ -264,6 +271,9 @@ class Departures:
     """
 
     def __init__(self, rules: PaceRules, clock: Clock) -> None:
+        self.is_stopped: Callable[[], bool] = _goes_on
+        """Whether a kill switch holds the whole account back; asked last, on the sending thread:
+        one may be thrown while a connection is made or a turn is waited for (I12)."""
         self._windows = _windows(rules)
         self._clock = clock
         self._lock = threading.Lock()
@@ -272,7 +282,7 @@ class Departures:
     def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:
         """Wait for room and take it; see ``SendGate``."""
         lane: Lane = "cancel" if kind is TaskKind.CANCEL else "place"
-        while True:
+        while lane == "cancel" or not self.is_stopped():
             with self._lock:
                 now_ns = self._clock.monotonic_ns()
                 free_at_ns = max(window.free_at_ns() for window in self._windows[lane])
@@ -284,6 +294,12 @@ class Departures:
                 return False
             # Not the clock's own wait: a thread has none, and looks again at the clock afterwards.
             self._never.wait(max((free_at_ns - now_ns) / NS_PER_S, NAP_S_MIN))
+        return False
+
+    def newest_ns(self) -> int | None:
+        """Return when the newest send left, as :meth:`Pacer.newest_ns`."""
+        with self._lock:
+            return self._windows["cancel"][0].newest_ns()
 
     def remember(self, lane: Lane, sent_ns: int) -> None:
         """Count a send of before, as :meth:`Pacer.remember`."""
@@ -330,19 +346,24 @@ class OrderLimits:
     async def restore(self, journal: OrderJournal) -> None:
         """Count what the journal says was sent today, and what in the last minute.
 
+        What this process sent before it lost the account for a moment is counted already.
+
         Raises:
             JournalUnavailable: Nothing may be sent before it has been read.
         """
         now_ns = self._clock.now_ns()
         today = ist_date(now_ns)
         self._placed = {today: await journal.placed_since(self._account, day_start_ns(today))}
+        counters: tuple[Pacer | Departures, ...] = (self.pacer, self.departures)
+        newest_ns = [counter.newest_ns() for counter in counters]
         for sent in await journal.sends_since(self._account, now_ns - MINUTE_NS - NS_PER_S):
             # One from the future is of a clock that was set back; it left now at the latest.
             age_ns = max(now_ns - sent.at_ns, 0)
             lane: Lane = "cancel" if sent.kind is TaskKind.CANCEL else "place"
             sent_ns = self._clock.monotonic_ns() - age_ns
-            self.pacer.remember(lane, sent_ns)
-            self.departures.remember(lane, sent_ns)
+            for counter, counted_ns in zip(counters, newest_ns, strict=True):
+                if counted_ns is None or sent_ns > counted_ns:
+                    counter.remember(lane, sent_ns)
 
     @property
     def placed_today(self) -> int:
@@ -405,6 +426,10 @@ def _named(limit: Limit) -> str:
     whose = NEWEST[RuleName(limit.name)].whose
     counted = f"counted: {limit.counts}; {limit.window}"
     return f"{whose}'s limit {limit.name}={limit.at_most} ({counted})"
+
+
+def _goes_on() -> bool:
+    return False
 
 
 def _none() -> int:

@@ -111,3 +111,15 @@ def test_what_left_before_a_restart_is_counted() -> None:
     assert not gate.turn(TaskKind.PLACE, leave_by_ns=clock.at_ns)
     clock.at_ns += NS_PER_S
     assert gate.turn(TaskKind.PLACE, leave_by_ns=clock.at_ns)
+
+
+def test_a_switch_thrown_while_a_send_waits_for_its_turn_keeps_it_here_and_no_cancel() -> None:
+    clock = StepClock(20 * NS_PER_MS)
+    gate = Departures(SMALL, clock)
+    for _ in range(3):
+        assert gate.turn(TaskKind.PLACE, leave_by_ns=FOREVER_NS)
+    thrown_ns = clock.at_ns + NS_PER_S // 2
+    gate.is_stopped = lambda: clock.at_ns >= thrown_ns
+    for kind in (TaskKind.PLACE, TaskKind.MODIFY):
+        assert not gate.turn(kind, leave_by_ns=FOREVER_NS)
+    assert gate.turn(TaskKind.CANCEL, leave_by_ns=FOREVER_NS)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from virtual_time import LoopClock, run
 
 from ticker_service.accounts.limits import Lane, OrderLimits
-from ticker_service.constants import NS_PER_S
+from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain.limit import LIMITS, LimitName, LimitScope, limits_of
 from ticker_service.domain.order import Account, TaskKind
 from ticker_service.errors import ConfigurationError
@@ -167,3 +167,30 @@ def test_whichever_way_the_wall_clock_is_set_a_day_has_no_more_than_its_orders(
         assert (limits.take_order_of_day() is None) is (len(steps) >= 3)
 
     run(main())
+
+
+def test_what_this_process_sent_is_not_counted_twice_when_it_takes_the_account_again() -> None:
+    """As after a moment without the database: cancels must not wait a minute for it."""
+    clock = ManualClock(now_ns=NOON_NS)
+    limits = OrderLimits(MAIN, clock)
+    sends = []
+    for _ in range(300):
+        clock.advance(150 * NS_PER_MS)
+        assert limits.pacer.try_admit("place")
+        sends.append(PastSend(kind=TaskKind.PLACE, at_ns=clock.now_ns()))
+        assert limits.departures.turn(TaskKind.PLACE, leave_by_ns=clock.monotonic_ns())
+    # Another daemon had the account for a moment, and what it sent counts.
+    for _ in range(8):
+        clock.advance(150 * NS_PER_MS)
+        sends.append(PastSend(kind=TaskKind.PLACE, at_ns=clock.now_ns()))
+    asyncio.run(limits.restore(SentBefore(sends)))
+    clock.advance(2 * NS_PER_S)
+    admitted = [limits.pacer.try_admit("cancel") for _ in range(10)]
+    leave_by_ns = clock.monotonic_ns()
+    left = [limits.departures.turn(TaskKind.CANCEL, leave_by_ns=leave_by_ns) for _ in range(10)]
+    assert admitted == left == [True] * 10
+    places = 0
+    while limits.pacer.try_admit("place"):
+        places += 1
+        clock.advance(200 * NS_PER_MS)
+    assert places <= 360 - 308
