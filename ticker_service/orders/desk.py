@@ -3,8 +3,8 @@
 ``AccountDesk.run`` keeps the loops: finding work, reading the broker's book, merging its updates,
 delivering events. What happens to one instruction is in `orders.pipeline`. One process writes an
 account: it holds the account's lock and stamps every intent with its ``writer_epoch`` (D11).
-Admission opens only after every SENDING of an earlier run has become UNKNOWN and one whole order
-book has been merged (I11).
+Cancels go out once every SENDING of an earlier run has become UNKNOWN and one whole order book has
+been merged; admission opens when fills and positions have been read as well (I11).
 """
 
 from __future__ import annotations
@@ -181,8 +181,12 @@ class AccountDesk:
 
     def _refusal(self, new: NewTask) -> OrderRefused | None:
         """Return why the account takes nothing new now, None if it does."""
-        if self.state is not DeskState.OPEN:
+        is_uncompared = self.state is DeskState.STARTING and self._executor.is_uncompared
+        takes_it = is_uncompared and new.kind is TaskKind.CANCEL
+        if self.state is not DeskState.OPEN and not takes_it:
             rule = f"account {self.account} is {self.state}"
+            if is_uncompared:
+                rule += "; its fills and positions could not be read yet; cancels are taken"
             if self.state is DeskState.LOGIN_REQUIRED:
                 rule += f"; run `ticker-service login {self.account}`"
             return OrderRefused("ACCOUNT_NOT_OPEN", rule)
@@ -271,17 +275,19 @@ class AccountDesk:
                 tasks.create_task(self._keep_halts())
                 tasks.create_task(self._keep_breakers())
                 tasks.create_task(self._keep_book())
-                tasks.create_task(self._keep_audit())
                 tasks.create_task(self._find_work(tasks))
                 tasks.create_task(self._carry_admitted(tasks))
+                await self._compare()
+                tasks.create_task(self._keep_audit())
         finally:
             self.state = DeskState.STOPPING
+            self._executor.is_uncompared = False
             self._in_flight.clear()
             self._admitted.clear()
             await self._journal.release(self.account)
 
     async def _open(self) -> None:
-        """Open admission: no SENDING is left and one whole book is merged (I11)."""
+        """Let cancels go out: no SENDING is left and one whole book is merged (I11)."""
         attempt = 0
         while True:
             try:
@@ -289,7 +295,6 @@ class AccountDesk:
                 # What another machine has stopped holds from the first order on (I12).
                 await self._executor.switches.settle(self._journal)
                 await self._book.read()
-                await self.audit.look()
             except LoginRequired as error:
                 self._needs_login(str(error))
             except (JournalUnavailable, BrokerUnavailable) as error:
@@ -298,7 +303,29 @@ class AccountDesk:
                 break
             await asyncio.sleep(START_RETRY.delay_s(attempt, self._surroundings.chance))
             attempt += 1
+        self._executor.is_uncompared = True
         self._opens()
+
+    async def _compare(self) -> None:
+        """Open admission: fills and positions have been read once (I11)."""
+        attempt = 0
+        while True:
+            try:
+                await self.audit.look()
+            except LoginRequired as error:
+                self._needs_login(str(error))
+            except (JournalUnavailable, BrokerUnavailable) as error:
+                log.warning("account_takes_cancels_only", account=self.account, error=str(error))
+            else:
+                break
+            await asyncio.sleep(START_RETRY.delay_s(attempt, self._surroundings.chance))
+            attempt += 1
+        self._executor.is_uncompared = False
+        if self.state is DeskState.LOGIN_REQUIRED:
+            self._book_wanted.ring()  # the next book says whether it still is
+        else:
+            self._opens()
+        self._work.ring()
         log.info("account_open", account=self.account, writer_epoch=self._executor.writer_epoch)
 
     async def _end_when_lost(self) -> None:
@@ -452,7 +479,8 @@ class AccountDesk:
     def _opens(self) -> None:
         # A pass that ends while we are told to stop must not let anybody in again.
         if not self._is_stopping:
-            self.state = DeskState.OPEN
+            is_uncompared = self._executor.is_uncompared
+            self.state = DeskState.STARTING if is_uncompared else DeskState.OPEN
 
     def _needs_login(self, why: str) -> None:
         if self.state in {DeskState.STARTING, DeskState.OPEN}:

@@ -91,6 +91,8 @@ class Executor:
         """The broker refused the access token; nothing is sent until it takes one again."""
         self.on_named: Callable[[OrderTask, str], None] = _unheard
         """Told of the order id in the broker's answer before that is recorded, which may take."""
+        self.is_uncompared = False
+        """Fills and positions are still to be read; until then cancels alone go out (I11)."""
         self.refusals = 0
         """How often the access token was refused or ended."""
         self._journal = journal
@@ -134,9 +136,11 @@ class Executor:
         return self.is_auth_refused or self._is_stopped(task, target)
 
     def _is_stopped(self, task: OrderTask, target: OrderTask | None) -> bool:
-        """Return whether a halt or a kill switch holds an instruction back; never a cancel."""
+        """Return whether something holds all but cancels back: a halt, a kill switch, a start."""
         if task.kind is TaskKind.CANCEL:
             return False
+        if self.is_uncompared:
+            return True
         symbol = symbol_of((target or task).body)
         return bool(self.halts.standing()) or bool(self.switches.holding(task.account, symbol))
 

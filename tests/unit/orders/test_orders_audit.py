@@ -12,9 +12,10 @@ import pytest
 from order_scene import BUY, Scene, broker_order
 from virtual_time import run
 
+from ticker_service.domain.order import TaskKind, to_fields
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
-from ticker_service.errors import LoginRequired
+from ticker_service.errors import BrokerUnavailable, LoginRequired, OrderRefused
 from ticker_service.orders.audit import Difference, Differs
 from ticker_service.orders.desk import DeskState
 
@@ -297,3 +298,57 @@ def test_differences_are_told_in_one_order() -> None:
         one,
         dataclasses.replace(one, name="2"),
     ]
+
+
+def test_while_fills_or_positions_cannot_be_read_an_earlier_order_can_be_cancelled(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+
+    async def unreadable() -> None:
+        raise BrokerUnavailable("not whole and readable")
+
+    async def scenario() -> None:
+        async with scene.opened():
+            resting = await scene.reaches(await scene.place(), TaskState.WORKING)
+        late = (await scene.journal.admit(scene.new(TaskKind.PLACE, to_fields(BUY)))).task
+        scene.renew()
+        with monkeypatch.context() as broken:
+            broken.setattr(scene.broker, "positions", unreadable)
+            async with scene.running():
+                await asyncio.sleep(5.0)
+                assert scene.desk.state is DeskState.STARTING
+                await scene.reaches(await scene.cancel(resting), TaskState.ACKED)
+                with pytest.raises(OrderRefused, match=r"cancels are taken") as refusal:
+                    await scene.place()
+                assert refusal.value.code == "ACCOUNT_NOT_OPEN"
+                await asyncio.sleep(2 * scene.config.book_poll_idle_s)
+                assert scene.desk.state is DeskState.STARTING
+                broken.undo()
+                await scene.until(lambda: scene.desk.state is DeskState.OPEN, within_s=15)
+                await scene.reaches(await scene.place(), TaskState.WORKING)
+        assert scene.now(late).state is TaskState.EXPIRED
+        assert len(scene.broker.sent_tags()) == 2
+
+    run(scenario())
+
+
+def test_a_login_that_is_needed_while_fills_are_read_is_said_and_ends_with_the_login(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene()
+
+    async def refused() -> None:
+        raise LoginRequired("told to refuse the access token")
+
+    async def scenario() -> None:
+        with monkeypatch.context() as broken:
+            broken.setattr(scene.broker, "trades", refused)
+            async with scene.running():
+                await asyncio.sleep(1.0)
+                assert scene.desk.state is DeskState.LOGIN_REQUIRED
+                broken.undo()
+                scene.desk.has_new_token()
+                await scene.until(lambda: scene.desk.state is DeskState.OPEN, within_s=15)
+
+    run(scenario())
