@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 import numpy as np
 
 from ticker_service.constants import NS_PER_S, SECONDS_PER_DAY
-from ticker_service.domain.tick import NOT_CARRIED, Mode
+from ticker_service.domain.tick import NOT_CARRIED
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -29,7 +29,6 @@ NO_DAY: Final = -1
 _IST_AHEAD_NS: Final = 19_800 * NS_PER_S
 _DAY_NS: Final = SECONDS_PER_DAY * NS_PER_S
 _SMALL: Final = 1 << 16
-_FULL: Final = np.uint8(Mode.FULL)  # an enumeration beside a column takes five times as long
 
 
 class ByRow:
@@ -138,7 +137,8 @@ class LastTrades:
         """Return when the last trade of each row was made, ns since the Unix epoch.
 
         The exchange's own time, where the row's tick bears it; else when it was seen,
-        ``UNKNOWN_NS`` if it was not. A full packet without that time is as old as its receipt.
+        ``UNKNOWN_NS`` if it was not. A full packet without that time has not been traded for so
+        long that the exchange does not know either: its last price is a close of earlier.
 
         Args:
             rows: Universe rows, shape ``(n,)``.
@@ -148,6 +148,4 @@ class LastTrades:
         is_stamped = stamped_ns > 0
         if is_stamped.all():
             return stamped_ns
-        is_lesser = latest.mode[rows] < _FULL
-        unstamped_ns = np.where(is_lesser, self.at_ns[rows], latest.received_at_ns[rows])
-        return np.where(is_stamped, stamped_ns, unstamped_ns)
+        return np.where(is_stamped, stamped_ns, self.at_ns[rows])

@@ -75,7 +75,9 @@ class Quoted:
                     self.latest.received_at_ns[row] = self.now_ns - age_ns
 
     def tick(self, row: int, *, age_ns: int = 0, **columns: float) -> None:
+        """Take a full packet, traded when it was received unless it says otherwise."""
         self.latest.received_at_ns[row] = self.now_ns - age_ns
+        self.latest.last_trade_ts_ns[row] = self.now_ns - age_ns
         self.latest.mode[row] = Mode.FULL
         for name, value in columns.items():
             column: Any = getattr(self.latest, name)
@@ -314,6 +316,18 @@ def test_a_future_that_traded_too_long_ago_gives_way_to_the_spot(market: Quoted)
     market.tick(FUTURE, ltp=24_050.0, last_trade_ts_ns=NOW_NS - 31 * SECOND_NS)
     market.tick(SPOT, ltp=24_000.0)
     assert market.find(DECEMBER) == (24_000.0, ForwardSource.SPOT_CARRY)
+
+
+def test_a_future_whose_trade_has_no_time_gives_way_to_the_spot(market: Quoted) -> None:
+    """What was not traded for long has no time of its last trade, and the price is an old close."""
+    market.tick(FUTURE, ltp=24_050.0, last_trade_ts_ns=0)
+    market.tick(SPOT, ltp=24_000.0)
+    assert market.find(DECEMBER) == (24_000.0, ForwardSource.SPOT_CARRY)
+
+
+def test_a_future_that_is_quoted_needs_no_trade(market: Quoted) -> None:
+    market.tick(FUTURE, bid_price=24_049.0, ask_price=24_051.0, last_trade_ts_ns=0)
+    assert market.find(DECEMBER) == (24_050.0, ForwardSource.FUTURE)
 
 
 def test_an_index_the_server_kept_from_earlier_is_no_spot(market: Quoted) -> None:

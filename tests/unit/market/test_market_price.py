@@ -198,7 +198,8 @@ def test_nothing_is_worked_out_from_a_tick_that_is_published_with_a_doubt(
     desk.quote(desk.options())
     row = desk.call(24_500.0)
     bid, ask = (330.0, 310.0) if doubt is Doubt.CROSSED_DEPTH else (320.01, 320.03)
-    odd = ticks_of(desk.chosen, [row], at_ns=desk.now_ns, ltp=320.0, bid_price=bid, ask_price=ask)
+    quote = {"bid_price": bid, "ask_price": ask, "last_trade_ts_ns": desk.now_ns}
+    odd = ticks_of(desk.chosen, [row], at_ns=desk.now_ns, ltp=320.0, **quote)
     desk.take([row], odd, doubt)
     priced = desk.columns([row])
     assert_nothing(priced)
@@ -260,7 +261,8 @@ def test_no_forward_comes_from_a_doubtful_future_or_spot(name: str) -> None:
         "future": desk.chosen.expiries[MONTHLY].future_row,
         "spot": desk.chosen.spot_row[0],
     }[name]
-    tick = ticks_of(desk.chosen, [row], at_ns=desk.now_ns, ltp=24_000.01)
+    trade = {"ltp": 24_000.01, "last_trade_ts_ns": desk.now_ns}
+    tick = ticks_of(desk.chosen, [row], at_ns=desk.now_ns, **trade)
     desk.take([row], tick, Doubt.OFF_PRICE_STEP)
     assert np.isnan(desk.pricer.forwards.value).all()
     desk.take([row], tick)
@@ -425,6 +427,16 @@ def test_a_stale_trade_keeps_its_values_and_says_so(desk: Desk) -> None:
     desk.tick([row], ltp=price, last_trade_ts_ns=desk.now_ns - 61 * SECOND_NS)
     assert desk.statuses([row]) == {PriceStatus.STALE}
     assert desk.columns([row]).delta[0] > 0.0
+
+
+@pytest.mark.parametrize("quote", [{}, {"bid_price": 20.0}, {"bid_price": 1.0, "ask_price": 900.0}])
+def test_a_trade_without_a_time_is_stale_in_a_full_packet_too(
+    desk: Desk, quote: dict[str, float]
+) -> None:
+    desk.quote(desk.options())
+    row = desk.call(24_500.0)
+    desk.tick([row], ltp=desk.truth([row])["price"], last_trade_ts_ns=0, **quote)
+    assert desk.statuses([row]) == {PriceStatus.STALE}
 
 
 def test_a_price_step_that_is_worth_a_volatility_point_makes_the_row_unreliable(desk: Desk) -> None:
