@@ -56,6 +56,9 @@ BARS_MS: Final = 100
 INSTRUMENTS_MS: Final = 30_000
 """A Redis that lost its data gets the instruments back within this."""
 FRAME_AGE_MS_READY_MAX: Final = 5_000
+PORTION_FLUSHES: Final = 8
+"""So many full flushes of a backlog go down the path at once. Its columns take several times the
+room of its frames, and the loop, which orders share, stands still while they are worked on."""
 PUBLISH_RETRY: Final = Backoff(delay_s_min=0.05, delay_s_max=1.0)
 
 
@@ -117,6 +120,7 @@ class Engine:
             earlier_ns=earlier_ns,
         )
         self._is_stopping = False
+        self._portion_bytes = PORTION_FLUSHES * config.flush.bytes_max
         self._seen_until_ns = clock.now_ns()
         """What was received later may still wait in the inbox, for all that the path knows."""
         waiting = telemetry.gauge("inbox_bytes", "Frames waiting for the tick path")
@@ -263,17 +267,20 @@ class Engine:
                 reason="overflow",
             )
         frames: list[Frame] = []
+        portion_bytes = 0
         for item in taken.items:
             if isinstance(item, Frame):
-                if self._watch.may_end_silence(item):
+                may_speak_again = self._watch.may_end_silence(item)
+                if may_speak_again or portion_bytes >= self._portion_bytes:
                     await self._flush(frames)
-                    frames = []
-                    if self._watch.ends_silence(item, self._window.wanted):
-                        await self._watch.spoke_again(item)
+                    frames, portion_bytes = [], 0
+                if may_speak_again and self._watch.ends_silence(item, self._window.wanted):
+                    await self._watch.spoke_again(item)
                 frames.append(item)
+                portion_bytes += len(item.payload)
                 continue
             await self._flush(frames)
-            frames = []
+            frames, portion_bytes = [], 0
             await self._handle(item)
         await self._flush(frames)
 

@@ -82,6 +82,7 @@ def test_every_metric_it_names_exists() -> None:
         "backlog_bytes_max",
         "conflate_after_ms",
         "feed_down",
+        "flush_bytes_max",
         "is_current",
         "late_ticks",
         "order_cooldown_s",

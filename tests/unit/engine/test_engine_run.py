@@ -520,6 +520,24 @@ def test_a_backlog_is_merged_to_each_instrument_s_newest_tick() -> None:
     play(script)
 
 
+def test_a_large_backlog_goes_out_in_portions_so_that_its_columns_fit_in_memory() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.spot(SPOT_RAW)
+        stage.publisher.is_down = True
+        for raw in range(SPOT_RAW + 1, SPOT_RAW + 601):
+            await stage.spot(raw)
+        stage.publisher.is_down = False
+        await stage.pass_s(2.0)
+        prices = [body["columns"]["ltp"][-1] for body in stage.bodies("batch")]
+        assert prices == sorted(prices)
+        assert prices[-1] == 24_016.0
+        # The first, the one that could not be sent, and 600 frames of 36 bytes by 8 KiB.
+        assert len(prices) == 2 + 3
+        assert stage.metric("ticks_conflated_total") == 601 - len(prices)
+
+    play(script, flush=FlushConfig(bytes_max=1_024))
+
+
 def test_ticks_that_waited_for_nothing_are_not_merged() -> None:
     async def script(stage: Stage) -> None:
         now_ns = stage.clock.now_ns()
