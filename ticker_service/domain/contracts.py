@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 import numpy as np
 
-from ticker_service.domain.session import from_instant_ns
+from ticker_service.domain.session import IST, from_instant_ns, instant_ns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 RENEWED_AT: Final = dt.time(8, 35)
 """By then, India's time, Kite has made the day's dump (kite.md §2.8: about 08:30)."""
+SURE_AT: Final = dt.time(9)
+"""One that was fetched before may be yesterday's all the same: Kite has been late."""
 _KIND_PLAIN, _KIND_DERIVATIVE, _KIND_INDEX = range(3)
 
 
@@ -102,6 +104,12 @@ class Contracts:
             is_derivative=bool(self.kind[row] == _KIND_DERIVATIVE),
             is_index=bool(self.kind[row] == _KIND_INDEX),
         )
+
+
+def is_to_be_fetched_again(fetched_at_ns: int, now_ns: int) -> bool:
+    """Return whether a day's dump was fetched before ``SURE_AT``, and that has passed since."""
+    sure = dt.datetime.combine(dump_day(fetched_at_ns), SURE_AT, tzinfo=IST)
+    return fetched_at_ns < instant_ns(sure) <= now_ns
 
 
 def dump_day(at_ns: int) -> dt.date:

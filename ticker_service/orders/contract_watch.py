@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ticker_service.domain.contracts import Contracts, dump_day
+from ticker_service.domain.contracts import Contracts, dump_day, is_to_be_fetched_again
 from ticker_service.errors import BrokerUnavailable, CatalogError
 from ticker_service.runtime.pacing import Backoff
 
@@ -36,6 +36,7 @@ class ContractWatch:
         self._catalog = catalog
         self._surroundings = surroundings
         self._newest: Contracts | None = None
+        self._fetched_ns = 0
 
     @property
     def _clock(self) -> Clock:
@@ -53,7 +54,7 @@ class ContractWatch:
 
     async def take(self, dump: InstrumentTable) -> None:
         """Take a dump that was fetched just now; sorting it is work for a thread."""
-        now_ns = self._clock.now_ns()
+        now_ns = self._fetched_ns = self._clock.now_ns()
         self._newest = await asyncio.to_thread(Contracts.of, dump, fetched_at_ns=now_ns)
         log.info("contracts_known", contracts=len(self._newest), day=str(self._newest.day))
 
@@ -61,13 +62,16 @@ class ContractWatch:
         """Fetch the day's dump whenever it is due."""
         attempt = 0
         while True:
-            if self.current() is not None:
+            is_known = self.current() is not None
+            if is_known and not is_to_be_fetched_again(self._fetched_ns, self._clock.now_ns()):
                 await asyncio.sleep(LOOK_S)
                 continue
             try:
                 await self.take(await self._catalog.fetch())
             except (BrokerUnavailable, CatalogError) as error:
                 advice = "orders are not checked against the instruments until it comes"
+                if is_known:
+                    advice = "orders are checked against an earlier one of today until it comes"
                 log.warning("contracts_unknown", error=str(error), advice=advice)
                 await asyncio.sleep(RETRY.delay_s(attempt, self._surroundings.chance))
                 attempt += 1

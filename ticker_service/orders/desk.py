@@ -117,6 +117,7 @@ class AccountDesk:
         """What the journal is being asked to take; nobody can carry it yet."""
         self._book_wanted = Bell()
         self._audit_wanted = Bell()
+        self._logged_in = Bell()
         self._waiting = Waiting(config.waiting_max)
         self._in_flight = self._waiting.carried
         self._book = BookKeeper(
@@ -235,6 +236,7 @@ class AccountDesk:
     def has_new_token(self) -> None:
         """Try again with a new access token."""
         self._executor.has_new_token()
+        self._logged_in.ring()
         self._work.ring()
         self._book_wanted.ring()
 
@@ -290,6 +292,7 @@ class AccountDesk:
         """Let cancels go out: no SENDING is left and one whole book is merged (I11)."""
         attempt = 0
         while True:
+            ring = self._logged_in.listen()
             try:
                 await self.halts.settle(self._journal)
                 # What another machine has stopped holds from the first order on (I12).
@@ -301,7 +304,7 @@ class AccountDesk:
                 log.warning("account_not_open", account=self.account, error=str(error))
             else:
                 break
-            await asyncio.sleep(START_RETRY.delay_s(attempt, self._surroundings.chance))
+            await _sleep_or_ring(START_RETRY.delay_s(attempt, self._surroundings.chance), ring)
             attempt += 1
         self._executor.is_uncompared = True
         self._opens()
@@ -310,6 +313,7 @@ class AccountDesk:
         """Open admission: fills and positions have been read once (I11)."""
         attempt = 0
         while True:
+            ring = self._logged_in.listen()
             try:
                 await self.audit.look()
             except LoginRequired as error:
@@ -318,7 +322,7 @@ class AccountDesk:
                 log.warning("account_takes_cancels_only", account=self.account, error=str(error))
             else:
                 break
-            await asyncio.sleep(START_RETRY.delay_s(attempt, self._surroundings.chance))
+            await _sleep_or_ring(START_RETRY.delay_s(attempt, self._surroundings.chance), ring)
             attempt += 1
         self._executor.is_uncompared = False
         if self.state is DeskState.LOGIN_REQUIRED:

@@ -67,6 +67,27 @@ def _step(state: TaskState) -> TaskUpdate:
 # --- start-up -------------------------------------------------------------------------------------
 
 
+def test_a_login_opens_an_account_at_once_however_long_it_has_waited_for_one() -> None:
+    scene = Scene()
+    scene.broker.is_token_refused = True
+
+    async def scenario() -> None:
+        async with scene.running():
+            await asyncio.sleep(600.0)
+            for _ in range(5):
+                # Now, not at the next try, which may be ten seconds away.
+                assert scene.desk.state is DeskState.LOGIN_REQUIRED
+                scene.broker.is_token_refused = False
+                scene.desk.has_new_token()
+                await asyncio.sleep(0.1)
+                assert scene.desk.state is DeskState.OPEN
+                scene.broker.is_token_refused = True
+                scene.desk.want_book()
+                await asyncio.sleep(0.1)
+
+    virtual_time.run(scenario())
+
+
 @pytest.mark.parametrize(("arrives", "end"), [(True, S.WORKING), (False, S.NOT_PLACED)])
 def test_what_an_earlier_run_was_sending_is_doubted_then_settled_and_never_sent(
     arrives: bool,  # noqa: FBT001

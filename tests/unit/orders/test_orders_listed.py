@@ -160,6 +160,29 @@ def test_a_dump_is_fetched_once_a_day_and_again_while_it_is_missing() -> None:
     virtual_time.run(play())
 
 
+def test_a_dump_of_before_nine_may_be_yesterdays_and_is_fetched_once_more() -> None:
+    """Or what is listed today would be refused all day, because Kite was late by minutes."""
+    scene = Scene()
+    listed_today = option(5, "NIFTY", EXPIRIES[0], 26_000.0, "CE")
+    late = table_of([index(1, "NIFTY 50"), listed_today])
+    catalog = Catalog(DUMP, DUMP, BrokerUnavailable("away"), late)
+    watch = watch_of(scene, catalog)
+
+    async def play() -> None:
+        nine_s = at(scene, 9, 0)
+        async with asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(watch.run())
+            await asyncio.sleep(nine_s - 1.0)
+            assert watch.count() == 4.0
+            await asyncio.sleep(60.0)
+            assert watch.count() == 2.0
+            await asyncio.sleep(3600.0)
+            running.cancel()
+        assert len(catalog.asked_s) == 4
+
+    virtual_time.run(play())
+
+
 def test_without_the_days_dump_orders_go_to_the_broker_unchecked_by_it() -> None:
     scene = Scene()
     watch = watch_of(scene, Catalog())
