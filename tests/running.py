@@ -39,11 +39,13 @@ PACE_S: Final = 0.01
 """How often a condition is asked for where nothing can be waited on."""
 
 
-def eventually(condition: Callable[[], T], *, within_s: float = DEADLINE_S) -> T:
+def eventually(
+    condition: Callable[[], T], *, within_s: float = DEADLINE_S, pace_s: float = PACE_S
+) -> T:
     """Ask until the answer is true and return it, or return the last answer when time is over."""
     deadline = time.monotonic() + within_s
     while not (answer := condition()) and time.monotonic() < deadline:
-        time.sleep(PACE_S)
+        time.sleep(pace_s)
     return answer
 
 

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 SECRET: Final = "stand-in-secret-of-thirty-two-bytes!"  # allow-secret
 STILL: Final = SimulatorOptions(seed=7, rate_per_s=0.0, enforce_rate_limits=False)
+ALLOWED_PACE_S: Final = 0.1
+"""So often a caller may ask for an order and have half of its 20 requests a second left."""
 USERS: Final = {"MAIN": "AB1234", "SPARE": "CD5678"}
 BOTH: Final = (Scope.ORDERS_READ, Scope.ORDERS_WRITE)
 _numbers = itertools.count(1)
@@ -145,7 +147,10 @@ class Caller:
 
     def reaches(self, key: str, *states: str) -> dict[str, Any]:
         """Wait until an order is in one of the states."""
-        found = eventually(lambda: task if (task := self.status(key))["state"] in states else None)
+        found = eventually(
+            lambda: task if (task := self.status(key))["state"] in states else None,
+            pace_s=ALLOWED_PACE_S,
+        )
         assert found, self.status(key)
         return found
 

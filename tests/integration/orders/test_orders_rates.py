@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import httpx
 import orjson
-from order_house import USERS, Caller, House, house, new_name
+from order_house import ALLOWED_PACE_S, USERS, Caller, House, house, new_name
 from running import eventually
 
 from ticker_service.simulator import SimulatorOptions
@@ -78,7 +78,10 @@ def test_in_a_storm_of_429_the_broker_is_not_asked_too_often_and_cancels_get_thr
         for key in resting:
             first.reaches(key, "CANCELLED")
         ends = {"WORKING", "REJECTED_LOCAL"}
-        states = eventually(lambda: found if set((found := now(second)).values()) <= ends else None)
+        states = eventually(
+            lambda: found if set((found := now(second)).values()) <= ends else None,
+            pace_s=ALLOWED_PACE_S,
+        )
         assert states, now(second)
 
         asked = received(home, USERS["MAIN"])
