@@ -166,7 +166,7 @@ def test_a_played_scene_is_a_market_of_options_that_are_priced_and_never_refused
 
     asyncio.run(carry())
     assert not any(each["count"] for each in path.refusals.report().values())
-    rows = [row for _, m in publisher.messages for row in bench_path._rows(Encoding.JSON, m)]
+    rows = [row for _, m in publisher.messages for row in bench_path.rows_of(Encoding.JSON, m)]
     assert len(rows) == len(played.universe) + played.ticks
     assert np.mean([row["iv_status"] == "OK" for row in rows]) > 0.7
 
@@ -185,12 +185,12 @@ def test_a_number_that_the_peer_publishes_otherwise_is_found() -> None:
         "iv_status": "OK",
         "implied_volatility": 0.2,
     }
-    bench_path._check([row], [tick])
+    bench_path.same_rows([row], [tick])
     for name, wrong in (("ltp", 1.55), ("bid_orders_1", 2), ("implied_volatility", 0.2000001)):
         with pytest.raises(measure.Disagreement, match="token=7"):
-            bench_path._check([row | {name: wrong}], [tick])
+            bench_path.same_rows([row | {name: wrong}], [tick])
     with pytest.raises(measure.Disagreement, match="could be compared"):
-        bench_path._check([row | {"iv_status": "STALE"}], [tick])
+        bench_path.same_rows([row | {"iv_status": "STALE"}], [tick])
 
 
 def packets_in(frame: Frame) -> int:
