@@ -139,11 +139,14 @@ class Connections:
         Args:
             streams: How often each row usually speaks, and when it last did.
             is_open: Mask of the rows whose market is open.
-            opened_ns: Since when.
+            opened_ns: Since when; no later than now.
             now_ns: The present.
         """
         found = []
+        # Where the wall clock was set back, what lies ahead of it happened before now.
+        np.minimum(streams.heard_ns, now_ns, out=streams.heard_ns)
         for number in self.in_state(FeedState.UP):
+            self._known[number].up_ns = min(self._known[number].up_ns, now_ns)
             rows = np.flatnonzero((self._carrier == number) & is_open)
             if not len(rows):
                 continue

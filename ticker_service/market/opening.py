@@ -77,6 +77,7 @@ class Opening:
         if self._looked_ns <= now_ns < self._due_ns:
             return []
         self._looked_ns = now_ns
+        self.changed_ns = min(self.changed_ns, now_ns)  # the wall clock may have been set back
         phases = [self._calendar.phase(venue, now_ns) for venue in self._venues]
         last_trade_ns = self._universe.last_trade_ns
         is_alive = (last_trade_ns == 0) | (last_trade_ns > now_ns)

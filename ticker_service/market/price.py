@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from ticker_service.constants import NS_PER_MS
+from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain.expiry_clock import years_to_expiry
 from ticker_service.domain.tick import Mode
 from ticker_service.domain.universe import ABSENT
@@ -65,6 +65,8 @@ _OK, _STALE, _NO_FORWARD, _NO_PRICE, _EXPIRED, _UNRELIABLE, _CROSSED, _BAD_INPUT
 _LTP, _NO_SOURCE = np.uint8(PriceSource.LTP), np.uint8(PriceSource.NONE)
 _SPOT_CARRY, _NO_FORWARD_SOURCE = np.uint8(ForwardSource.SPOT_CARRY), np.uint8(ForwardSource.NONE)
 _FULL: Final = np.uint8(Mode.FULL)
+CLOCK_BACK_NS_MAX: Final = NS_PER_S
+"""A wall clock that is set back by less has been adjusted, and ages are right within a second."""
 _OWN, _OTHER = np.uint8(Leg.OWN), np.uint8(Leg.OTHER)
 
 
@@ -367,15 +369,19 @@ class Pricer:
         return volatility, status
 
     def _is_old(self, rows: NDArray[np.intp], now_ns: int) -> NDArray[np.bool_] | None:
-        """Return where the price was made too long ago to speak for now; None for nowhere."""
+        """Return where the price was made too long ago to speak for now; None for nowhere.
+
+        What was received later than now, because the wall clock was set back, is of no known age.
+        """
         oldest_ns = now_ns - self._config.price_age_ms_max * NS_PER_MS
         made_ns = self._latest.ticks.received_at_ns[rows]
+        is_ahead = made_ns > now_ns + CLOCK_BACK_NS_MAX
         is_trade = self._price_source[rows] == _LTP
         if is_trade.any():
             traded = rows[is_trade]
             traded_ns = self._last_trades.traded_ns(traded, self._latest.ticks)
             made_ns[is_trade] = np.minimum(traded_ns, made_ns[is_trade])
-        is_old: NDArray[np.bool_] = made_ns < oldest_ns
+        is_old: NDArray[np.bool_] = (made_ns < oldest_ns) | is_ahead
         return is_old if is_old.any() else None
 
     def _leg(self, terms: Terms, forward: NDArray[np.float64], now_ns: int) -> NDArray[np.intp]:

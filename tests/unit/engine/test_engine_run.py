@@ -900,6 +900,17 @@ def test_heartbeats_without_ticks_are_a_state_of_their_own() -> None:
     play(script)
 
 
+def test_a_silence_is_noticed_although_the_wall_clock_was_set_back() -> None:
+    async def script(stage: Stage) -> None:
+        await stage.come_up()
+        await tick_for(stage, 60)
+        stage.clock.set_by(-600.0)
+        await beat_for(stage, 30)
+        assert stage.bodies("status")[-1]["state"] == "feed_silent"
+
+    play(script)
+
+
 def test_a_silence_ends_with_a_gap_before_the_tick_that_ends_it() -> None:
     async def script(stage: Stage) -> None:
         await stage.come_up()

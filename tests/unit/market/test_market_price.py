@@ -439,6 +439,18 @@ def test_a_trade_without_a_time_is_stale_in_a_full_packet_too(
     assert desk.statuses([row]) == {PriceStatus.STALE}
 
 
+def test_a_quote_is_stale_when_the_wall_clock_was_set_back_behind_it(desk: Desk) -> None:
+    """Nobody knows how old it is; it would stay good for as long as the clock was set back."""
+    rows = desk.options()
+    desk.quote(rows)
+    row = desk.call(24_500.0)
+    assert desk.statuses([row]) == {PriceStatus.OK}
+    desk.now_ns -= 600 * SECOND_NS
+    assert desk.statuses([row]) == {PriceStatus.STALE}
+    desk.quote(rows)
+    assert desk.statuses([row]) == {PriceStatus.OK}
+
+
 def test_a_price_step_that_is_worth_a_volatility_point_makes_the_row_unreliable(desk: Desk) -> None:
     desk.quote(desk.options())
     row = desk.call(25_000.0, NEAR)
