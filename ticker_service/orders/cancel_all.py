@@ -58,6 +58,8 @@ class CancelAll:
         self._config = config
         self._clock = clock
         self._asked_ns: dict[str, int] = {}
+        self._slots = asyncio.Semaphore(config.sends_parallel)
+        """So few wait for a turn at once: callers' cancels are let through between them."""
 
     async def run(self, is_ours: Callable[[], bool]) -> None:
         """Work until cancelled, whenever a switch asks for it.
@@ -85,29 +87,30 @@ class CancelAll:
     async def _pass(self, scopes: Sequence[KillScope]) -> None:
         rows = [row for row in await self._gateway.orders() if self._is_meant(row, scopes)]
         now_ns = self._clock.monotonic_ns()
+        until_ns = now_ns + int(PASS_S_MAX * NS_PER_S)
         still_open = {row.order_id for row in rows}
         self._asked_ns = {k: at for k, at in self._asked_ns.items() if k in still_open}
         async with asyncio.TaskGroup() as tasks:
             for row in rows:
                 asked_ns = self._asked_ns.get(row.order_id)
                 if asked_ns is None or now_ns - asked_ns >= ASK_AGAIN_S * NS_PER_S:
-                    tasks.create_task(self._cancel(row), name=f"cancel-{row.order_id}")
+                    tasks.create_task(self._cancel(row, until_ns), name=f"cancel-{row.order_id}")
 
     def _is_meant(self, row: BrokerOrder, scopes: Sequence[KillScope]) -> bool:
         symbol = f"{row.exchange}:{row.tradingsymbol}"
         is_open = state_of(row) not in TERMINAL
         return is_open and any(scope.covers(self._account, symbol) for scope in scopes)
 
-    async def _cancel(self, row: BrokerOrder) -> None:
+    async def _cancel(self, row: BrokerOrder, until_ns: int) -> None:
         variety = routed_variety_of(row)
         if variety is None:
             log.error("cancel_all_skips", order_id=row.order_id, variety=row.variety)
             return
-        until_ns = self._clock.monotonic_ns() + int(PASS_S_MAX * NS_PER_S)
-        if not await self._pacer.admit("cancel", deadline_ns=until_ns):
-            return
-        deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
-        reply = await self._gateway.cancel(row.order_id, variety, deadline_ns=deadline_ns)
+        async with self._slots:
+            if not await self._pacer.admit("cancel", deadline_ns=until_ns):
+                return  # the next pass has it
+            deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
+            reply = await self._gateway.cancel(row.order_id, variety, deadline_ns=deadline_ns)
         self._asked_ns[row.order_id] = self._clock.monotonic_ns()
         log.warning(
             "cancel_all_sent",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,7 @@ import virtual_time
 from order_scene import ACCOUNT, BUY, NOON_NS, Scene, broker_order
 
 from ticker_service.accounts.kill_switches import LOOK_S, KillSwitches
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import Account, TaskKind, Variety
 from ticker_service.domain.order_state import TaskState
@@ -242,6 +244,30 @@ def test_cancel_all_goes_by_the_route_that_an_after_market_order_has_now(
             scene.kill_store.throw(switch(level=KillLevel.CANCEL_ALL))
             await scene.until(lambda: len(routes) == 2, within_s=5)
             assert routes == {"sent": Variety.REGULAR, "kept": Variety.AMO}
+
+    virtual_time.run(play())
+
+
+def test_cancel_all_of_a_symbol_keeps_no_cancel_of_another_waiting() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened(), cancelling(scene):
+            other = dataclasses.replace(BUY, tradingsymbol="NIFTY26NOV26000CE")
+            resting = await scene.reaches(await scene.place(other), S.WORKING)
+            for number in range(300):
+                order_id = f"open-{number}"
+                scene.broker.book[order_id] = broker_order(order_id=order_id)
+            scene.kill_store.throw(switch(f"symbol:{SYMBOL}", KillLevel.CANCEL_ALL))
+            await asyncio.sleep(5.0)
+            asked_ns = scene.clock.monotonic_ns()
+            cancel = await scene.cancel(resting)
+            await scene.reaches(cancel, S.ACKED)
+            assert scene.clock.monotonic_ns() - asked_ns < 2 * NS_PER_S
+            await scene.until(
+                lambda: {row.status for row in scene.broker.book.values()} == {"CANCELLED"},
+                within_s=60,
+            )
 
     virtual_time.run(play())
 
