@@ -17,7 +17,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from ticker_service.constants import NS_PER_US
-from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
+from ticker_service.domain.kill_switch import (
+    WHY_CHARACTERS_MAX,
+    KillLevel,
+    KillScope,
+    KillSwitch,
+    ScopeKind,
+)
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -30,6 +36,8 @@ FILE_BYTES_MAX: Final = 4 << 20
 fills the file would stop everything, and could not be released."""
 RELEASED_KEPT: Final = 100
 STANDING_MAX: Final = 200
+INSTANT_US_MAX: Final = 250_000_000_000_000_000
+"""In the year 9892; the journal holds no later one."""
 UNREADABLE_ID: Final = uuid.UUID(int=0)
 _NEW_FILE: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 # Not blocking, so that a pipe put in the file's place cannot hang the daemon.
@@ -189,15 +197,24 @@ def _fields_of(switch: KillSwitch) -> dict[str, object]:
 
 
 def _switch_of(fields: dict[str, Any]) -> KillSwitch:
-    """Return a switch; raise ``KeyError``, ``TypeError`` or ``ValueError`` if it is none."""
+    """Return a switch; raise ``KeyError``, ``TypeError`` or ``ValueError`` if it is none.
+
+    One that the journal cannot hold is none: people edit files by hand.
+    """
+    why = str(fields["why"])
+    since_us, released_us = int(fields["since_us"]), int(fields["released_us"])
+    if len(why) > WHY_CHARACTERS_MAX:
+        raise ValueError(f"why has more than {WHY_CHARACTERS_MAX} characters")
+    if not (0 <= since_us <= INSTANT_US_MAX and 0 <= released_us <= INSTANT_US_MAX):
+        raise ValueError("since_us or released_us is no instant")
     return KillSwitch(
         switch_id=uuid.UUID(fields["switch_id"]),
         scope=KillScope.of(fields["scope"]),
         level=KillLevel(fields["level"]),
-        why=str(fields["why"]),
+        why=why,
         by_whom=str(fields["by_whom"]),
-        since_ns=int(fields["since_us"]) * NS_PER_US,
-        released_ns=int(fields["released_us"]) * NS_PER_US,
+        since_ns=since_us * NS_PER_US,
+        released_ns=released_us * NS_PER_US,
         released_by=str(fields["released_by"]),
     )
 

@@ -42,6 +42,21 @@ def switch(scope: str = "all", level: KillLevel = KillLevel.HALT_NEW) -> KillSwi
     )
 
 
+def _edited(**changed: object) -> bytes:
+    """Return a file as a person leaves it who has changed it by hand."""
+    fields: dict[str, object] = {
+        "switch_id": "7e0fd3a2-1111-4222-8333-944445555666",
+        "scope": "account:OTHER",
+        "level": "HALT_NEW",
+        "why": "why",
+        "by_whom": "somebody",
+        "since_us": NOON_NS // 1_000,
+        "released_us": 0,
+        "released_by": "",
+    }
+    return json.dumps({"version": 1, "switches": [fields | changed]}).encode()
+
+
 @pytest.fixture(name="path")
 def _path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "kill-switch.json"
@@ -84,6 +99,10 @@ def test_a_scope_is_released_by_its_own_name_alone(path: Path) -> None:
         b"\xff\xfe",
         b" " * (FILE_BYTES_MAX + 1),
         b"[" * 100_000,
+        # What the journal could not hold would end the daemon that gives it to it.
+        _edited(since_us=10**18),
+        _edited(since_us=-1),
+        _edited(why="x" * (WHY_CHARACTERS_MAX + 1)),
     ],
     ids=lambda content: str(content[:30]),
 )
