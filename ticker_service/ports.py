@@ -334,8 +334,11 @@ class ConnectGate(Protocol):
         ...
 
 
+LANE_FULL: Final = "too many requests wait for a thread"
+NO_ACCESS_TOKEN: Final = "no access token"  # noqa: S105 - says that there is none
 NO_TURN: Final = "the account's own rate, or a kill switch, left it no turn in its time"
-"""Why a send did not leave when its ``SendGate`` said no; it tells nothing about the broker."""
+"""Why a send did not leave when its ``SendGate`` said no. None of the three tells anything about
+the broker."""
 
 
 class SendGate(Protocol):

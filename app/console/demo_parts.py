@@ -11,7 +11,6 @@ import sys
 import tempfile
 from collections import deque
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -79,7 +78,6 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
     )
     access_token = await login(banner)
     token_secret = secrets.token_urlsafe(48)
-    folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="demo-")))
     account = {
         "user_id": banner["users"][0]["user_id"],
         "api_key": banner["api_key"],
@@ -101,7 +99,7 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
         "ORDERS_PORT": "0",
         "TOKEN_SECRET": token_secret,
         # What stops this machine's own daemon is not meant for the demo.
-        "KILL_SWITCH_FILE": str(folder / "kill-switch.json"),
+        "KILL_SWITCH_FILE": f"{tempfile.gettempdir()}/demo-{os.getpid()}-{names.run}.json",
     }
     daemon, started = await start_part(
         stack, relay, "daemon", ["run", "--config", os.devnull], environment

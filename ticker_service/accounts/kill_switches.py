@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.domain.kill_switch import KillLevel, strictest
-from ticker_service.errors import ConfigurationError, JournalUnavailable, OrderRefused
+from ticker_service.errors import ConfigurationError, JournalError, OrderRefused
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -143,7 +143,7 @@ class KillSwitches:
             try:
                 await self.settle(journal)
                 is_told = False
-            except JournalUnavailable as error:
+            except JournalError as error:
                 if not is_told:
                     log.warning("kill_switches_not_settled", error=str(error))
                 is_told = True

@@ -40,7 +40,7 @@ from ticker_service.errors import (
     InvariantViolatedError,
     LoginRequired,
 )
-from ticker_service.ports import Reply, Withheld
+from ticker_service.ports import LANE_FULL, NO_ACCESS_TOKEN, Reply, Withheld
 from ticker_service.runtime.crash_points import never
 
 if TYPE_CHECKING:
@@ -65,7 +65,6 @@ GRACE_S: Final = 0.25
 ORDER_BYTES_MAX: Final = 1 << 20
 READ_BYTES_MAX: Final = 32 << 20
 MESSAGE_CHARACTERS_MAX: Final = 200
-NO_ACCESS_TOKEN: Final = "no access token"  # noqa: S105 - says that there is none
 HTTP_OK: Final = 200
 HTTP_FORBIDDEN: Final = 403
 HTTP_TOO_MANY: Final = 429
@@ -302,7 +301,7 @@ class KiteBroker:
     ) -> T:
         work = lane.submit(lambda: conclude(self._perform(exchange, call)))
         if work is None:
-            return conclude(_unsent(f"the lane of {lane.name} takes no more"))
+            return conclude(_unsent(LANE_FULL))
         left_s = exchange.left_ns() / NS_PER_S + GRACE_S
         try:
             async with asyncio.timeout(left_s):

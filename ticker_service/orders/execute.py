@@ -28,7 +28,7 @@ from ticker_service.domain.tag import tag_of
 from ticker_service.errors import JournalUnavailable, TaskMoved
 from ticker_service.orders import classify
 from ticker_service.orders.classify import Outcome
-from ticker_service.ports import NO_TURN, Reply, Withheld
+from ticker_service.ports import LANE_FULL, NO_ACCESS_TOKEN, NO_TURN, Reply, Withheld
 from ticker_service.runtime.clock import Moment
 from ticker_service.runtime.pacing import Backoff
 from ticker_service.runtime.supervise import finish
@@ -59,7 +59,7 @@ does a second time is harmless (reliability.md §1.8). Its deadline comes first 
 WINDOW_CLOSED: Final = "send window closed"
 NO_BROKER_ID: Final = "the order has no broker id yet"
 HALTED: Final = "the account was halted, or a kill switch thrown, meanwhile"
-OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID, HALTED, NO_TURN})
+OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID, HALTED, NO_TURN, LANE_FULL, NO_ACCESS_TOKEN})
 """Why we did not ask; nothing about the broker's health."""
 
 

@@ -30,4 +30,4 @@ def test_a_short_run_prints_what_the_daemon_takes_and_cuts_its_sockets() -> None
 def test_a_run_too_short_to_judge_is_refused() -> None:
     with program("--samples", "3", command=SOAK) as running:
         assert running.wait(RUN_S) == 2
-        assert "--samples 3 must be at least 15" in running.err.text()
+        assert "--samples: '3': must be a whole number from 15 on" in running.err.text()

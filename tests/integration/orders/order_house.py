@@ -126,6 +126,12 @@ class Caller:
     def ask(self, method: str, path: str = "", **more: Any) -> httpx.Response:
         return self._http.request(method, f"/v1/orders{path}", **more)
 
+    def release(self, scope: str) -> list[dict[str, Any]]:
+        """Release the kill switches of a scope."""
+        answer = self._in_turn(lambda: self.kill("DELETE", params={"scope": scope}))
+        released: list[dict[str, Any]] = answer.json()["released"]
+        return released
+
     def kill(self, method: str, **more: Any) -> httpx.Response:
         """Ask at the door for kill switches."""
         return self._http.request(method, "/v1/kill-switch", **more)
@@ -142,8 +148,25 @@ class Caller:
         return events
 
     def status(self, key: str) -> dict[str, Any]:
-        answer: dict[str, Any] = self.ask("GET", f"/{key}").raise_for_status().json()
+        """Return an order as it stands, asking again while that is too often."""
+        answer: dict[str, Any] = self._in_turn(lambda: self.ask("GET", f"/{key}")).json()
         return answer
+
+    def changes(self, key: str) -> list[dict[str, Any]]:
+        """Return an order's changes and cancels, the newest first."""
+        answer = self._in_turn(lambda: self.ask("GET", f"/{key}/changes"))
+        found: list[dict[str, Any]] = answer.json()["orders"]
+        return found
+
+    @staticmethod
+    def _in_turn(ask: Callable[[], httpx.Response]) -> httpx.Response:
+        """Ask again for as long as the allowance is used up."""
+        refused = 429
+        given = eventually(
+            lambda: answer if (answer := ask()).status_code != refused else None, pace_s=0.1
+        )
+        assert given is not None
+        return given.raise_for_status()
 
     def reaches(self, key: str, *states: str) -> dict[str, Any]:
         """Wait until an order is in one of the states."""

@@ -25,7 +25,7 @@ def operator(home: House) -> Iterator[Caller]:
     with home.caller(scopes=ADMIN, accounts="all") as caller:
         yield caller
         for scope in (SPARE, "all"):
-            caller.kill("DELETE", params={"scope": scope}).raise_for_status()
+            caller.release(scope)
 
 
 def test_a_switch_over_rest_stops_the_account_until_it_is_released(
@@ -52,7 +52,7 @@ def test_a_switch_over_rest_stops_the_account_until_it_is_released(
         said = shell(home, "kill", "list").stdout
         assert "HALT_NEW on account:SPARE" in said
 
-        (released,) = operator.kill("DELETE", params={"scope": SPARE}).json()["released"]
+        (released,) = operator.release(SPARE)
         assert released["switch_id"] == body["switch_id"]
         events.until(is_notice(kind="kill_switch", scope=SPARE, state="released"))
         assert home.daemon.metric(gauge) == 0.0

@@ -11,7 +11,7 @@ from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import OrderRefused
-from ticker_service.ports import NO_TURN, Reply, Withheld
+from ticker_service.ports import LANE_FULL, NO_ACCESS_TOKEN, NO_TURN, Reply, Withheld
 from ticker_service.testing import Answer, refusal
 
 S = TaskState
@@ -68,11 +68,12 @@ def test_an_order_that_did_not_come_to_the_broker_does_not_count() -> None:
     virtual_time.run(play())
 
 
-def test_a_send_that_our_own_rate_held_back_says_nothing_of_the_broker() -> None:
+@pytest.mark.parametrize("why", [NO_TURN, LANE_FULL, NO_ACCESS_TOKEN])
+def test_a_send_that_we_held_back_says_nothing_of_the_broker(why: str) -> None:
     scene = Scene(
         OrdersConfig(attempts_max=5), breaker_rules=BreakerRules(failures_max=1, open_s=600.0)
     )
-    held = Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_TURN)
+    held = Reply(withheld=Withheld.NOTHING_LEFT, failure=why)
 
     async def play() -> None:
         async with scene.opened():
