@@ -172,5 +172,10 @@ class KillSwitches:
 
 
 def symbol_of(body: Mapping[str, str]) -> str:
-    """Return ``EXCHANGE:TRADINGSYMBOL`` of a PLACE's body, empty for any other's."""
-    return f"{body['exchange']}:{body['tradingsymbol']}" if "tradingsymbol" in body else ""
+    """Return ``EXCHANGE:TRADINGSYMBOL`` of a PLACE's body, empty for any other's.
+
+    As the exchanges write it: what the broker would make of another spelling is not for us to try.
+    """
+    if "tradingsymbol" not in body:
+        return ""
+    return f"{body['exchange']}:{body['tradingsymbol'].strip().upper()}"

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 WHY_CHARACTERS_MAX: Final = 500
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
-_SYMBOL: Final = re.compile(r"[A-Z]{2,8}:[A-Z0-9][A-Z0-9&._ -]{0,63}")
+_SYMBOL: Final = re.compile(r"[A-Z]{2,8}:[A-Z0-9][A-Z0-9&._%*$ -]{0,63}")
 
 
 class KillLevel(StrEnum):

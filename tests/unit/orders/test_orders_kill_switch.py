@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Any
 
@@ -118,6 +119,20 @@ def test_a_change_of_an_order_in_a_stopped_symbol_does_not_leave() -> None:
             change = await scene.modify(resting, price="99")
             await scene.reaches(change, S.EXPIRED)
             assert len(scene.broker.sent) == 1
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("written", [BUY.tradingsymbol.lower(), f" {BUY.tradingsymbol} "])
+def test_a_stopped_symbol_is_stopped_however_it_is_written(written: str) -> None:
+    """The day's instruments may be missing, and then any text comes as far as this."""
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.kill_store.throw(switch(f"symbol:{SYMBOL}"))
+            with pytest.raises(OrderRefused, match="KILL_SWITCH"):
+                await scene.place(dataclasses.replace(BUY, tradingsymbol=written))
 
     virtual_time.run(play())
 
