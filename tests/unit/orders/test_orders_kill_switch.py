@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
-import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Any
 
