@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any, Final
 from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
-from app.http.kill_switch import told
 from ticker_service.constants import NS_PER_US
+from ticker_service.domain.kill_switch import switch_message
 from ticker_service.runtime.telemetry import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def application(
             **asdict(now),
             "accounts": accounts(),
             "halts": [_halt(halt) for halt in halts()],
-            "kill_switches": [told(each) for each in kill_switches()],
+            "kill_switches": [switch_message(each) for each in kill_switches()],
         }
         return JSONResponse(body, status_code=200 if now.is_ready else 503, headers=HEADERS)
 

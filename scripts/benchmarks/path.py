@@ -9,6 +9,7 @@ have to publish the same numbers, volatilities to 1e-9.
 
 from __future__ import annotations
 
+import abc
 import asyncio
 import contextlib
 import io
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from scripts.benchmarks.scene import Scene
+    from scripts.benchmarks.scene import Flush, Scene
+    from ticker_service.domain.universe import Universe
     from ticker_service.market.pipeline import TickPath
     from ticker_service.ports import Outgoing, TickPublisher
     from ticker_service.runtime.clock import ManualClock
@@ -119,19 +121,26 @@ def compared_path(
     )
 
 
-class Ours:
+class RealPath(abc.ABC):
     """The real path; a turn carries all flushes down a new one, after an opening that is not timed.
 
     A new one, because the path rightly refuses ticks that it has seen before.
     """
 
-    def __init__(self, played: Scene, url: str, encoding: Encoding, runner: Runner) -> None:
-        self.played = played
+    def __init__(
+        self,
+        universe: Universe,
+        flushes: Sequence[Flush],
+        *,
+        url: str,
+        encoding: Encoding,
+        runner: Runner,
+    ) -> None:
         self.url = url
+        self._flushes = flushes
         self._encoding = encoding
         self._runner = runner
-        self._wanted = np.ones(len(played.universe), np.bool_)
-        self.bytes_per_tick = 0.0
+        self._wanted = np.ones(len(universe), np.bool_)
 
     def turn(self) -> float:
         """Publish everything once; return the CPU seconds it took."""
@@ -145,23 +154,20 @@ class Ours:
             self._runner.run(self._carry(self._publisher(), steps))
         return steps.seconds
 
-    def check(self, peer: UsualPath) -> NDArray[np.float64]:
-        """Hold the first flush to the peer's; return the forwards that it was priced with."""
+    def first(self) -> tuple[list[dict[str, Any]], NDArray[np.float64], list[bytes]]:
+        """Publish the first flush; return its rows, its forwards, and its messages."""
         kept = Kept(self._publisher())
         forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
-        rows = [row for _, message in kept.messages for row in rows_of(self._encoding, message)]
-        theirs = peer.publish(self.played.flushes[0].frames, forwards)
-        same_rows(rows, theirs)
-        sent_bytes = sum(len(message) for _, message in kept.messages)
-        self.bytes_per_tick = sent_bytes / len(theirs)
-        return forwards
+        messages = [message for _, message in kept.messages]
+        rows = [row for message in messages for row in rows_of(self._encoding, message)]
+        return rows, forwards, messages
 
     async def _carry(self, publisher: RedisPublisher, steps: Steps | None = None) -> float:
         path, clock = await self._opened(publisher)
         if steps is not None:
             steps.watch(path)
         began = time.thread_time()
-        for flush in self.played.flushes:
+        for flush in self._flushes:
             scene.set_clock(clock, flush.now_ns)
             await path.flush(flush.frames, self._wanted)
         seconds = time.thread_time() - began
@@ -171,19 +177,40 @@ class Ours:
     async def _first(self, publisher: Kept) -> NDArray[np.float64]:
         path, clock = await self._opened(publisher)
         publisher.messages.clear()
-        flush = self.played.flushes[0]
+        flush = self._flushes[0]
         scene.set_clock(clock, flush.now_ns)
         await path.flush(flush.frames, self._wanted)
         await publisher.close()
         return path.pricer.forwards.value.copy()
 
+    @abc.abstractmethod
+    async def _opened(self, publisher: TickPublisher) -> tuple[TickPath, ManualClock]:
+        """Return a new path and its clock, after the opening."""
+
+    def _publisher(self) -> RedisPublisher:
+        return RedisPublisher(self.url, channel_prefix=PREFIX)
+
+
+class Ours(RealPath):
+    """The real path on a played scene."""
+
+    def __init__(self, played: Scene, url: str, encoding: Encoding, runner: Runner) -> None:
+        super().__init__(played.universe, played.flushes, url=url, encoding=encoding, runner=runner)
+        self.played = played
+        self.bytes_per_tick = 0.0
+
+    def check(self, peer: UsualPath) -> NDArray[np.float64]:
+        """Hold the first flush to the peer's; return the forwards that it was priced with."""
+        rows, forwards, messages = self.first()
+        theirs = peer.publish(self.played.flushes[0].frames, forwards)
+        same_rows(rows, theirs)
+        self.bytes_per_tick = sum(map(len, messages)) / len(theirs)
+        return forwards
+
     async def _opened(self, publisher: TickPublisher) -> tuple[TickPath, ManualClock]:
         path, clock = scene.path(self.played, publisher, [self._encoding], prefix=PREFIX)
         await path.flush(self.played.opening.frames, self._wanted)
         return path, clock
-
-    def _publisher(self) -> RedisPublisher:
-        return RedisPublisher(self.url, channel_prefix=PREFIX)
 
 
 class Kept:

@@ -14,13 +14,10 @@ import time
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
-
 from scripts.benchmarks import scene
 from scripts.benchmarks.measure import Disagreement, Options, Result, compared, interleaved
-from scripts.benchmarks.path import Kept, redis_elsewhere, rows_of, runner, same_rows
+from scripts.benchmarks.path import PREFIX, RealPath, redis_elsewhere, runner, same_rows
 from scripts.benchmarks.path_peer import UsualPath
-from ticker_service.adapters.redis_publisher import RedisPublisher
 from ticker_service.config import BarsConfig, Encoding
 from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.market import tape
@@ -37,13 +34,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from scripts.benchmarks.scene import Flush
     from ticker_service.market.tape_header import Header
     from ticker_service.ports import Frame, TickPublisher
 
-PREFIX: Final = "bench:"
 TICKS_MAX: Final = 300_000
 TICKS_MAX_QUICK: Final = 15_000
 WAIT_NS: Final = 250 * NS_PER_MS
@@ -162,26 +159,16 @@ def _compared(encoding: Encoding, day: Day, url: str, runs: Runner, options: Opt
     )
 
 
-class _Ours:
-    """The real path; a turn carries the stretch down a new one, after its opening."""
+class _Ours(RealPath):
+    """The real path on a stretch of a recording."""
 
     def __init__(self, day: Day, url: str, encoding: Encoding, runs: Runner) -> None:
+        super().__init__(day.header.universe, day.flushes, url=url, encoding=encoding, runner=runs)
         self._day = day
-        self._url = url
-        self._encoding = encoding
-        self._runner = runs
-        self._wanted = np.ones(len(day.header.universe), np.bool_)
-
-    def turn(self) -> float:
-        """Publish everything once; return the CPU seconds it took."""
-        seconds: float = self._runner.run(self._carry())
-        return seconds
 
     def check(self, peer: UsualPath) -> tuple[int, NDArray[np.float64]]:
         """Hold the first flush to the peer's; return how many rows, and its forwards."""
-        kept = Kept(RedisPublisher(self._url, channel_prefix=PREFIX))
-        forwards: NDArray[np.float64] = self._runner.run(self._first(kept))
-        rows = [row for _, message in kept.messages for row in rows_of(self._encoding, message)]
+        rows, forwards, _ = self.first()
         theirs = _newest(peer.publish(self._day.flushes[0].frames, forwards))
         ours = _newest(rows)
         # What ours has refused, and what came before it, is no row of both.
@@ -192,26 +179,6 @@ class _Ours:
         ]
         same_rows([ours[token] for token in both], [theirs[token] for token in both])
         return len(both), forwards
-
-    async def _carry(self) -> float:
-        publisher = RedisPublisher(self._url, channel_prefix=PREFIX)
-        path, clock = await self._opened(publisher)
-        began = time.thread_time()
-        for flush in self._day.flushes:
-            scene.set_clock(clock, flush.now_ns)
-            await path.flush(flush.frames, self._wanted)
-        seconds = time.thread_time() - began
-        await publisher.close()
-        return seconds
-
-    async def _first(self, publisher: Kept) -> NDArray[np.float64]:
-        path, clock = await self._opened(publisher)
-        publisher.messages.clear()
-        flush = self._day.flushes[0]
-        scene.set_clock(clock, flush.now_ns)
-        await path.flush(flush.frames, self._wanted)
-        await publisher.close()
-        return path.pricer.forwards.value.copy()
 
     async def _opened(self, publisher: TickPublisher) -> tuple[TickPath, ManualClock]:
         """Return a path as the recording's settings make it, and its clock, after the opening."""

@@ -23,6 +23,7 @@ from ticker_service.domain.kill_switch import (
     KillScope,
     KillSwitch,
     ScopeKind,
+    switch_message,
 )
 from ticker_service.errors import ConfigurationError
 
@@ -164,7 +165,7 @@ def _read(path: Path) -> list[KillSwitch]:
 def _write(directory: int, path: Path, switches: list[KillSwitch]) -> None:
     released = [each for each in switches if not each.stands]
     forgotten = released[: max(len(released) - RELEASED_KEPT, 0)]
-    kept = [_fields_of(each) for each in switches if each not in forgotten]
+    kept = [switch_message(each) for each in switches if each not in forgotten]
     content = json.dumps({"version": VERSION, "switches": kept}, indent=1).encode() + b"\n"
     beside = f".{path.name}.{secrets.token_hex(8)}"
     # The daemon may run as somebody else than whoever throws a switch, and has to read it.
@@ -183,26 +184,13 @@ def _write(directory: int, path: Path, switches: list[KillSwitch]) -> None:
     os.fsync(directory)
 
 
-def _fields_of(switch: KillSwitch) -> dict[str, object]:
-    return {
-        "switch_id": str(switch.switch_id),
-        "scope": str(switch.scope),
-        "level": switch.level.value,
-        "why": switch.why,
-        "by_whom": switch.by_whom,
-        "since_us": switch.since_ns // NS_PER_US,
-        "released_us": switch.released_ns // NS_PER_US,
-        "released_by": switch.released_by,
-    }
-
-
 def _switch_of(fields: dict[str, Any]) -> KillSwitch:
     """Return a switch; raise ``KeyError``, ``TypeError`` or ``ValueError`` if it is none.
 
     One that the journal cannot hold is none: people edit files by hand.
     """
     why = str(fields["why"])
-    since_us, released_us = int(fields["since_us"]), int(fields["released_us"])
+    since_us, released_us = int(fields["since_us"]), int(fields["released_us"] or 0)
     if len(why) > WHY_CHARACTERS_MAX:
         raise ValueError(f"why has more than {WHY_CHARACTERS_MAX} characters")
     if not (0 <= since_us <= INSTANT_US_MAX and 0 <= released_us <= INSTANT_US_MAX):
@@ -215,7 +203,7 @@ def _switch_of(fields: dict[str, Any]) -> KillSwitch:
         by_whom=str(fields["by_whom"]),
         since_ns=since_us * NS_PER_US,
         released_ns=released_us * NS_PER_US,
-        released_by=str(fields["released_by"]),
+        released_by=str(fields["released_by"] or ""),
     )
 
 

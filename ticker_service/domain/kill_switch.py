@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.constants import NS_PER_US
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -105,6 +106,20 @@ class KillSwitch:
     def is_a_persons(self) -> bool:
         """Return whether somebody threw it, and not the daemon for a file it cannot read."""
         return bool(self.switch_id.int)
+
+
+def switch_message(switch: KillSwitch) -> dict[str, str | int | None]:
+    """Return a switch as people, programs and the file on disk have it; µs since 1970 UTC."""
+    return {
+        "switch_id": str(switch.switch_id),
+        "scope": str(switch.scope),
+        "level": switch.level.value,
+        "why": switch.why,
+        "by_whom": switch.by_whom,
+        "since_us": switch.since_ns // NS_PER_US,
+        "released_us": switch.released_ns // NS_PER_US or None,
+        "released_by": switch.released_by or None,
+    }
 
 
 def strictest(
