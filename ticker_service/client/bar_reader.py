@@ -6,23 +6,16 @@ the newest is kept under a key for who joins (docs/wire.md, "Bars").
 
 from __future__ import annotations
 
-import time
-from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING
 
-from ticker_service.client.lines import Lines
 from ticker_service.client.messages import Message, from_json
-from ticker_service.client.tick_reader import EPOCH_SILENT_S
+from ticker_service.client.reader import EPOCH_SILENT_S, UNNUMBERED_KINDS, ChannelReader
 from ticker_service.domain.bar import BAR_SECONDS
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from ticker_service.client.tick_reader import Source
-
-HEARTBEAT: Final = "heartbeat"
 
 
 @dataclass(slots=True)
@@ -32,7 +25,7 @@ class _Position:
     heard_at_s: float
 
 
-class BarReader:
+class BarReader(ChannelReader):
     """Yields ``bars``, ``gap`` and ``heartbeat`` of some books at one interval, and ``missed``.
 
     Use as ``async with BarReader(url, ["NIFTY"], "1m") as reader: async for message in reader``.
@@ -62,58 +55,22 @@ class BarReader:
         """
         if interval not in BAR_SECONDS:
             raise ConfigurationError(f"interval={interval!r}: must be one of {list(BAR_SECONDS)}")
-        if len(set(books)) < len(books) or not books:
-            raise ConfigurationError(f"books={list(books)!r}: must name one or more, each once")
-        self.missed = 0
-        """Numbers that never arrived, of runs that were followed."""
-        self.unreadable = 0
-        """Messages that were none of this contract's version 1, and were passed over."""
-        self._interval = interval
-        self._prefix = channel_prefix
         channels = [f"{channel_prefix}bars:{book}:{interval}" for book in books]
-        self._source: Source = Lines(redis_url, channels, channel_prefix=channel_prefix)
+        super().__init__(redis_url, books, channels, channel_prefix=channel_prefix)
+        self._interval = interval
         self._positions: dict[str, _Position] = {}
-        self._ready: deque[Message] = deque()
-        self._monotonic_s = time.monotonic
-
-    async def __aenter__(self) -> Self:
-        """Subscribe; messages are kept by the connection from here on."""
-        await self._source.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Unsubscribe and give the connections back."""
-        await self._source.close()
 
     async def newest(self, book: str) -> Message | None:
         """Return a book's newest finished bars, None while the key is not there."""
         raw = await self._source.get(f"{self._prefix}bar:{book}:{self._interval}")
         return from_json(raw) if raw else None
 
-    def __aiter__(self) -> Self:
-        """Yield messages until the caller stops."""
-        return self
+    def _read(self, raw: bytes) -> Message | None:
+        return from_json(raw)
 
-    async def __anext__(self) -> Message:
-        """Return the next message, waiting as long as it takes.
-
-        Raises:
-            redis.exceptions.AuthenticationError: The server took the password back.
-        """
-        while not self._ready:
-            raw = await self._source.receive()
-            if raw is None:
-                raise StopAsyncIteration
-            message = from_json(raw)
-            if message is None:
-                self.unreadable += 1
-            else:
-                self._accept(message)
-        return self._ready.popleft()
-
-    def _accept(self, message: Message) -> None:
+    async def _accept(self, message: Message) -> None:
         epoch, seq = message.body["epoch"], message.body["seq"]
-        is_numbered = message.kind != HEARTBEAT
+        is_numbered = message.kind not in UNNUMBERED_KINDS
         now_s = self._monotonic_s()
         position = self._positions.get(message.book)
         if position is None:

@@ -7,13 +7,12 @@ A connection that breaks is made anew; what was lost meanwhile shows as a missin
 
 from __future__ import annotations
 
-import time
 from collections import deque
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Final, Protocol, Self
+from typing import TYPE_CHECKING, Any, Final
 
 from ticker_service.client.book_table import BookTable
-from ticker_service.client.lines import ACCESS_REFUSED, CONNECTION_LOST, Lines
+from ticker_service.client.lines import ACCESS_REFUSED, CONNECTION_LOST
 from ticker_service.client.messages import (
     CHANNELS,
     SNAPSHOTS,
@@ -22,13 +21,12 @@ from ticker_service.client.messages import (
     from_json,
     reader_of,
 )
+from ticker_service.client.reader import EPOCH_SILENT_S, UNNUMBERED_KINDS, ChannelReader
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-UNNUMBERED_KINDS: Final = frozenset({"heartbeat"})
-"""They repeat the last ``seq``; every other kind consumes one, those of later versions, too."""
 SNAPSHOT_RETRY_S: Final = 0.1
 WAITING_MAX: Final = 1_000
 """How many messages of a book may wait for its snapshot, which is renewed twice a second."""
@@ -36,28 +34,6 @@ PRUNE_S: Final = 10.0
 """How often a table is rid of what is no longer subscribed; no message says that."""
 GAPS_MAX: Final = 100
 """Gaps of a book that are kept while it waits for its snapshot; then the oldest go."""
-EPOCH_SILENT_S: Final = 3.0
-"""A lower epoch is followed once the higher one has said nothing for so long."""
-
-
-class Source(Protocol):
-    """Where a reader's messages come from."""
-
-    async def open(self) -> None:
-        """Subscribe."""
-        ...
-
-    async def close(self) -> None:
-        """Unsubscribe."""
-        ...
-
-    async def get(self, key: str) -> bytes | None:
-        """Return what a key holds."""
-        ...
-
-    async def receive(self) -> bytes | None:
-        """Return the next message, None when there will be none."""
-        ...
 
 
 @dataclass(slots=True)
@@ -78,7 +54,7 @@ class _Position:
             self.gaps.append(message)
 
 
-class TickReader:
+class TickReader(ChannelReader):
     """Yields the messages of some books in order, starting each book from its snapshot.
 
     Use as ``async with TickReader(url, ["NIFTY"]) as reader: async for message in reader``.
@@ -109,31 +85,13 @@ class TickReader:
             ConfigurationError: The address is not one of a Redis server, a book is named twice, or
                 pyarrow is missing.
         """
-        self.missed = 0
-        """Numbers that never arrived, after each book's first snapshot."""
-        self.unreadable = 0
-        """Messages that were none of this contract's version 1, and were passed over."""
-        if len(set(books)) < len(books) or not books:
-            raise ConfigurationError(f"books={list(books)!r}: must name one or more, each once")
-        self._read = reader_of(encoding)
-        self._prefix = channel_prefix
-        self._snapshot_key = f"{channel_prefix}{SNAPSHOTS[encoding]}:"
         channels = [f"{channel_prefix}{CHANNELS[encoding]}:{book}" for book in books]
-        self._source: Source = Lines(redis_url, channels, channel_prefix=channel_prefix)
+        super().__init__(redis_url, books, channels, channel_prefix=channel_prefix)
+        self._read_one = reader_of(encoding)
+        self._snapshot_key = f"{channel_prefix}{SNAPSHOTS[encoding]}:"
         self._tables = {book: BookTable(book) for book in books} if keep_tables else {}
         self._positions: dict[str, _Position] = {}
         self._begun: set[str] = set()  # books whose first snapshot has been shown
-        self._ready: deque[Message] = deque()
-        self._monotonic_s = time.monotonic
-
-    async def __aenter__(self) -> Self:
-        """Subscribe; messages are kept by the connection from here on."""
-        await self._source.open()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        """Unsubscribe and give the connections back."""
-        await self._source.close()
 
     @property
     def tables(self) -> Mapping[str, BookTable]:
@@ -162,32 +120,17 @@ class TickReader:
             return {}
         return {row["instrument_token"]: row for row in message.rows()}
 
-    def __aiter__(self) -> Self:
-        """Yield messages until the caller stops."""
-        return self
-
     async def __anext__(self) -> Message:
-        """Return the next message, waiting as long as it takes.
-
-        Raises:
-            redis.exceptions.AuthenticationError: The server took the password back.
-        """
-        while not self._ready:
-            raw = await self._source.receive()
-            if raw is None:
-                raise StopAsyncIteration
-            message = self._read(raw)
-            if message is None:
-                self.unreadable += 1
-            else:
-                await self._accept(message)
-        message = self._ready.popleft()
+        """Return the next message, its book's table brought up to it; waits and raises as above."""
+        message = await super().__anext__()
         if message.book in self._tables:
             self._tables[message.book].take(message)
         return message
 
+    def _read(self, raw: bytes) -> Message | None:
+        return self._read_one(raw)
+
     async def _accept(self, message: Message) -> None:
-        """Make ready what the caller should see now that this message came."""
         position = self._positions.get(message.book)
         epoch, seq = message.body["epoch"], message.body["seq"]
         if position is None or epoch > position.epoch:
