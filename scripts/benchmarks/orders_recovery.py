@@ -44,7 +44,8 @@ LOOK_S: Final = 0.2
 MB: Final = 1e6
 SETTINGS: Final = {"ORDER_REQUEST_S": 2, "ORDER_SETTLE_AFTER_S": 5, "ORDER_SETTLE_SPACING_S": 0.5}
 """An order in doubt gets 5 s to surface, and not 90: what is timed is our work, not the wait."""
-OPEN_WORK: Final = "('RECEIVED', 'READY', 'SENDING', 'UNKNOWN')"
+OPEN_WORK: Final = "('RECEIVED', 'READY', 'SENDING', 'UNKNOWN', 'ACKED')"
+"""What was acknowledged is at rest once an update or a book has said so."""
 
 
 async def measured(broker: Broker, relay: Relay, *, tasks: int) -> Result:
