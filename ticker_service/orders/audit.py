@@ -29,8 +29,9 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.order import Account, BrokerOrder, OrderTask
     from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
+    from ticker_service.orders.positions import Positions
     from ticker_service.orders.reconcile import BookMemory
-    from ticker_service.ports import BrokerGateway, OrderJournal
+    from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -90,7 +91,7 @@ class Audit:
         self,
         account: Account,
         journal: OrderJournal,
-        gateway: BrokerGateway,
+        positions: Positions,
         memory: BookMemory,
         clock: Clock,
     ) -> None:
@@ -99,7 +100,7 @@ class Audit:
         Args:
             account: Whose.
             journal: What we hold for filled.
-            gateway: Whose fills and positions are read.
+            positions: Reads the fills and positions, and keeps them for others.
             memory: Which rows of the book are ours.
             clock: Tells how old the last look is.
         """
@@ -108,7 +109,7 @@ class Audit:
         self.differences: frozenset[Difference] = frozenset()
         self._account = account
         self._journal = journal
-        self._gateway = gateway
+        self._positions = positions
         self._memory = memory
         self._clock = clock
         self._book: Sequence[BrokerOrder] = ()
@@ -139,6 +140,12 @@ class Audit:
         """Return the newest whole book's orders that are of no instruction of ours."""
         return [row for row in self._book if row.order_id not in self._memory.ours]
 
+    def lasting(self) -> frozenset[PositionKey]:
+        """Return the positions that are known for sure to differ from the fills."""
+        kinds = {Differs.POSITION, Differs.PRODUCT}
+        found = [each.name.split(":") for each in self.differences if each.what in kinds]
+        return frozenset(PositionKey(*name) for name in found)
+
     @property
     def age_ns(self) -> int | None:
         """How old the last whole look is; None before the first."""
@@ -154,12 +161,11 @@ class Audit:
         """
         began_ns = self._clock.monotonic_ns()
         book_ns, book = self._book_began_ns, {row.order_id: row for row in self._book}
-        traded = _by_order(await self._gateway.trades())
-        positions = await self._gateway.positions()
+        reading = await self._positions.read()
+        traded = _by_order(reading.trades)
         told = await self._told(book, traded)
-        found = frozenset(
-            [*_differing_orders(told, traded), *_differing_positions(told.values(), positions)]
-        )
+        differing = _differing_positions(told.values(), reading.positions)
+        found = frozenset([*_differing_orders(told, traded), *differing])
         suspected_ns = self._suspected_ns
         if suspected_ns is None or (book_ns is not None and book_ns >= suspected_ns):
             self._be_sure_of(found & self._suspected)

@@ -29,6 +29,7 @@ from ticker_service.errors import (
 from ticker_service.orders import pipeline
 from ticker_service.orders.audit import Audit
 from ticker_service.orders.book import BookKeeper
+from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
 from ticker_service.orders.waiting import Waiting
@@ -37,7 +38,7 @@ from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
@@ -106,7 +107,10 @@ class AccountDesk:
         executor.on_named = self._reconciler.memory.keep_named
         self._limits = executor.limits
         self._limits.placed_elsewhere = lambda: len(self._reconciler.memory.foreign)
-        self.audit = Audit(account, journal, gateway, self._reconciler.memory, surroundings.clock)
+        memory, clock = self._reconciler.memory, surroundings.clock
+        self.positions = Positions(account, journal, gateway, memory, clock)
+        self.audit = Audit(account, journal, self.positions, memory, clock)
+        self.positions.lasting = self.audit.lasting
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
@@ -130,7 +134,7 @@ class AccountDesk:
             news=self.news,
             work=self._work,
         )
-        self._book.on_whole = self.audit.take_book
+        self._book.on_whole = self._take_book
         self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self.updates_dropped = 0
@@ -229,6 +233,10 @@ class AccountDesk:
         """Read the order book soon; after a reconnect of the feed updates may be missing."""
         self._book_wanted.ring()
 
+    def _take_book(self, rows: Sequence[BrokerOrder], began_ns: int) -> None:
+        self.audit.take_book(rows, began_ns)
+        self.positions.take_book(rows, began_ns)
+
     def want_audit(self) -> None:
         """Compare the fills and positions soon."""
         self._audit_wanted.ring()
@@ -263,6 +271,7 @@ class AccountDesk:
         self._lost.clear()
         self._reconciler.memory.doubt_the_journal()
         self.audit.forget()
+        self.positions.forget()
         if not self._is_stopping:
             # It stood by, or had lost the account; a login that is needed must be said again.
             self.state = DeskState.STARTING

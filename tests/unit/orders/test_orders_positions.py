@@ -1,0 +1,216 @@
+"""The account's net positions, their age, and what is being closed of each; virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from order_scene import BUY, Scene, broker_order
+from virtual_time import run
+
+from ticker_service.domain.order import Side, to_fields
+from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
+from ticker_service.errors import BrokerUnavailable
+from ticker_service.ports import Reply, Withheld
+from ticker_service.testing import Answer
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+KEY = PositionKey(BUY.exchange, BUY.tradingsymbol, BUY.product)
+SELL = dataclasses.replace(BUY, transaction_type=Side.SELL, quantity=30)
+
+
+class Held(Scene):
+    """An account that carried 75 into the day; fills of the book move that."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.overnight = 75
+        self.broker.positions = self.told  # type: ignore[method-assign]
+
+    async def told(self) -> list[BrokerPosition]:
+        self.broker._check_up()
+        traded = sum(
+            row.filled_quantity if row.transaction_type == "BUY" else -row.filled_quantity
+            for row in self.broker.book.values()
+        )
+        quantity = self.overnight + traded
+        return [BrokerPosition(key=KEY, quantity=quantity, overnight_quantity=self.overnight)]
+
+    async def why_not(self, quantity: int = 30, **changed: Any) -> str:
+        order = dataclasses.replace(SELL, quantity=quantity, **changed)
+        return await self.desk.positions.not_reducing(to_fields(order))
+
+    def fill(self, order_id: str, quantity: int, status: str = "OPEN") -> None:
+        self.broker.change(
+            order_id, filled_quantity=quantity, average_price=Decimal(100), status=status
+        )
+
+    @property
+    def order_id(self) -> str:
+        return next(iter(self.broker.book))
+
+
+def play(scenario: Callable[[Held], Awaitable[None]]) -> None:
+    async def playing() -> None:
+        scene = Held()
+        async with scene.opened():
+            await scenario(scene)
+
+    run(playing())
+
+
+def test_the_whole_position_may_be_closed_and_not_one_more() -> None:
+    async def scenario(scene: Held) -> None:
+        assert await scene.why_not(75) == ""
+        assert "more than the 75 that are left" in await scene.why_not(76)
+        assert "BUY does not reduce" in await scene.why_not(1, transaction_type=Side.BUY)
+
+    play(scenario)
+
+
+def test_an_order_at_rest_takes_its_whole_size_of_the_room() -> None:
+    async def scenario(scene: Held) -> None:
+        await scene.reaches(await scene.place(SELL), TaskState.ACKED)
+        assert await scene.why_not(45) == ""
+        assert "of which 30 are being closed already" in await scene.why_not(46)
+
+    play(scenario)
+
+
+def test_an_unknown_order_takes_its_whole_size() -> None:
+    async def scenario(scene: Held) -> None:
+        silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+        scene.broker.answers.append(Answer(reply=silence, takes_effect=False))
+        await scene.reaches(await scene.place(SELL), TaskState.UNKNOWN)
+        assert "of which 30 are being closed already" in await scene.why_not(46)
+
+    play(scenario)
+
+
+def test_a_fill_since_the_position_was_read_takes_room_and_one_before_does_not_twice() -> None:
+    async def scenario(scene: Held) -> None:
+        placed = await scene.reaches(await scene.place(SELL), TaskState.ACKED)
+        assert await scene.why_not(45) == ""
+        scene.fill(scene.order_id, 30, "COMPLETE")
+        scene.desk.take_update(scene.broker.book[scene.order_id])
+        await scene.reaches(placed, TaskState.FILLED)
+        assert scene.desk.positions.age_ns
+        assert "more than the 45 that are left" in await scene.why_not(46)
+        await asyncio.sleep(6)  # the reading is too old and is made anew
+        assert await scene.why_not(45) == ""
+        assert "has a net position of 45, of which 0" in await scene.why_not(46)
+
+    play(scenario)
+
+
+def test_an_order_that_came_and_filled_since_the_reading_is_counted() -> None:
+    async def scenario(scene: Held) -> None:
+        assert await scene.why_not(75) == ""
+        placed = await scene.reaches(await scene.place(SELL), TaskState.ACKED)
+        scene.fill(scene.order_id, 30, "COMPLETE")
+        scene.desk.take_update(scene.broker.book[scene.order_id])
+        await scene.reaches(placed, TaskState.FILLED)
+        assert "of which 30 are being closed already" in await scene.why_not(46)
+
+    play(scenario)
+
+
+def test_an_order_of_another_app_takes_its_size() -> None:
+    async def scenario(scene: Held) -> None:
+        scene.broker.book["web"] = broker_order(
+            order_id="web", transaction_type="SELL", quantity=50, filled_quantity=0
+        )
+        await asyncio.sleep(40)  # a book has shown it
+        assert "of which 50 are being closed already" in await scene.why_not(26)
+
+    play(scenario)
+
+
+def test_a_change_to_more_counts_with_the_more() -> None:
+    async def scenario(scene: Held) -> None:
+        placed = await scene.reaches(await scene.place(SELL), TaskState.ACKED)
+        await scene.why_not()
+        await scene.reaches(await scene.modify(placed, quantity="60"), TaskState.ACKED)
+        assert "of which 60 are being closed already" in await scene.why_not(16)
+
+    play(scenario)
+
+
+def test_while_a_change_is_on_its_way_there_is_no_room() -> None:
+    async def scenario(scene: Held) -> None:
+        await scene.reaches(await scene.place(SELL), TaskState.ACKED)
+        scene.broker.change(scene.order_id, status="MODIFY PENDING")
+        await asyncio.sleep(6)
+        assert "are being closed already" in await scene.why_not(1)
+
+    play(scenario)
+
+
+def test_without_positions_nothing_is_known_to_reduce() -> None:
+    async def scenario(scene: Held) -> None:
+        await asyncio.sleep(6)
+        scene.broker.is_down = True
+        with pytest.raises(BrokerUnavailable):
+            await scene.why_not(1)
+
+    play(scenario)
+
+
+def test_a_book_that_lacks_orders_is_no_leave_either() -> None:
+    async def scenario(scene: Held) -> None:
+        await scene.reaches(await scene.place(SELL), TaskState.ACKED)
+        await asyncio.sleep(6)
+        scene.broker.hidden.add(scene.order_id)
+        await asyncio.sleep(6)
+        with pytest.raises(BrokerUnavailable, match="lacks known orders"):
+            await scene.why_not(1)
+
+    play(scenario)
+
+
+def test_where_fills_and_positions_differ_what_both_say_is_held() -> None:
+    async def scenario(scene: Held) -> None:
+        scene.broker.trade_book = [
+            BrokerTrade(
+                trade_id="1",
+                order_id="web",
+                key=KEY,
+                transaction_type="SELL",
+                quantity=50,
+                average_price=Decimal(100),
+            )
+        ]
+        await asyncio.sleep(6)
+        assert "has a net position of 25" in await scene.why_not(26)
+        # Seen again and again it is no lag: then the broker's positions are right.
+        await asyncio.sleep(120)
+        assert scene.desk.audit.differences
+        assert await scene.why_not(75) == ""
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("variety", ["amo", "auction", "co"])
+def test_other_varieties_close_nothing(variety: str) -> None:
+    async def scenario(scene: Held) -> None:
+        body = to_fields(SELL) | {"variety": variety}
+        assert "closes no position" in await scene.desk.positions.not_reducing(body)
+
+    play(scenario)
+
+
+def test_a_reading_is_used_again_while_it_is_young() -> None:
+    async def scenario(scene: Held) -> None:
+        await asyncio.sleep(6)
+        before = scene.broker.reads
+        for _ in range(50):
+            await scene.why_not()
+        assert scene.broker.reads - before <= 1
+
+    play(scenario)

@@ -1,0 +1,307 @@
+"""An account's net positions as the broker last told them, and what is being closed of each.
+
+Beside the path of an order. The audit reads fills and positions now and then; what it read is kept
+here, with its age and with the number of the journal's newest event before it was asked for. What
+the journal tells after that number, the reading may lack. Whoever needs a fresher one has it read
+anew; one that cannot be had, or whose orders cannot be told, is no leave to send anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.closing import (
+    CLOSING_VARIETIES,
+    UnderWay,
+    closing,
+    key_of,
+    nearest_to_zero,
+)
+from ticker_service.domain.order import Side, TaskKind, Variety
+from ticker_service.domain.order_state import TERMINAL, TaskState, state_of
+from ticker_service.domain.portfolio import PositionKey
+from ticker_service.errors import BrokerUnavailable
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+
+    from ticker_service.domain.closing import Closing
+    from ticker_service.domain.order import Account, BrokerOrder, OrderTask
+    from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
+    from ticker_service.orders.reconcile import BookMemory
+    from ticker_service.ports import BrokerGateway, OrderJournal
+    from ticker_service.runtime.clock import Clock
+
+FRESH_S: Final = 5.0
+"""An order that may only reduce a position is held against a reading that is not older."""
+EVENTS_MAX: Final = 500
+"""So many events after a reading are looked through; after more it is read anew."""
+QUANTITY_MAX: Final = 10_000_000
+_CHANGING_STATUS: Final = frozenset({"MODIFY VALIDATION PENDING", "MODIFY PENDING"})
+"""While a change is on its way the book does not tell to what (kite.md §2.5)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """The broker's fills and net positions, asked for in this order.
+
+    Attributes:
+        began_ns: When the asking began, monotonic ns.
+        account_seq: The journal's newest event of the account before that.
+        trades: The day's fills.
+        positions: Net positions; every fill of ``trades`` is in them unless the broker lags.
+    """
+
+    began_ns: int
+    account_seq: int
+    trades: Sequence[BrokerTrade]
+    positions: Sequence[BrokerPosition]
+
+    def filled(self) -> Counter[str]:
+        """Return how much of each order was filled, by order id."""
+        filled: Counter[str] = Counter()
+        for each in self.trades:
+            filled[each.order_id] += each.quantity
+        return filled
+
+    def net(self, *, lasting: frozenset[PositionKey]) -> dict[PositionKey, int]:
+        """Return the net positions.
+
+        Args:
+            lasting: Where fills and positions have differed for so long that neither lags, such as
+                a position that somebody converted: there the broker's positions are believed.
+                Elsewhere what both agree on is held.
+        """
+        fills: Counter[PositionKey] = Counter()
+        for fill in self.trades:
+            is_buy = fill.transaction_type == Side.BUY
+            fills[fill.key] += fill.quantity if is_buy else -fill.quantity
+        told: Counter[PositionKey] = Counter()
+        overnight: Counter[PositionKey] = Counter()
+        for position in self.positions:
+            told[position.key] += position.quantity
+            overnight[position.key] += position.overnight_quantity
+        return {
+            key: quantity
+            if key in lasting
+            else nearest_to_zero(quantity, overnight[key] + fills[key])
+            for key, quantity in told.items()
+        }
+
+
+class Positions:
+    """One account's; belongs to one event loop."""
+
+    def __init__(
+        self,
+        account: Account,
+        journal: OrderJournal,
+        gateway: BrokerGateway,
+        memory: BookMemory,
+        clock: Clock,
+    ) -> None:
+        """Begin with nothing known.
+
+        Args:
+            account: Whose.
+            journal: What we have sent.
+            gateway: Whose fills and positions are read.
+            memory: The orders that a whole book must hold.
+            clock: Tells how old a reading is.
+        """
+        self.lasting: Callable[[], frozenset[PositionKey]] = frozenset
+        """Where fills and positions are known to differ; see :meth:`Reading.net`."""
+        self._account = account
+        self._journal = journal
+        self._gateway = gateway
+        self._memory = memory
+        self._clock = clock
+        self._reading: Reading | None = None
+        self._book: Sequence[BrokerOrder] = ()
+        self._book_began_ns: int | None = None
+        self._refreshing = asyncio.Lock()
+
+    @property
+    def age_ns(self) -> int | None:
+        """How old the newest reading is; None before the first."""
+        return None if self._reading is None else self._age_ns(self._reading.began_ns)
+
+    def take_book(self, rows: Sequence[BrokerOrder], began_ns: int) -> None:
+        """Take a whole order book, and when its reading began, monotonic ns."""
+        self._book, self._book_began_ns = rows, began_ns
+
+    def forget(self) -> None:
+        """Know nothing: another process may have had the account."""
+        self._reading, self._book, self._book_began_ns = None, (), None
+
+    async def read(self) -> Reading:
+        """Read fills and positions, keep and return them.
+
+        Raises:
+            BrokerUnavailable: They could not be read.
+            LoginRequired: The access token was refused.
+            JournalUnavailable: The journal does not answer.
+        """
+        began_ns = self._clock.monotonic_ns()
+        account_seq = await self._journal.last_seq(self._account)
+        trades = await self._gateway.trades()
+        positions = await self._gateway.positions()
+        reading = Reading(
+            began_ns=began_ns, account_seq=account_seq, trades=trades, positions=positions
+        )
+        if self._reading is None or self._reading.began_ns <= began_ns:
+            self._reading = reading
+        return reading
+
+    async def refresh(self, *, than_s: float = FRESH_S) -> Reading:
+        """Have a reading and an order book that are not older, asking for what is; as `read`."""
+        async with self._refreshing:
+            reading = self._reading
+            if reading is None or not self._is_young(reading.began_ns, than_s):
+                reading = await self.read()
+            # The younger of the two: what an order elsewhere has filled since is told by it, and
+            # what a change of before has made of an order of ours.
+            if self._book_began_ns is None or self._book_began_ns < reading.began_ns:
+                await self._read_book()
+            return reading
+
+    async def net(self, *, than_s: float = FRESH_S) -> dict[PositionKey, int]:
+        """Return the net positions that are not 0; raises as :meth:`read`."""
+        reading = await self.refresh(than_s=than_s)
+        return {key: held for key, held in reading.net(lasting=self.lasting()).items() if held}
+
+    async def closing(
+        self, key: PositionKey, *, but: uuid.UUID | None = None, than_s: float = FRESH_S
+    ) -> Closing:
+        """Return a position with everything that may still close it; raises as :meth:`read`.
+
+        Args:
+            key: Which.
+            but: A task of ours that is asked about and does not count.
+            than_s: How old the reading may be.
+        """
+        reading = await self.refresh(than_s=than_s)
+        tasks = await self._touched(reading)
+        if tasks is None:
+            reading = await self.refresh(than_s=0.0)
+            tasks = await self._touched(reading)
+        if tasks is None:
+            raise BrokerUnavailable(
+                f"account={self._account}: more than {EVENTS_MAX} events since the positions were "
+                "asked for"
+            )
+        held = reading.net(lasting=self.lasting()).get(key, 0)
+        return closing(key, held, self._under_way(reading, tasks, but=but))
+
+    async def not_reducing(
+        self, body: Mapping[str, str], *, but: uuid.UUID | None = None, than_s: float = FRESH_S
+    ) -> str:
+        """Return why an order does not strictly reduce the broker's net position, empty if it does.
+
+        Args:
+            body: The form of the order.
+            but: Its own task, once it is journalled.
+            than_s: How old the reading may be.
+
+        Raises:
+            BrokerUnavailable: That is not known: it is to be held for one that does not.
+            LoginRequired: As above.
+            JournalUnavailable: As above.
+        """
+        variety = Variety(body.get("variety", Variety.REGULAR))
+        if variety not in CLOSING_VARIETIES:
+            return f"an order of variety {variety} closes no position"
+        held = await self.closing(key_of(body), but=but, than_s=than_s)
+        return held.refusal(Side(body["transaction_type"]), int(body["quantity"]))
+
+    async def _read_book(self) -> None:
+        began_ns = self._clock.monotonic_ns()
+        must_hold = frozenset(self._memory.known_order_ids)
+        rows = await self._gateway.orders()
+        if not must_hold <= {row.order_id for row in rows}:
+            raise BrokerUnavailable(f"account={self._account}: the order book lacks known orders")
+        self.take_book(rows, began_ns)
+
+    async def _touched(self, reading: Reading) -> dict[uuid.UUID, OrderTask] | None:
+        """Return the tasks that may have done something to a position since it was read.
+
+        Those that are open now, and those that ended since. None when there are too many events.
+        """
+        # The events last: what moved back to READY while the lists were read is among them.
+        found = await self._journal.unsent(self._account)
+        found += await self._journal.in_doubt(self._account)
+        found += await self._journal.live_orders(self._account)
+        tasks = {task.task_id: task for task in found}
+        events = await self._journal.events_after(
+            self._account, reading.account_seq, limit=EVENTS_MAX
+        )
+        if len(events) >= EVENTS_MAX:
+            return None
+        for task_id in {event.task_id for event in events} - tasks.keys():
+            task = await self._journal.task(task_id)
+            if task is not None:
+                tasks[task_id] = task
+        return tasks
+
+    def _under_way(
+        self, reading: Reading, tasks: Mapping[uuid.UUID, OrderTask], *, but: uuid.UUID | None
+    ) -> Iterable[UnderWay]:
+        filled, rows = reading.filled(), {row.order_id: row for row in self._book}
+        changed = _changed_to(tasks.values())
+        ours = set()
+        for task in tasks.values():
+            order_id = task.broker_order_id or ""
+            ours.add(order_id)
+            if task.kind is TaskKind.PLACE and task.task_id != but:
+                yield UnderWay(
+                    key=key_of(task.body),
+                    side=Side(task.body["transaction_type"]),
+                    most=_most(task, rows.get(order_id), changed.get(task.task_id, 0)),
+                    counted=filled[order_id],
+                )
+        for row in self._book:
+            # Placed elsewhere, or ended as we hold it and yet to be seen so.
+            if row.order_id not in ours and row.transaction_type in set(Side):
+                is_ended = state_of(row) in TERMINAL
+                yield UnderWay(
+                    key=PositionKey(row.exchange, row.tradingsymbol, row.product),
+                    side=Side(row.transaction_type),
+                    most=row.filled_quantity if is_ended else row.quantity,
+                    counted=filled[row.order_id],
+                )
+
+    def _is_young(self, began_ns: int | None, than_s: float) -> bool:
+        return began_ns is not None and self._age_ns(began_ns) <= than_s * NS_PER_S
+
+    def _age_ns(self, began_ns: int) -> int:
+        return self._clock.monotonic_ns() - began_ns
+
+
+def _changed_to(tasks: Iterable[OrderTask]) -> dict[uuid.UUID, int]:
+    """Return the greatest quantity that a change may have given each order, by its task."""
+    greatest: dict[uuid.UUID, int] = {}
+    for task in tasks:
+        is_refused = task.state in TERMINAL and task.state is not TaskState.MANUAL
+        if task.kind is TaskKind.MODIFY and task.target_task_id and not is_refused:
+            quantity = int(task.body.get("quantity", 0))
+            greatest[task.target_task_id] = max(greatest.get(task.target_task_id, 0), quantity)
+    return greatest
+
+
+def _most(task: OrderTask, row: BrokerOrder | None, changed: int) -> int:
+    """Return how much may be filled of an order of ours in all.
+
+    One that a person has to decide about may be at the broker with all of it.
+    """
+    if task.state in TERMINAL and task.state is not TaskState.MANUAL:
+        return task.filled_quantity
+    # What the book shows is the quantity after its changes; those after the book are in `changed`.
+    quantity = int(task.body["quantity"]) if row is None else row.quantity
+    if row is not None and row.status.upper() in _CHANGING_STATUS:
+        quantity = QUANTITY_MAX
+    return max(quantity, changed, task.filled_quantity)
