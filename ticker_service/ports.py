@@ -490,10 +490,11 @@ class OrderJournal(Protocol):
         ...
 
     async def admit(self, new: NewTask) -> Admitted:
-        """Journal an instruction in state RECEIVED, or return the one its key already names.
+        """Journal an instruction in its first state, or return the one its key already names.
 
         Raises:
             IdempotencyConflict: The key is known with another body.
+            TaskMoved: It is the order of a job that places no more, or that has this part.
         """
         ...
 
@@ -594,6 +595,18 @@ class OrderJournal(Protocol):
 
     async def changes_of(self, target_task_id: uuid.UUID, *, limit: int) -> list[OrderTask]:
         """Return the newest changes and cancels of an order, newest first."""
+        ...
+
+    async def job_of(self, principal: str, client_order_id: str) -> OrderTask | None:
+        """Return the job a caller named so."""
+        ...
+
+    async def open_jobs(self, account: Account) -> list[OrderTask]:
+        """Return an account's jobs in RUNNING and STOPPING, oldest first; at most 500."""
+        ...
+
+    async def children_of(self, job_ids: Collection[uuid.UUID]) -> list[OrderTask]:
+        """Return all that was asked in the name of some jobs, by job, leg, slice and time."""
         ...
 
     async def events_after(

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from ticker_service.domain import order_events
 from ticker_service.domain.breaker import KeptBreaker
 from ticker_service.domain.order import (
+    JOBS,
     Account,
     BrokerOrder,
     OrderChange,
@@ -29,10 +30,12 @@ from ticker_service.domain.order import (
 from ticker_service.domain.order_state import (
     AT_BROKER,
     IN_DOUBT,
+    JOB_OPEN,
     LIVE,
     TRANSITIONS,
     UNSENT,
     TaskState,
+    first_state,
 )
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.errors import (
@@ -365,15 +368,17 @@ class MemoryJournal:
             on_lost(frozenset({await self._lost.get()}))
 
     async def admit(self, new: NewTask) -> Admitted:
-        """Keep an instruction as RECEIVED, or return the one its key names."""
+        """Keep an instruction in its first state, or return the one its key names."""
         await self._begin("admit")
         _refuse_unstorable(new)
         known = self._keyed(new)
         if known is not None:
             return Admitted(task=known, is_new=False)
         named = self._named(new.principal, new.client_order_id)
-        if new.kind is TaskKind.PLACE and named is not None:
+        if new.kind not in _ABOUT_AN_ORDER and named is not None:
             raise _conflict("client_order_id", new.client_order_id)
+        if new.job_id is not None and not self._takes_part(new):
+            raise TaskMoved(f"job_id={new.job_id}: it places no more, or has this part")
         self._append(_received(new), order_events.RECEIVED, order_events.received(new))
         await self.after("admit")
         return Admitted(task=self.tasks[new.task_id], is_new=True)
@@ -433,6 +438,9 @@ class MemoryJournal:
                 name: value for name in _SET_BY_STEP if (value := getattr(update, name)) is not None
             },
         )
+        if update.facts is not None and present.kind in JOBS:
+            told = {name: order_events.storable(value) for name, value in update.facts.items()}
+            moved = dataclasses.replace(moved, facts=told)
         if update.state not in TRANSITIONS[present.state]:
             raise InvariantViolatedError(
                 f"Invariant: this is no transition, {present.state} -> {update.state}"
@@ -455,7 +463,25 @@ class MemoryJournal:
     async def task_of_order(self, principal: str, client_order_id: str) -> OrderTask | None:
         """Return the PLACE task a caller named so."""
         await self._begin("task_of_order")
-        return self._named(principal, client_order_id)
+        named = self._named(principal, client_order_id)
+        return named if named is not None and named.kind is TaskKind.PLACE else None
+
+    async def job_of(self, principal: str, client_order_id: str) -> OrderTask | None:
+        """Return the job a caller named so."""
+        await self._begin("job_of")
+        named = self._named(principal, client_order_id)
+        return named if named is not None and named.kind in JOBS else None
+
+    async def open_jobs(self, account: Account) -> list[OrderTask]:
+        """Return an account's jobs that have something left to do, oldest first."""
+        await self._begin("open_jobs")
+        return self._of(account, JOB_OPEN)
+
+    async def children_of(self, job_ids: Collection[uuid.UUID]) -> list[OrderTask]:
+        """Return all that was asked in the name of some jobs, part by part."""
+        await self._begin("children_of")
+        found = [task for task in self.tasks.values() if task.job_id in job_ids]
+        return sorted(found, key=lambda t: (t.job_id, t.leg, t.slice, t.created_at_ns, t.task_id))
 
     async def unsent(self, account: Account) -> list[OrderTask]:
         """Return an account's instructions in RECEIVED and READY, as they were admitted."""
@@ -703,15 +729,26 @@ class MemoryJournal:
             raise _conflict("request_id", new.request_id)
         return known
 
+    def _takes_part(self, new: NewTask) -> bool:
+        """Return whether a job still places, and has nothing yet where this order belongs."""
+        job = self.tasks.get(new.job_id) if new.job_id else None
+        if new.kind is not TaskKind.PLACE:
+            return job is not None
+        part = (new.kind, new.job_id, new.leg, new.slice)
+        is_taken = self._first(lambda task: (task.kind, task.job_id, task.leg, task.slice) == part)
+        runs = job is not None and job.state is TaskState.RUNNING and job.account == new.account
+        return runs and is_taken is None
+
     def _named(self, principal: str, client_order_id: str) -> OrderTask | None:
         return self._first(
             lambda task: (
-                task.kind is TaskKind.PLACE
+                task.kind not in _ABOUT_AN_ORDER
                 and (task.principal, task.client_order_id) == (principal, client_order_id)
             )
         )
 
 
+_ABOUT_AN_ORDER: Final = frozenset({TaskKind.MODIFY, TaskKind.CANCEL})
 UNCOUNTED: Final = frozenset({"NOT_SENT", "THROTTLED", "REJECTED_AUTH"})
 """Outcomes of sends that certainly did not come to the broker's desk."""
 _SET_BY_STEP: Final = (
@@ -730,7 +767,7 @@ def _newest(tasks: Iterable[OrderTask], limit: int) -> list[OrderTask]:
 
 def _is_open(task: OrderTask) -> bool:
     is_resting = task.kind is TaskKind.PLACE and task.state in LIVE
-    return is_resting or task.state in UNSENT | IN_DOUBT
+    return is_resting or task.state in UNSENT | IN_DOUBT | JOB_OPEN
 
 
 def _no_records() -> JournalRecords:
@@ -770,7 +807,7 @@ def _received(new: NewTask) -> OrderTask:
     received_at_ns = given.pop("received_at_ns")
     return OrderTask(
         **given,
-        state=TaskState.RECEIVED,
+        state=first_state(new.kind),
         version=1,
         attempt=0,
         tag=None,

@@ -31,8 +31,8 @@ from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.adapters.postgres_writer import AccountLocks
 from ticker_service.domain import order_events as events
 from ticker_service.domain.breaker import BreakerName, BreakerState, KeptBreaker
-from ticker_service.domain.order import TaskKind, says_the_same
-from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.order import JOBS, TaskKind, says_the_same
+from ticker_service.domain.order_state import TaskState, first_state
 from ticker_service.errors import (
     IdempotencyConflict,
     InvariantViolatedError,
@@ -139,11 +139,12 @@ class PostgresJournal:
         await self._locks.watch(on_lost)
 
     async def admit(self, new: NewTask) -> Admitted:
-        """Journal an instruction in state RECEIVED, or return the one its key already names.
+        """Journal an instruction in its first state, or return the one its key already names.
 
         Raises:
             IdempotencyConflict: The key is known with another body, or its ``client_order_id``
-                names another order.
+                names another order or job.
+            TaskMoved: It is the order of a job that places no more.
             OrderRefused: A name is empty, too long, or holds what PostgreSQL cannot.
         """
         _refuse_unstorable(new)
@@ -159,6 +160,11 @@ class PostgresJournal:
             "deadline": time_of(new.deadline_ns),
             "received_at": time_of(new.received_at_ns),
             "target_task_id": new.target_task_id,
+            "state": first_state(new.kind).value,
+            "job_id": new.job_id,
+            "leg": _integer(new.leg),
+            "slice": _integer(new.slice),
+            "facts": None if new.facts is None else _json(dict(new.facts)),
             **self._event(events.RECEIVED, events.received(new)),
         }
         try:
@@ -242,6 +248,7 @@ class PostgresJournal:
             "reason": events.text(update.reason),
             "outcome": update.outcome,
             "http_status": _integer(update.http_status),
+            "facts": _job_facts(task, update),
             "now": time_of(now_ns),
             **self._event(update.event, events.step(task, update)),
         }
@@ -326,6 +333,21 @@ class PostgresJournal:
         """Return the newest changes and cancels of an order, newest first."""
         wanted = {"target_task_id": target_task_id, "limit": Int8(limit)}
         return [task_of(row) for row in await self._queries.run(self._sql.changes_of, wanted)]
+
+    async def job_of(self, principal: str, client_order_id: str) -> OrderTask | None:
+        """Return the job a caller named so."""
+        named = {"principal": principal, "client_order_id": client_order_id}
+        return _first(await self._queries.run(self._sql.job_by_key, named))
+
+    async def open_jobs(self, account: Account) -> list[OrderTask]:
+        """Return an account's jobs that have something left to do, oldest first."""
+        wanted = {"account": account, "limit": Int8(PAGE_ROWS)}
+        return [task_of(row) for row in await self._orders.run(self._sql.open_jobs, wanted)]
+
+    async def children_of(self, job_ids: Collection[uuid.UUID]) -> list[OrderTask]:
+        """Return all that was asked in the name of some jobs, part by part."""
+        wanted = {"job_ids": list(job_ids)}
+        return [task_of(row) for row in await self._orders.run(self._sql.children_of, wanted)]
 
     async def events_after(
         self, account: Account, account_seq: int, *, limit: int
@@ -479,15 +501,18 @@ class PostgresJournal:
         known = await self.known(new)
         if known is not None:
             return known
-        if new.kind is TaskKind.PLACE:
+        if new.kind in {TaskKind.PLACE, *JOBS}:
             named = {"principal": new.principal, "client_order_id": new.client_order_id}
-            if await self._orders.run(self._sql.task_by_client_order, named):
+            found = await self._orders.run(self._sql.task_by_client_order, named)
+            if found or await self._orders.run(self._sql.job_by_key, named):
                 raise IdempotencyConflict(
                     "IDEMPOTENCY_CONFLICT",
                     "this client_order_id names an order of another request; nothing was done",
                     field="client_order_id",
                     value=new.client_order_id,
                 )
+        if new.job_id is not None:
+            raise TaskMoved(f"the job places no more, or has this part, job_id={new.job_id}")
         raise InvariantViolatedError(f"Invariant: a task_id is new, task_id={new.task_id}")
 
     def _event(self, event: str, data: events.Data) -> dict[str, object]:
@@ -530,6 +555,13 @@ def _refuse_unstorable(new: NewTask) -> None:
 
 def _json(data: Mapping[str, object]) -> Jsonb:
     return Jsonb(data, dumps=orjson.dumps)
+
+
+def _job_facts(task: OrderTask, update: TaskUpdate) -> Jsonb | None:
+    """Return what a step says of a job; the facts of an order's step are its event's alone."""
+    if update.facts is None or task.kind not in JOBS:
+        return None
+    return _json({name: events.storable(value) for name, value in update.facts.items()})
 
 
 def _integer(value: int | None) -> Int8 | None:

@@ -63,6 +63,10 @@ def task_of(row: Mapping[str, Any]) -> OrderTask:
         target_task_id=row["target_task_id"],
         created_at_ns=ns_of(row["created_at"]),
         updated_at_ns=ns_of(row["updated_at"]),
+        job_id=row["job_id"],
+        leg=row["leg"],
+        slice=row["slice"],
+        facts=row["facts"],
     )
 
 

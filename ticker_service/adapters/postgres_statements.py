@@ -33,6 +33,9 @@ class Statements:
     tasks_of: bytes
     open_tasks_of: bytes
     changes_of: bytes
+    open_jobs: bytes
+    children_of: bytes
+    job_by_key: bytes
     events_after: bytes
     last_seq: bytes
     delivered_seq: bytes

@@ -71,11 +71,21 @@ class Variety(StrEnum):
 
 
 class TaskKind(StrEnum):
-    """What one instruction of a caller asks the broker to do."""
+    """What one instruction of a caller asks for.
+
+    The first three are each one request to the broker. The others are jobs: they ask the broker for
+    nothing themselves, and are carried out by children, which are PLACE and CANCEL tasks.
+    """
 
     PLACE = "PLACE"
     MODIFY = "MODIFY"
     CANCEL = "CANCEL"
+    BASKET = "BASKET"
+    SLICES = "SLICES"
+
+
+JOBS: Final = frozenset({TaskKind.BASKET, TaskKind.SLICES})
+"""Kinds that have children."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +190,9 @@ class NewTask:
     """An instruction that passed the door, about to be journalled.
 
     ``body`` is the form of :func:`to_fields`, empty for a cancel; ``target_task_id`` is the PLACE
-    task that a MODIFY or CANCEL speaks of. Times are ns since the Unix epoch.
+    task that a MODIFY or CANCEL speaks of. Times are ns since the Unix epoch. A child names its job
+    and which part of it it is, both counted from 1; a job may come with facts of ours, such as how
+    it is cut, which are no part of what the caller asked.
     """
 
     task_id: uuid.UUID
@@ -194,6 +206,10 @@ class NewTask:
     deadline_ns: int
     received_at_ns: int
     target_task_id: uuid.UUID | None = None
+    job_id: uuid.UUID | None = None
+    leg: int | None = None
+    slice: int | None = None
+    facts: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -225,6 +241,11 @@ class OrderTask:
     target_task_id: uuid.UUID | None
     created_at_ns: int
     updated_at_ns: int
+    job_id: uuid.UUID | None = None
+    leg: int | None = None
+    slice: int | None = None
+    facts: Mapping[str, object] | None = None
+    """What we know of a job beside its state; None for all else."""
 
 
 def routed_variety(task: OrderTask) -> Variety:
@@ -278,7 +299,11 @@ def says_the_same(known: OrderTask, new: NewTask) -> bool:
 
 
 def _by_value(body: Mapping[str, str]) -> dict[str, str | Decimal]:
-    return {name: Decimal(text) if name in _DECIMALS else text for name, text in body.items()}
+    """Return a body with its prices as numbers; those of a job's legs are ``legs.1.price``."""
+    return {
+        name: Decimal(text) if name.rpartition(".")[2] in _DECIMALS else text
+        for name, text in body.items()
+    }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

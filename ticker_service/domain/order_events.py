@@ -14,6 +14,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_US
+from ticker_service.domain.order_state import first_state
 from ticker_service.errors import InvariantViolatedError
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ def upcast(
 def received(new: NewTask) -> Data:
     """Return the data of a task's first event: all that was asked."""
     data: Data = {
-        "state": "RECEIVED",
+        "state": first_state(new.kind).value,
         "version": 1,
         "kind": new.kind.value,
         "client_order_id": new.client_order_id,
@@ -91,6 +92,10 @@ def received(new: NewTask) -> Data:
     }
     if new.target_task_id is not None:
         data["target_task_id"] = str(new.target_task_id)
+    if new.job_id is not None:
+        data |= {"job_id": str(new.job_id), "leg": new.leg, "slice": new.slice}
+    if new.facts is not None:
+        data["facts"] = storable(dict(new.facts))
     return data
 
 

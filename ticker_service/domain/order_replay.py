@@ -17,8 +17,8 @@ from uuid import UUID
 from ticker_service.constants import NS_PER_US
 from ticker_service.domain import order_events
 from ticker_service.domain.journal_audit import FaultCode, JournalFault
-from ticker_service.domain.order import OrderAttempt, OrderTask, TaskKind
-from ticker_service.domain.order_state import AT_BROKER, TRANSITIONS, TaskState
+from ticker_service.domain.order import JOBS, OrderAttempt, OrderTask, TaskKind
+from ticker_service.domain.order_state import AT_BROKER, TRANSITIONS, TaskState, first_state
 from ticker_service.errors import TickerServiceError
 
 if TYPE_CHECKING:
@@ -87,12 +87,13 @@ class Replay:
 
     def _received(self, event: OrderEvent) -> OrderTask:
         data: Mapping[str, Any] = event.data
-        begins = (order_events.RECEIVED, 1, TaskState.RECEIVED)
+        kind = TaskKind(data["kind"])
+        begins = (order_events.RECEIVED, 1, first_state(kind))
         found = (event.event, event.version, event.state)
         if found != begins:
             raise EventRefused(FaultCode.BEGINNING, "event", told=begins, found=found)
         _demand(event, version=1, client_order_id=event.client_order_id)
-        target = data.get("target_task_id")
+        target, job = data.get("target_task_id"), data.get("job_id")
         digest, deadline_us = data["body_sha256"], data["deadline_us"]
         if digest is None:
             self.untold |= {"body_sha256"}
@@ -100,14 +101,14 @@ class Replay:
             self.untold |= {"deadline_ns"}
         return OrderTask(
             task_id=event.task_id,
-            kind=TaskKind(data["kind"]),
+            kind=kind,
             account=event.account,
             principal=event.principal,
             request_id=str(data["request_id"]),
             client_order_id=event.client_order_id,
             body=dict(data["body"]),
             body_sha256=b"" if digest is None else bytes.fromhex(digest),
-            state=TaskState.RECEIVED,
+            state=event.state,
             version=1,
             attempt=0,
             tag=None,
@@ -124,6 +125,10 @@ class Replay:
             target_task_id=None if target is None else UUID(target),
             created_at_ns=event.at_ns,
             updated_at_ns=event.at_ns,
+            job_id=None if job is None else UUID(job),
+            leg=data.get("leg"),
+            slice=data.get("slice"),
+            facts=data.get("facts"),
         )
 
     def _moved(self, task: OrderTask, event: OrderEvent) -> OrderTask:
@@ -212,6 +217,8 @@ class Replay:
                 )
         if "average_price" in data:
             told["average_price"] = Decimal(data["average_price"])
+        if "facts" in data and task.kind in JOBS:
+            told["facts"] = dict(data["facts"])
         if "outcome" in data and self.attempts and self.attempts[-1].outcome is None:
             status = data.get("http_status")
             self.attempts[-1] = replace(

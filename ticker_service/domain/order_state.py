@@ -9,10 +9,10 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
-from ticker_service.domain.order import TaskUpdate
+from ticker_service.domain.order import JOBS, TaskUpdate
 
 if TYPE_CHECKING:
-    from ticker_service.domain.order import BrokerOrder, OrderTask
+    from ticker_service.domain.order import BrokerOrder, OrderTask, TaskKind
 
 
 class TaskState(StrEnum):
@@ -48,6 +48,14 @@ class TaskState(StrEnum):
     """All of it is filled."""
     MANUAL = "MANUAL"
     """Evidence is not enough; a person decides."""
+    RUNNING = "RUNNING"
+    """A job whose children may be placed."""
+    STOPPING = "STOPPING"
+    """A job that places no more, and has what rests of it cancelled if that is its way."""
+    DONE = "DONE"
+    """A job with nothing left to do; what came of it its children tell."""
+    ESCALATED = "ESCALATED"
+    """A job that could not be brought to its end; a person decides."""
 
 
 S = TaskState
@@ -66,8 +74,11 @@ TERMINAL: Final = frozenset(
         S.CANCELLED,
         S.FILLED,
         S.MANUAL,
+        S.DONE,
+        S.ESCALATED,
     }
 )
+JOB_OPEN: Final = frozenset({S.RUNNING, S.STOPPING})
 
 TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.RECEIVED: frozenset({S.READY, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.EXPIRED}),
@@ -89,11 +100,21 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.CANCELLED_LOCAL: AT_BROKER,
     S.MANUAL: AT_BROKER,
     S.FILLED: frozenset({S.FILLED}),
+    # A job begins RUNNING, and no order ever comes here.
+    S.RUNNING: frozenset({S.RUNNING, S.STOPPING, S.DONE, S.ESCALATED}),
+    S.STOPPING: frozenset({S.STOPPING, S.DONE, S.ESCALATED}),
+    S.DONE: frozenset(),
+    S.ESCALATED: frozenset(),
 }
 """What may follow what; the migrations write the same pairs into the database.
 
 The database asks one thing more: only what has an attempt can be at the broker.
 """
+
+
+def first_state(kind: TaskKind) -> TaskState:
+    """Return the state in which an instruction is journalled."""
+    return S.RUNNING if kind in JOBS else S.RECEIVED
 
 
 _TERMINAL_STATUS: Final = {

@@ -203,7 +203,7 @@ class AccountDesk:
     async def _beyond_limits(self, new: NewTask) -> OrderRefused | None:
         """Return which limit an instruction would exceed that waiting does not help."""
         match new.kind:
-            case TaskKind.PLACE:
+            case TaskKind.PLACE | TaskKind.BASKET | TaskKind.SLICES:
                 return self._limits.day_refusal()
             case TaskKind.MODIFY:
                 return await self._limits.changes_refusal(new.target_task_id, self._journal)

@@ -32,6 +32,7 @@ TABLES: Final = {
     "account_writer": "account",
 }
 ORDER_ID: Final = "260101000000001"
+_NOT_IN_TAGS: Final = str.maketrans("", "", "-~")
 
 
 async def tell(url: str) -> None:
@@ -54,6 +55,7 @@ class _Teller:
         await self._cancelled(filled)
         await self._throttled_then_unknown_then_not_placed()
         await self._refused_twice()
+        await self._basket_that_stopped()
         await self._never_sent()
         await self._on_another_account()
 
@@ -108,6 +110,26 @@ class _Teller:
         late = _row(S.CANCELLED, "CANCELLED", 5, average_price=Decimal("-0.05"), reason="")
         await self._step(order, late)
 
+    async def _basket_that_stopped(self) -> None:
+        legs = {f"legs.{leg}.{name}": value for leg in (1, 2) for name, value in BODY.items()}
+        facts = {"slices": {"1": [75], "2": [50, 25]}}
+        job = await self._admit("pair", kind=TaskKind.BASKET, body=legs, facts=facts)
+        link = {"job_id": job.task_id, "leg": 1, "slice": 1}
+        leg = await self._sent("pair~1", **link)
+        leg = await self._step(leg, step(S.ACKED, broker_order_id="260101000000007", **_yes()))
+        told = {"reason_code": "LEG_FAILED", "reason": "leg 2", "facts": facts | {"failed": 2}}
+        job = await self._step(job, step(S.STOPPING, event="job_stops", **told))
+        await self._admit(
+            "pair~1~cancel-1",
+            kind=TaskKind.CANCEL,
+            client_order_id="pair~1",
+            body={},
+            target_task_id=leg.task_id,
+            **link,
+        )
+        await self._step(leg, step(S.CANCELLED, event="broker_update"))
+        await self._step(job, step(S.DONE, event="job_done"))
+
     async def _never_sent(self) -> None:
         order = await self._ready("expired")
         await self._step(order, step(S.EXPIRED, event="expired", reason_code="DEADLINE"))
@@ -137,7 +159,7 @@ class _Teller:
 
     async def _sent(self, key: str, **changed: Any) -> OrderTask:
         order = await self._ready(key, **changed)
-        tag = f"T{key.upper().replace('-', '').rjust(14, '0')}00001"
+        tag = f"T{key.upper().translate(_NOT_IN_TAGS).rjust(14, '0')}00001"
         return await self._claim(order, tag)
 
     async def _claim(self, order: OrderTask, tag: str) -> OrderTask:

@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from job_journal_contract import JobJournalContract
 from journal_values import (
     ACCOUNT,
     NOON_NS,
@@ -42,18 +43,14 @@ from ticker_service.ports import Admitted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from contextlib import AbstractAsyncContextManager
 
     from ticker_service.ports import OrderJournal
 
 OTHER = Account("ZY9876")
 
 
-class OrderJournalContract:
+class OrderJournalContract(JobJournalContract):
     """``OrderJournal``: I2, I4, I5, I6 and I9 as far as one journal can keep them."""
-
-    def open(self) -> AbstractAsyncContextManager[OrderJournal]:
-        raise NotImplementedError
 
     def run(self, scenario: Callable[[OrderJournal], Awaitable[None]]) -> None:
         async def opened() -> None:

@@ -26,6 +26,7 @@ from ticker_service.adapters import postgres_journal
 from ticker_service.adapters.postgres_journal import PostgresJournal
 from ticker_service.adapters.postgres_pool import JournalOptions
 from ticker_service.adapters.postgres_statements import Statements
+from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TRANSITIONS, TaskState
 from ticker_service.errors import ConfigurationError
 
@@ -63,6 +64,12 @@ SENT_PATHS: Final[dict[TaskState, list[TaskState]]] = {
         )
     },
 }
+JOB_PATHS: Final[dict[TaskState, list[TaskState]]] = {
+    TaskState.RUNNING: [],
+    TaskState.STOPPING: [TaskState.STOPPING],
+    TaskState.DONE: [TaskState.DONE],
+    TaskState.ESCALATED: [TaskState.ESCALATED],
+}
 
 
 @contextlib.contextmanager
@@ -98,9 +105,11 @@ def test_no_state_is_left_by_a_way_that_is_not_drawn(database_url: str) -> None:
     async def one_in_each(journal: PostgresJournal) -> dict[TaskState, Any]:
         epoch = await journal.acquire(ACCOUNT)
         made = {}
-        for state, path in (UNSENT_PATHS | SENT_PATHS).items():
+        for state, path in (UNSENT_PATHS | SENT_PATHS | JOB_PATHS).items():
             if state in SENT_PATHS:
                 task = await sending(journal, epoch)
+            elif state in JOB_PATHS:
+                task = (await journal.admit(new_task(kind=TaskKind.BASKET))).task
             else:
                 task = (await journal.admit(new_task())).task
             for next_state in path:
@@ -136,6 +145,7 @@ def test_no_state_is_left_by_a_way_that_is_not_drawn(database_url: str) -> None:
         "deadline = now()",
         "created_at = now()",
         "target_task_id = task_id",
+        "(job_id, leg, slice) = (task_id, 1, 1)",
         "filled_quantity = 24",
         "filled_quantity = -1",
         "average_price = 'NaN'",
@@ -289,6 +299,11 @@ def test_every_partial_or_unique_index_says_what_it_makes_impossible(database_ur
         ("open_tasks_of", "order_task_unsent"),
         ("open_tasks_of", "order_task_in_doubt"),
         ("open_tasks_of", "order_task_live"),
+        ("open_tasks_of", "order_task_job"),
+        ("open_jobs", "order_task_job"),
+        ("children_of", "order_task_child"),
+        ("task_by_client_order", "order_task_named"),
+        ("job_by_key", "order_task_named"),
         ("changes_of", "order_task_about"),
     ],
 )
@@ -302,7 +317,7 @@ def test_open_work_is_found_without_reading_history(
             connection.execute("DROP INDEX order_task_of_day")
         if statement == "open_tasks_of":
             # Likewise the indexes of orders at rest and of all orders.
-            connection.execute("DROP INDEX order_task_client_order")
+            connection.execute("DROP INDEX order_task_named")
         # A plan that is kept does not know the parameters; it must do as well.
         connection.execute("SET plan_cache_mode = force_generic_plan")
         plan = connection.execute(
@@ -318,6 +333,8 @@ def test_open_work_is_found_without_reading_history(
                 "accounts": ["A", "B"],
                 "principal": "desk",
                 "target_task_id": uuid.UUID(int=1),
+                "job_ids": [uuid.UUID(int=1)],
+                "client_order_id": "k",
             },
         ).fetchall()
     text = "\n".join(line for (line,) in plan)

@@ -29,7 +29,9 @@ _TIMES: Final = {
     "intent_at",
     "finished_at",
 }
-_IDS: Final = {"event_id", "task_id", "target_task_id"}
+_IDS: Final = {"event_id", "task_id", "target_task_id", "job_id"}
+_LATER: Final = dict.fromkeys(("job_id", "leg", "slice", "facts"))
+"""Columns of tasks that the oldest files do not have; migrations leave them empty."""
 
 
 class GoldenJournal:
@@ -38,7 +40,8 @@ class GoldenJournal:
     def __init__(self, file: Path) -> None:
         held = json.loads(file.read_bytes())
         self.event_rows = [_row(each) for each in held["order_event"]]
-        self.tasks = {each["task_id"]: task_of(each) for each in map(_row, held["order_task"])}
+        rows = [_LATER | _row(each) for each in held["order_task"]]
+        self.tasks = {each["task_id"]: task_of(each) for each in rows}
         self.attempts: defaultdict[uuid.UUID, list[OrderAttempt]] = defaultdict(list)
         for row in held["order_attempt"]:
             attempt = attempt_of(_row(row))

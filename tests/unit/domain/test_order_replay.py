@@ -47,7 +47,7 @@ def task_called(golden: GoldenJournal, name: str) -> OrderTask:
 @pytest.mark.parametrize("file", VERSIONS, ids=lambda file: file.stem)
 def test_the_tables_a_program_left_are_what_its_events_make_today(file: Path) -> None:
     golden = GoldenJournal(file)
-    assert len(golden.tasks) == 8
+    assert len(golden.tasks) == (11 if file.stem == "v3" else 8)
     for task_id, task in golden.tasks.items():
         replayed = replay(golden.events_of(task))
         assert differences(replayed, task, golden.attempts[task_id]) == []

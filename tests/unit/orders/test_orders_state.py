@@ -13,13 +13,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 from order_scene import broker_order, task
 
+from ticker_service.domain.order import JOBS, TaskKind
 from ticker_service.domain.order_state import (
     AT_BROKER,
+    JOB_OPEN,
     LIVE,
     TERMINAL,
     TRANSITIONS,
     UNSENT,
     TaskState,
+    first_state,
     merge,
     state_of,
 )
@@ -264,7 +267,15 @@ def test_a_refusal_of_the_exchange_says_why() -> None:
 def test_every_state_says_what_may_follow() -> None:
     assert set(TRANSITIONS) == set(TaskState)
     assert set().union(*TRANSITIONS.values()) <= set(TaskState)
-    assert UNSENT | {S.SENDING, S.UNKNOWN} | LIVE | TERMINAL == set(TaskState)
+    assert UNSENT | {S.SENDING, S.UNKNOWN} | LIVE | TERMINAL | JOB_OPEN == set(TaskState)
+
+
+def test_no_order_is_ever_in_a_state_of_a_job_nor_the_other_way_round() -> None:
+    of_jobs = JOB_OPEN | {S.DONE, S.ESCALATED}
+    for state in TaskState:
+        assert TRANSITIONS[state] <= (of_jobs if state in of_jobs else set(S) - of_jobs)
+    for kind in TaskKind:
+        assert first_state(kind) is (S.RUNNING if kind in JOBS else S.RECEIVED)
 
 
 def test_what_may_have_left_is_never_made_ready_and_never_sent_again() -> None:

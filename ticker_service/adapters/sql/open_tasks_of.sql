@@ -11,6 +11,9 @@ WITH open AS MATERIALIZED (
     SELECT * FROM order_task
     WHERE account = ANY(%(accounts)s::text[])
         AND kind = 'PLACE' AND state IN ('ACKED', 'WORKING', 'PARTIAL')
+    UNION ALL
+    SELECT * FROM order_task
+    WHERE account = ANY(%(accounts)s::text[]) AND state IN ('RUNNING', 'STOPPING')
 )
 SELECT * FROM open
 WHERE principal = %(principal)s

@@ -23,6 +23,10 @@ UPDATE order_task AS task SET
     reason = shadow.reason,
     target_task_id = shadow.target_task_id,
     created_at = shadow.created_at,
-    updated_at = shadow.updated_at
+    updated_at = shadow.updated_at,
+    job_id = shadow.job_id,
+    leg = shadow.leg,
+    slice = shadow.slice,
+    facts = shadow.facts
 FROM shadow_task AS shadow
 WHERE task.task_id = shadow.task_id AND ROW(task.*) IS DISTINCT FROM ROW(shadow.*)

@@ -17,6 +17,7 @@ moved AS (
         average_price = COALESCE(%(average_price)s, task.average_price),
         reason_code = COALESCE(%(reason_code)s, task.reason_code),
         reason = COALESCE(%(reason)s, task.reason),
+        facts = COALESCE(%(facts)s::jsonb, task.facts),
         updated_at = %(now)s
     WHERE task.task_id = %(task_id)s
         AND task.version = %(version)s

@@ -1,3 +1,4 @@
--- The order that a principal calls so.
+-- The order that a principal calls so; the second condition on its kind is that of the index.
 SELECT * FROM order_task
 WHERE principal = %(principal)s AND client_order_id = %(client_order_id)s AND kind = 'PLACE'
+    AND kind NOT IN ('MODIFY', 'CANCEL')
