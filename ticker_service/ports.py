@@ -462,6 +462,18 @@ class PastSend:
     at_ns: int
 
 
+class TaskFollower(Protocol):
+    """Who is told what this process's writes do to an account's tasks; neither call waits."""
+
+    def moved(self, task: OrderTask) -> None:
+        """Take a task as a committed write left it; news of two writes may come in any order."""
+        ...
+
+    def doubted(self, task_id: uuid.UUID, until_ns: int) -> None:
+        """Know that a write of a task may have been committed; ``until_ns`` is its deadline."""
+        ...
+
+
 class OrderJournal(Protocol):
     """The durable record of orders; every write is one transaction and returns after commit.
 
@@ -487,6 +499,13 @@ class OrderJournal(Protocol):
 
     async def watch_writers(self, on_lost: Callable[[frozenset[Account]], None]) -> None:
         """Ask that session for a sign of life until cancelled; say which accounts were lost."""
+        ...
+
+    def follow(self, account: Account, follower: TaskFollower) -> None:
+        """Tell of every later write of this process to an account's tasks; the newest call counts.
+
+        Told before the write returns, and when its outcome cannot be told.
+        """
         ...
 
     async def admit(self, new: NewTask) -> Admitted:
@@ -546,6 +565,13 @@ class OrderJournal(Protocol):
         """Return an account's PLACE tasks in ACKED, WORKING and PARTIAL, oldest first.
 
         A MODIFY or CANCEL that was ACKED has ended, and is not among them.
+        """
+        ...
+
+    async def changes_of_open(self, account: Account) -> list[OrderTask]:
+        """Return the MODIFY tasks that may count for an order that has not ended, oldest first.
+
+        Those that have not failed, of PLACE tasks that are unsent, in doubt or at the broker.
         """
         ...
 

@@ -62,7 +62,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import NewTask, TaskUpdate, Variety
     from ticker_service.domain.tick import Mode
-    from ticker_service.ports import FeedEvent, FeedSink, Outgoing
+    from ticker_service.ports import FeedEvent, FeedSink, Outgoing, TaskFollower
     from ticker_service.runtime.clock import Clock
 
 NAME_CHARACTERS_MAX: Final = 200
@@ -316,6 +316,7 @@ class MemoryJournal:
         self._had: dict[Account, int] = {}
         """The newest epoch of each account, also after its lock was lost, until it is released."""
         self._lost: asyncio.Queue[Account] = asyncio.Queue()
+        self._followers: dict[Account, TaskFollower] = {}
 
     # --- what a test does to it ---------------------------------------------------------------
 
@@ -367,6 +368,10 @@ class MemoryJournal:
         while True:
             on_lost(frozenset({await self._lost.get()}))
 
+    def follow(self, account: Account, follower: TaskFollower) -> None:
+        """Tell of every later write of ours to an account's tasks; the newest call counts."""
+        self._followers[account] = follower
+
     async def admit(self, new: NewTask) -> Admitted:
         """Keep an instruction in its first state, or return the one its key names."""
         await self._begin("admit")
@@ -380,7 +385,7 @@ class MemoryJournal:
         if new.job_id is not None and not self._takes_part(new):
             raise TaskMoved(f"job_id={new.job_id}: it places no more, or has this part")
         self._append(_received(new), order_events.RECEIVED, order_events.received(new))
-        await self.after("admit")
+        await self._confirm("admit", self.tasks[new.task_id])
         return Admitted(task=self.tasks[new.task_id], is_new=True)
 
     async def known(self, new: NewTask) -> OrderTask | None:
@@ -421,7 +426,7 @@ class MemoryJournal:
             present, tag=tag, writer_epoch=writer_epoch, send_not_after_ns=send_not_after_ns
         )
         self._append(moved, order_events.INTENT_RECORDED, intent)
-        await self.after("claim")
+        await self._confirm("claim", moved)
         return moved
 
     async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
@@ -452,7 +457,7 @@ class MemoryJournal:
         if update.outcome is not None:
             self.shared.outcomes.setdefault((task.task_id, present.attempt), update.outcome)
         self._append(moved, update.event, order_events.step(present, update))
-        await self.after("record")
+        await self._confirm("record", moved)
         return moved
 
     async def task(self, task_id: uuid.UUID) -> OrderTask | None:
@@ -498,6 +503,18 @@ class MemoryJournal:
         """Return an account's PLACE tasks in ACKED, WORKING and PARTIAL, oldest first."""
         await self._begin("live_orders")
         return [task for task in self._of(account, LIVE) if task.kind is TaskKind.PLACE]
+
+    async def changes_of_open(self, account: Account) -> list[OrderTask]:
+        """Return the MODIFY tasks that may count for an order that has not ended, oldest first."""
+        await self._begin("changes_of_open")
+        placed = self._of(account, UNSENT | IN_DOUBT | LIVE)
+        still_open = {task.task_id for task in placed if task.kind is TaskKind.PLACE}
+        may_count = UNSENT | IN_DOUBT | {TaskState.ACKED, TaskState.MANUAL}
+        return [
+            task
+            for task in self._of(account, may_count)
+            if task.kind is TaskKind.MODIFY and task.target_task_id in still_open
+        ]
 
     async def tasks_by_tag(self, account: Account, tags: Collection[str]) -> dict[str, OrderTask]:
         """Return the tasks one of whose attempts carries one of these tags, by that tag."""
@@ -661,6 +678,18 @@ class MemoryJournal:
         for account in self.shared.epochs:
             await self.release(account)
         self.is_closed = True
+
+    async def _confirm(self, name: str, task: OrderTask) -> None:
+        """Tell who follows of a write, or that its confirmation was lost."""
+        follower = self._followers.get(task.account)
+        try:
+            await self.after(name)
+        except BaseException:
+            if follower is not None:
+                follower.doubted(task.task_id, task.deadline_ns)
+            raise
+        if follower is not None:
+            follower.moved(task)
 
     async def _begin(self, name: str) -> None:
         await self.before(name)

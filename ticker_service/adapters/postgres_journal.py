@@ -10,6 +10,7 @@ Times are kept to the microsecond; see :mod:`ticker_service.adapters.postgres_ro
 
 from __future__ import annotations
 
+import contextlib
 import uuid
 from typing import TYPE_CHECKING, Final, Self
 
@@ -42,13 +43,14 @@ from ticker_service.errors import (
 from ticker_service.ports import Admitted, PastSend
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Mapping
+    from collections.abc import Callable, Collection, Iterator, Mapping
 
     from ticker_service.adapters.postgres_rows import Row
     from ticker_service.domain.breaker import BreakerStep
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import Account, NewTask, OrderEvent, OrderTask, TaskUpdate
+    from ticker_service.ports import TaskFollower
 
 # An index row holds a third of a page; a name longer than this is no name.
 NAME_LENGTH_MAX: Final = 200
@@ -80,6 +82,7 @@ class PostgresJournal:
         self._orders = Pool(self._database, "orders", options.orders)
         self._queries = Pool(self._database, "queries", options.queries)
         self._locks = AccountLocks(self._database, self._sql)
+        self._followers: dict[Account, TaskFollower] = {}
 
     @property
     def is_available(self) -> bool:
@@ -138,6 +141,10 @@ class PostgresJournal:
         """Call :meth:`heartbeat` until cancelled; tell which accounts were lost."""
         await self._locks.watch(on_lost)
 
+    def follow(self, account: Account, follower: TaskFollower) -> None:
+        """Tell of every later write of ours to an account's tasks; the newest call counts."""
+        self._followers[account] = follower
+
     async def admit(self, new: NewTask) -> Admitted:
         """Journal an instruction in its first state, or return the one its key already names.
 
@@ -167,18 +174,24 @@ class PostgresJournal:
             "facts": None if new.facts is None else _json(dict(new.facts)),
             **self._event(events.RECEIVED, events.received(new)),
         }
-        try:
-            admitted = await self._orders.run(self._sql.admit_task, parameters)
-        except Unconfirmed:
-            # The key says whether it was committed; if not even that can be read, or it is not
-            # there yet, nobody knows, and the caller sends the same key again.
-            known = await self.known(new)
-            if known is None:
-                raise
-            return Admitted(task=known, is_new=known.task_id == new.task_id)
-        if admitted:
-            return Admitted(task=task_of(admitted[0]), is_new=True)
-        return Admitted(task=await self._earlier(new), is_new=False)
+        with self._following(new):
+            try:
+                rows = await self._orders.run(self._sql.admit_task, parameters)
+            except Unconfirmed:
+                # The key says whether it was committed; if not even that can be read, or it is not
+                # there yet, nobody knows, and the caller sends the same key again.
+                known = await self.known(new)
+                if known is None:
+                    raise
+                admitted = Admitted(task=known, is_new=known.task_id == new.task_id)
+            else:
+                admitted = (
+                    Admitted(task=task_of(rows[0]), is_new=True)
+                    if rows
+                    else Admitted(task=await self._earlier(new), is_new=False)
+                )
+        self._tell(admitted.task)
+        return admitted
 
     async def known(self, new: NewTask) -> OrderTask | None:
         """Return the task that an instruction's key already names.
@@ -274,6 +287,10 @@ class PostgresJournal:
     async def live_orders(self, account: Account) -> list[OrderTask]:
         """Return an account's PLACE tasks in ACKED, WORKING and PARTIAL, oldest first."""
         return await self._open_work(self._sql.live_orders, account)
+
+    async def changes_of_open(self, account: Account) -> list[OrderTask]:
+        """Return the MODIFY tasks that may count for an order that has not ended, oldest first."""
+        return await self._open_work(self._sql.changes_of_open, account)
 
     async def tasks_by_tag(self, account: Account, tags: Collection[str]) -> dict[str, OrderTask]:
         """Return the tasks one of whose attempts carries one of these tags, by that tag."""
@@ -474,19 +491,38 @@ class PostgresJournal:
     async def _move(
         self, statement: bytes, task: OrderTask, parameters: Mapping[str, object]
     ) -> OrderTask:
-        try:
-            moved = await self._orders.run(statement, parameters)
-        except Unconfirmed:
-            # The event's id says whether it was committed. Its absence says nothing: the server
-            # may still be at it, so the caller has to read again before it decides.
-            moved = await self._orders.run(
-                self._sql.task_of_event, {"event_id": parameters["event_id"]}
-            )
-            if not moved:
-                raise
+        with self._following(task):
+            try:
+                moved = await self._orders.run(statement, parameters)
+            except Unconfirmed:
+                # The event's id says whether it was committed. Its absence says nothing: the server
+                # may still be at it, so the caller has to read again before it decides.
+                moved = await self._orders.run(
+                    self._sql.task_of_event, {"event_id": parameters["event_id"]}
+                )
+                if not moved:
+                    raise
         if not moved:
             raise TaskMoved(await self._why_not(task))
-        return task_of(moved[0])
+        left = task_of(moved[0])
+        self._tell(left)
+        return left
+
+    @contextlib.contextmanager
+    def _following(self, task: NewTask | OrderTask) -> Iterator[None]:
+        """Let it be known when the outcome of a write is not."""
+        try:
+            yield
+        except (OrderRefused, TaskMoved):
+            raise
+        except BaseException:
+            if task.account in self._followers:
+                self._followers[task.account].doubted(task.task_id, task.deadline_ns)
+            raise
+
+    def _tell(self, task: OrderTask) -> None:
+        if task.account in self._followers:
+            self._followers[task.account].moved(task)
 
     async def _why_not(self, task: OrderTask) -> str:
         known = await self.task(task.task_id)

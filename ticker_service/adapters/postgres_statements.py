@@ -25,6 +25,7 @@ class Statements:
     unsent_tasks: bytes
     tasks_in_doubt: bytes
     live_orders: bytes
+    changes_of_open: bytes
     tasks_by_order_id: bytes
     order_ids_since: bytes
     placed_since: bytes

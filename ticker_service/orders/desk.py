@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import structlog
 
 from ticker_service.accounts.kill_switches import symbol_of
+from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.errors import (
@@ -26,7 +27,7 @@ from ticker_service.errors import (
     OrderRefused,
     TaskMoved,
 )
-from ticker_service.orders import pipeline
+from ticker_service.orders import exposure, pipeline
 from ticker_service.orders.audit import Audit
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.positions import Positions
@@ -111,6 +112,8 @@ class AccountDesk:
         self.positions = Positions(account, journal, gateway, memory, clock)
         self.audit = Audit(account, journal, self.positions, memory, clock)
         self.positions.lasting = self.audit.lasting
+        self.exposure = Exposure()
+        """What is open and may still be filled."""
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
@@ -162,16 +165,23 @@ class AccountDesk:
                 raise refusal
         self._waiting.begin(new)
         self._asking.add(new.task_id)
+        self.exposure.reserve(new)
         try:
             admitted = await self._journal.admit(new)
-        except JournalUnavailable:
-            raise  # it may have been taken; the next scan of the journal knows
-        except BaseException:
+        except (OrderRefused, TaskMoved):
+            self.exposure.release(new)
             self._waiting.end(new)
+            raise
+        except BaseException as error:
+            # It may have been taken; the next scan of the journal knows.
+            self.exposure.doubted(new.task_id, new.deadline_ns)
+            if not isinstance(error, JournalUnavailable):
+                self._waiting.end(new)
             raise
         finally:
             self._asking.discard(new.task_id)
         if not admitted.is_new:
+            self.exposure.release(new)
             self._waiting.end(new)
         self._reach("C1")
         if admitted.is_new and new.kind is not TaskKind.MODIFY:
@@ -277,6 +287,7 @@ class AccountDesk:
             self.state = DeskState.STARTING
         try:
             await self._executor.take_over(writer_epoch)
+            await exposure.take_over(self.exposure, self._journal, self.account)
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._end_when_lost())
                 for name, sink in self._sinks.items():
@@ -352,6 +363,7 @@ class AccountDesk:
             before = self._uncarried()
             unsent: list[OrderTask] = []
             try:
+                await exposure.resolve(self.exposure, self._journal, now_ns=self._clock.now_ns())
                 unsent = await self._journal.unsent(self.account)
             except JournalUnavailable as error:
                 log.warning("work_not_read", account=self.account, error=str(error))
@@ -483,6 +495,7 @@ class AccountDesk:
             await _sleep_or_ring(period_s, self._audit_wanted.listen())
             period_s = self._config.audit_s
             try:
+                await exposure.compare(self.exposure, self._journal, self.account)
                 if self.state is DeskState.OPEN and await self.audit.look():
                     self._book_wanted.ring()
                     period_s = self._config.audit_again_s

@@ -49,6 +49,20 @@ if TYPE_CHECKING:
 OTHER = Account("ZY9876")
 
 
+class Told:
+    """A follower that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.tasks: list[OrderTask] = []
+        self.doubts: list[uuid.UUID] = []
+
+    def moved(self, task: OrderTask) -> None:
+        self.tasks.append(task)
+
+    def doubted(self, task_id: uuid.UUID, until_ns: int) -> None:  # noqa: ARG002 - as the port
+        self.doubts.append(task_id)
+
+
 class OrderJournalContract(JobJournalContract):
     """``OrderJournal``: I2, I4, I5, I6 and I9 as far as one journal can keep them."""
 
@@ -444,6 +458,63 @@ class OrderJournalContract(JobJournalContract):
             assert await journal.live_orders(ACCOUNT) == sorted(
                 live, key=lambda task: (task.created_at_ns, task.task_id)
             )
+
+        self.run(scenario)
+
+    def test_changes_count_for_open_orders_until_they_fail(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+
+            async def placed(*states: TaskState) -> OrderTask:
+                task = await sending(journal, epoch)
+                for state in states:
+                    task = await journal.record(task, step(state), now_ns=NOON_NS)
+                return task
+
+            async def changed(order: OrderTask, *states: TaskState) -> OrderTask:
+                body = {"quantity": "150"}
+                named = {"kind": TaskKind.MODIFY, "target_task_id": order.task_id, "body": body}
+                task = await sending(journal, epoch, **named)
+                for state in states:
+                    task = await journal.record(task, step(state), now_ns=NOON_NS)
+                return task
+
+            at_rest, doubtful = await placed(TaskState.WORKING), await placed(TaskState.UNKNOWN)
+            waiting = (await journal.admit(new_task())).task
+            ended = await placed(TaskState.FILLED)
+            counts = [
+                await changed(at_rest),
+                await changed(doubtful, TaskState.UNKNOWN),
+                await changed(waiting, TaskState.ACKED),
+            ]
+            await changed(at_rest, TaskState.REJECTED)
+            await changed(ended, TaskState.ACKED)
+            await sending(journal, epoch, kind=TaskKind.CANCEL, target_task_id=at_rest.task_id)
+            found = await journal.changes_of_open(ACCOUNT)
+            assert {task.task_id: task for task in found} == {task.task_id: task for task in counts}
+            assert await journal.changes_of_open(OTHER) == []
+
+        self.run(scenario)
+
+    def test_who_follows_an_account_is_told_of_every_write_to_its_tasks(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            told, others = Told(), Told()
+            journal.follow(ACCOUNT, told)
+            journal.follow(OTHER, others)
+            epoch = await journal.acquire(ACCOUNT)
+            task = await sending(journal, epoch)
+            await journal.record(task, step(TaskState.ACKED), now_ns=NOON_NS)
+            assert [(each.version, each.state) for each in told.tasks] == [
+                (1, TaskState.RECEIVED),
+                (2, TaskState.READY),
+                (3, TaskState.SENDING),
+                (4, TaskState.ACKED),
+            ]
+            assert told.tasks[-1] == await journal.task(task.task_id)
+            with pytest.raises(TaskMoved):
+                await journal.record(task, step(TaskState.REJECTED), now_ns=NOON_NS)
+            assert len(told.tasks) == 4
+            assert not others.tasks
 
         self.run(scenario)
 

@@ -305,6 +305,10 @@ def test_every_partial_or_unique_index_says_what_it_makes_impossible(database_ur
         ("task_by_client_order", "order_task_named"),
         ("job_by_key", "order_task_named"),
         ("changes_of", "order_task_about"),
+        ("changes_of_open", "order_task_about"),
+        ("changes_of_open", "order_task_unsent"),
+        ("changes_of_open", "order_task_in_doubt"),
+        ("changes_of_open", "order_task_live"),
     ],
 )
 def test_open_work_is_found_without_reading_history(

@@ -14,6 +14,7 @@ from sim_journal import JournalLine
 
 from ticker_service import testing
 from ticker_service.domain import order_state
+from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
 from ticker_service.orders import classify
@@ -223,6 +224,15 @@ def does_not_look_at_kill_switches_last(_: Play, patch: pytest.MonkeyPatch) -> N
     patch.setattr(Executor, "_is_stopped", lambda *_: False)
 
 
+def does_not_follow_its_writes(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """What is open is read once, and then only what comes in is added."""
+    patch.setattr(Exposure, "moved", _unheard)
+
+
+def _unheard(_: Exposure, __: OrderTask) -> None:
+    return
+
+
 PLANTS: Final[dict[Any, set[str]]] = {
     sends_twice: {"I1", "I4"},
     sends_again_in_doubt: {"I1"},
@@ -244,5 +254,6 @@ PLANTS: Final[dict[Any, set[str]]] = {
     sends_what_was_being_sent: {"I1"},
     lets_changes_overtake: {"I5"},
     does_not_look_at_kill_switches_last: {"I12"},
+    does_not_follow_its_writes: {"I13"},
 }
 """Each plant, and the invariants of which one at least has to be named."""

@@ -38,6 +38,7 @@ from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.breaker import BreakerName
+from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
 from ticker_service.domain.order import Account, TaskKind
 from ticker_service.domain.order_replay import EventRefused, differences, replay
@@ -139,6 +140,7 @@ async def _play(seed: int, plant: Callable[[Play], None] | None) -> Outcome:
         if plant is not None:
             plant(the_play)
         await the_play.through()
+        reserved = the_play.misreserved()
         the_play.end()
         records = the_play.records()
         ended_s = world.now_s()
@@ -149,6 +151,7 @@ async def _play(seed: int, plant: Callable[[Play], None] | None) -> Outcome:
             *violations(records),
             *the_play.permuted(),
             *the_play.unexplained(),
+            *reserved,
             *the_play.broker.breaches,
             *the_play.false_alarms,
             *world.crashes,
@@ -377,11 +380,16 @@ class Play:
         until_s = self.world.now_s() + PEACE_S_MAX
         while self.world.now_s() < until_s:
             await asyncio.sleep(QUIET_LOOK_S)
-            if self._has_ended() and not unsettled(self.records()) and self._is_delivered():
+            is_quiet = self._has_ended() and self._is_delivered() and not self._doubted()
+            if is_quiet and not unsettled(self.records()):
                 return
 
     def _has_ended(self) -> bool:
         return not any(task.state in UNRESOLVED for task in self.journal.tasks.values())
+
+    def _doubted(self) -> bool:
+        """Return whether a daemon counts what the journal may yet have taken."""
+        return any(each.is_open and each.desk.exposure.doubts for each in self.daemons)
 
     def _is_delivered(self) -> bool:
         last = len(self.journal.events[ACCOUNT])
@@ -502,6 +510,17 @@ class Play:
                 for fault in differences(replayed, task, replayed.attempts)
             ]
         return found
+
+    def misreserved(self) -> list[str]:
+        """I13: what a daemon holds for open, kept step by step, is what the journal makes of it."""
+        anew = Exposure.of_tasks(self.journal.tasks.values()).by_key()
+        return [
+            f"I13: open orders are held for {dict(kept)}, by the journal they are {dict(anew)}"
+            for daemon in self.daemons
+            if daemon.process.is_alive and daemon.is_open
+            for kept in [daemon.desk.exposure.by_key()]
+            if kept != anew
+        ]
 
 
 class Daemon:
