@@ -12,6 +12,7 @@ import typer
 
 from app import typed_wrong
 from app.account_cli import account_cli
+from app.desk_cli import desk_cli
 from app.greeks_cli import greeks
 from app.jobs import EXIT_CONFIGURATION, EXIT_INTERRUPTED, run_job
 from app.journal_cli import journal_cli
@@ -40,6 +41,7 @@ cli.add_typer(order_cli)
 cli.add_typer(account_cli)
 cli.add_typer(journal_cli)
 cli.add_typer(kill_cli)
+cli.add_typer(desk_cli)
 cli.command()(simulate)
 cli.add_typer(record_cli)
 cli.command()(greeks)

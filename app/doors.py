@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, WebSocket
 
-from app.http import kill_switch
+from app.http import desk, kill_switch
 from app.http import orders as rest
 from app.security.limits import ConnectionCaps, ConnectionRegister, RequestLimiter, RequestRate
 from app.security.tokens import TokenRefused
@@ -141,6 +141,7 @@ def application(doors: Doors) -> FastAPI:
     # Not `include_router`: it makes every route anew, and the first caller waits for that.
     app.router.routes.extend(rest.router.routes)
     app.router.routes.extend(kill_switch.router.routes)
+    app.router.routes.extend(desk.router.routes)
 
     @app.websocket("/v1/orders/ws")
     async def orders_socket(websocket: WebSocket) -> None:

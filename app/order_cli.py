@@ -12,6 +12,7 @@ import orjson
 import typer
 
 from app.jobs import run_job
+from app.rest_door import URL, Token, Url
 from ticker_service.domain.order import OrderType, Product, Side, Validity, Variety
 from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
@@ -28,13 +29,8 @@ token_cli = typer.Typer(
     name="token", help="Tokens that open the order doors.", no_args_is_help=True
 )
 
-_Url = Annotated[str, typer.Option(envvar="TICKER_ORDERS_URL", help="The daemon's order door.")]
-_Token = Annotated[
-    str, typer.Option(envvar="TICKER_ORDERS_TOKEN", help="From `ticker-service token create`.")
-]
 INTEGER_MAX: Final = 2**63 - 1
 """The largest number that the journal and the wire hold."""
-URL: Final = "ws://127.0.0.1:8780/v1/orders/ws"
 _Id = Annotated[str, typer.Argument(help="Your own name for the order.")]
 _Price = Annotated[str | None, typer.Option(help="Rupees.")]
 
@@ -104,8 +100,8 @@ def place(
     auction_number: Annotated[
         str | None, typer.Option(help="Of the auction, with variety auction.")
     ] = None,
-    url: _Url = URL,
-    token: _Token = "",
+    url: Url = URL,
+    token: Token = "",
 ) -> None:
     """Journal a new order and print it; it is sent behind this. Repeating it is safe."""
     exchange, _, tradingsymbol = symbol.partition(":")
@@ -151,8 +147,8 @@ def modify(
         int | None, typer.Option(min=0, max=INTEGER_MAX, help="Units to show; shares only.")
     ] = None,
     request_id: Annotated[str, typer.Option(help="Key of this change; made up if left out.")] = "",
-    url: _Url = URL,
-    token: _Token = "",
+    url: Url = URL,
+    token: Token = "",
 ) -> None:
     """Journal a change of a live order and print it."""
     change = {
@@ -173,8 +169,8 @@ def modify(
 def cancel(
     client_order_id: _Id,
     request_id: Annotated[str, typer.Option(help="Key of this cancel; made up if left out.")] = "",
-    url: _Url = URL,
-    token: _Token = "",
+    url: Url = URL,
+    token: Token = "",
 ) -> None:
     """Journal the cancel of an order and print it."""
     key = request_id or _made_up(client_order_id, "cancel")
@@ -182,7 +178,7 @@ def cancel(
 
 
 @order_cli.command()
-def status(client_order_id: _Id, url: _Url = URL, token: _Token = "") -> None:
+def status(client_order_id: _Id, url: Url = URL, token: Token = "") -> None:
     """Print an order as the journal has it."""
     _ask(url, token, lambda client: client.status(client_order_id))
 
@@ -194,8 +190,8 @@ def watch(
         int | None,
         typer.Option(min=0, max=INTEGER_MAX, help="Start after this account_seq; now if left out."),
     ] = None,
-    url: _Url = URL,
-    token: _Token = "",
+    url: Url = URL,
+    token: Token = "",
 ) -> None:
     """Print an account's order events, one line of JSON each, until Ctrl-C."""
 

@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from app.jobs import run_job
+from app.rest_door import ORDERS, URL, Json, Token, Url, ask
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,16 +20,7 @@ if TYPE_CHECKING:
 
 ROWS_MAX: Final = 500
 """The most that the door gives at once."""
-ANSWER_S_MAX: Final = 10.0
-SOCKET_PATH: Final = "/ws"
-"""What the address of the order door ends with; without it, it is the REST door's."""
-URL: Final = "ws://127.0.0.1:8780/v1/orders/ws"
-_Url = Annotated[str, typer.Option(envvar="TICKER_ORDERS_URL", help="The daemon's order door.")]
-_Token = Annotated[
-    str, typer.Option(envvar="TICKER_ORDERS_TOKEN", help="From `ticker-service token create`.")
-]
 _Limit = Annotated[int, typer.Option(min=1, max=ROWS_MAX, help="So many, the newest.")]
-_Json = Annotated[bool, typer.Option("--json", help="One line of JSON instead.")]
 
 
 def list_orders(
@@ -39,9 +31,9 @@ def list_orders(
         bool, typer.Option("--open", help="Only what has not ended: unsent, in doubt, at rest.")
     ] = False,
     limit: _Limit = 50,
-    as_json: _Json = False,
-    url: _Url = URL,
-    token: _Token = "",
+    as_json: Json = False,
+    url: Url = URL,
+    token: Token = "",
 ) -> None:
     """List your newest instructions, newest first, with how each stands."""
     query: dict[str, str] = {"limit": str(limit)}
@@ -55,9 +47,9 @@ def list_orders(
 def changes(
     client_order_id: Annotated[str, typer.Argument(help="Your own name for the order.")],
     limit: _Limit = 50,
-    as_json: _Json = False,
-    url: _Url = URL,
-    token: _Token = "",
+    as_json: Json = False,
+    url: Url = URL,
+    token: Token = "",
 ) -> None:
     """List the changes and cancels of an order, newest first, with how each ended.
 
@@ -71,7 +63,7 @@ def changes(
 
 def _show(url: str, token: str, path: str, query: Mapping[str, str], *, as_json: bool) -> None:
     async def job() -> int:
-        answer = await _ask(url, token, path, query)
+        answer = await ask(url, token, ORDERS + path, expects="orders", query=query)
         if as_json:
             print(orjson.dumps(answer).decode())  # noqa: T201 - the answer
         else:
@@ -81,43 +73,6 @@ def _show(url: str, token: str, path: str, query: Mapping[str, str], *, as_json:
         return 0
 
     raise typer.Exit(run_job(job()))
-
-
-async def _ask(url: str, token: str, path: str, query: Mapping[str, str]) -> dict[str, Any]:
-    """Ask the REST door.
-
-    Raises:
-        OrderError: It said no.
-        OrderDoorClosed: It is not there, or what is there is none.
-    """
-    import httpx  # noqa: PLC0415 - as above
-
-    from ticker_service.client import OrderDoorClosed, OrderError  # noqa: PLC0415 - as above
-
-    if not token:
-        raise OrderDoorClosed(
-            "Condition failed: there is no token; set TICKER_ORDERS_TOKEN, or pass one, from "
-            "`ticker-service token create`"
-        )
-    if not (token.isascii() and token.isprintable()):
-        raise OrderDoorClosed("Condition failed: the token is no word that a header can hold")
-    root = url.removesuffix(SOCKET_PATH)
-    for socket_scheme, scheme in (("ws://", "http://"), ("wss://", "https://")):
-        if root.startswith(socket_scheme):
-            root = scheme + root.removeprefix(socket_scheme)
-    try:
-        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S_MAX) as http:
-            answered = await http.get(
-                root + path, params=dict(query), headers={"Authorization": f"Bearer {token}"}
-            )
-        answer = answered.json()
-    except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
-        raise OrderDoorClosed(f"no order door at {url}: {error!r}") from error
-    if not isinstance(answer, dict) or (answered.is_success and "orders" not in answer):
-        raise OrderDoorClosed(f"no order door at {url}: it answers something else")
-    if not answered.is_success:
-        raise OrderError(answer)
-    return answer
 
 
 def _table(tasks: list[dict[str, Any]]) -> Table:

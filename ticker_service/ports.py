@@ -635,6 +635,24 @@ class OrderJournal(Protocol):
         """Return all that was asked in the name of some jobs, by job, leg, slice and time."""
         ...
 
+    async def task_of_request(self, principal: str, request_id: str) -> OrderTask | None:
+        """Return the task that a principal's key names."""
+        ...
+
+    async def dead_letters(
+        self, account: Account, *, created_since_ns: int, failed_since_ns: int, limit: int
+    ) -> list[OrderTask]:
+        """Return what of an account may need a person, newest first.
+
+        That is UNKNOWN of any age, MANUAL that was asked for since an instant, and of that what was
+        rejected, expired or not placed and took its last step since another one.
+        """
+        ...
+
+    async def events_of(self, task_id: uuid.UUID, *, limit: int) -> list[OrderEvent]:
+        """Return the first events of a task, oldest first."""
+        ...
+
     async def events_after(
         self, account: Account, account_seq: int, *, limit: int
     ) -> list[OrderEvent]:

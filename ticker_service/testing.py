@@ -29,6 +29,7 @@ from ticker_service.domain.order import (
 )
 from ticker_service.domain.order_state import (
     AT_BROKER,
+    FAILED,
     IN_DOUBT,
     JOB_OPEN,
     LIVE,
@@ -590,6 +591,32 @@ class MemoryJournal:
         return _newest(
             [t for t in self.tasks.values() if t.target_task_id == target_task_id], limit
         )
+
+    async def task_of_request(self, principal: str, request_id: str) -> OrderTask | None:
+        """Return the task that a principal's key names."""
+        await self._begin("task_of_request")
+        key = (principal, request_id)
+        return self._first(lambda task: (task.principal, task.request_id) == key)
+
+    async def dead_letters(
+        self, account: Account, *, created_since_ns: int, failed_since_ns: int, limit: int
+    ) -> list[OrderTask]:
+        """Return what of an account may need a person, newest first."""
+        await self._begin("dead_letters")
+        younger = [
+            task
+            for task in self._of(account, FAILED | {TaskState.MANUAL})
+            if task.created_at_ns >= created_since_ns
+            and (task.state is TaskState.MANUAL or task.updated_at_ns >= failed_since_ns)
+        ]
+        return _newest(self._of(account, {TaskState.UNKNOWN}) + younger, limit)
+
+    async def events_of(self, task_id: uuid.UUID, *, limit: int) -> list[OrderEvent]:
+        """Return the first events of a task, oldest first."""
+        await self._begin("events_of")
+        task = self.tasks.get(task_id)
+        told = self.events[task.account] if task is not None else []
+        return [event for event in told if event.task_id == task_id][:limit]
 
     async def events_after(
         self, account: Account, account_seq: int, *, limit: int

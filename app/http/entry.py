@@ -32,7 +32,7 @@ _BEARER: Final = HTTPBearer(
     auto_error=False,
     bearerFormat="JWT",
     description="From `ticker-service token create`; with scope orders:read to look, orders:write "
-    "to place, change and cancel, admin for kill switches.",
+    "to place, change and cancel, desk for the dead-letter desk, admin for kill switches.",
 )
 
 
@@ -96,6 +96,13 @@ def _writer(
     return who
 
 
+def _decider(
+    doors: Annotated[Doors, Depends(_doors)], who: Annotated[Caller, Depends(_caller)]
+) -> Caller:
+    doors.demand(who, Scope.DESK)
+    return who
+
+
 def _admin(
     doors: Annotated[Doors, Depends(_doors)], who: Annotated[Caller, Depends(_caller)]
 ) -> Caller:
@@ -106,4 +113,5 @@ def _admin(
 DoorsHere = Annotated[Any, Depends(_doors)]
 Reads = Annotated[Any, Depends(_reader)]
 Writes = Annotated[Any, Depends(_writer)]
+Decides = Annotated[Any, Depends(_decider)]
 Admins = Annotated[Any, Depends(_admin)]

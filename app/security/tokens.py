@@ -52,6 +52,8 @@ class Scope(StrEnum):
     ORDERS_WRITE = "orders:write"
     PORTFOLIO_READ = "portfolio:read"
     MARKET_READ = "market:read"
+    DESK = "desk"
+    """To look at what may need a person, whoever asked for it, and to decide about it."""
     ADMIN = "admin"
 
 

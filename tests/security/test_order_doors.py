@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import random
+import uuid
 from typing import TYPE_CHECKING, Any, Final
 
 import httpx
@@ -165,7 +166,14 @@ READS: Final = [
     ("GET", "/v1/orders/theirs/changes", None),
     ("GET", f"/v1/orders/events?account={MINE}", None),
 ]
-ROUTES: Final = [*WRITES, *READS]
+DECIDES: Final = [
+    ("GET", "/v1/desk", None),
+    ("GET", f"/v1/desk/{uuid.UUID(int=1)}", None),
+    ("POST", f"/v1/desk/{uuid.UUID(int=1)}/adopt", {"order_id": "1", "why": "w"}),
+    ("POST", f"/v1/desk/{uuid.UUID(int=1)}/not-placed", {"why": "w"}),
+    ("POST", f"/v1/desk/{uuid.UUID(int=1)}/resend", {"client_order_id": "n", "why": "w"}),
+]
+ROUTES: Final = [*WRITES, *READS, *DECIDES]
 ids = [f"{method} {path}" for method, path, _ in ROUTES]
 
 
@@ -283,12 +291,47 @@ def test_who_may_only_read_changes_nothing(
     assert len(doors.journal.tasks) == count
 
 
-@pytest.mark.parametrize(("method", "path", "body"), READS, ids=ids[len(WRITES) :])
+@pytest.mark.parametrize(
+    ("method", "path", "body"), READS, ids=ids[len(WRITES) : len(WRITES) + len(READS)]
+)
 def test_who_may_only_write_reads_nothing(
     doors: House, method: str, path: str, body: object
 ) -> None:
     writer = token("writer", scopes=[Scope.ORDERS_WRITE])
     assert doors.ask(writer, method, path, body).status_code == 403
+
+
+@pytest.mark.parametrize(("method", "path", "body"), DECIDES, ids=ids[-len(DECIDES) :])
+def test_who_may_trade_does_not_thereby_decide_at_the_desk(
+    doors: House, method: str, path: str, body: object
+) -> None:
+    assert doors.ask(token("trader"), method, path, body).status_code == 403
+    both = token("both", scopes=[Scope.ORDERS_READ, Scope.ORDERS_WRITE, Scope.ADMIN])
+    assert doors.ask(both, method, path, body).status_code == 403
+
+
+def test_the_desk_of_one_account_does_not_show_or_decide_another_s(doors: House) -> None:
+    clerk = token("clerk", scopes=[Scope.DESK])
+    assert doors.ask(clerk, "GET", "/v1/desk").json() == {"letters": [], "orphans": []}
+    answer = doors.ask(clerk, "GET", f"/v1/desk?account={THEIRS}")
+    assert (answer.status_code, answer.json()["code"]) == (404, "UNKNOWN_ACCOUNT")
+    (theirs,) = [t for t in doors.journal.tasks.values() if t.client_order_id == "theirs"]
+    for task_id in (theirs.task_id, uuid.UUID(int=1)):
+        answer = doors.ask(clerk, "GET", f"/v1/desk/{task_id}")
+        assert (answer.status_code, answer.json()["code"]) == (404, "UNKNOWN_TASK")
+        body = {"why": "mine", "force": True}
+        answer = doors.ask(clerk, "POST", f"/v1/desk/{task_id}/not-placed", body)
+        assert (answer.status_code, answer.json()["code"]) == (404, "UNKNOWN_TASK")
+    answer = doors.ask(clerk, "GET", "/v1/desk/none")
+    assert (answer.status_code, answer.json()["field"]) == (422, "task_id")
+
+
+@pytest.mark.parametrize("why", ["", "  ", "x" * 501, 7, None])
+def test_a_decision_without_a_reason_is_none(doors: House, why: object) -> None:
+    clerk = token("clerk", scopes=[Scope.DESK])
+    path = f"/v1/desk/{uuid.UUID(int=1)}/not-placed"
+    answer = doors.ask(clerk, "POST", path, {"why": why})
+    assert (answer.status_code, answer.json()["field"]) == (422, "why")
 
 
 @pytest.mark.parametrize(

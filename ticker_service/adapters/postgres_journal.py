@@ -366,6 +366,28 @@ class PostgresJournal:
         wanted = {"job_ids": list(job_ids)}
         return [task_of(row) for row in await self._orders.run(self._sql.children_of, wanted)]
 
+    async def task_of_request(self, principal: str, request_id: str) -> OrderTask | None:
+        """Return the task that a principal's key names."""
+        key = {"principal": principal, "request_id": request_id}
+        return _first(await self._queries.run(self._sql.task_by_request, key))
+
+    async def dead_letters(
+        self, account: Account, *, created_since_ns: int, failed_since_ns: int, limit: int
+    ) -> list[OrderTask]:
+        """Return what of an account may need a person, newest first."""
+        wanted = {
+            "account": account,
+            "created_since": time_of(created_since_ns),
+            "failed_since": time_of(failed_since_ns),
+            "limit": Int8(limit),
+        }
+        return [task_of(row) for row in await self._queries.run(self._sql.dead_letters, wanted)]
+
+    async def events_of(self, task_id: uuid.UUID, *, limit: int) -> list[OrderEvent]:
+        """Return the first events of a task, oldest first."""
+        wanted = {"task_id": task_id, "limit": Int8(limit)}
+        return [event_of(row) for row in await self._queries.run(self._sql.task_events, wanted)]
+
     async def events_after(
         self, account: Account, account_seq: int, *, limit: int
     ) -> list[OrderEvent]:

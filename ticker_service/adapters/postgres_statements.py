@@ -37,6 +37,8 @@ class Statements:
     open_jobs: bytes
     children_of: bytes
     job_by_key: bytes
+    dead_letters: bytes
+    task_events: bytes
     events_after: bytes
     last_seq: bytes
     delivered_seq: bytes

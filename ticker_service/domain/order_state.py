@@ -80,6 +80,9 @@ TERMINAL: Final = frozenset(
 )
 JOB_OPEN: Final = frozenset({S.RUNNING, S.STOPPING})
 
+FAILED: Final = frozenset({S.REJECTED, S.REJECTED_LOCAL, S.EXPIRED, S.NOT_PLACED})
+"""It came to nothing, and not because its caller withdrew it."""
+
 TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.RECEIVED: frozenset({S.READY, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.EXPIRED}),
     # An earlier attempt that was called unsent may be found at the broker: then it is not tried
@@ -98,7 +101,8 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.EXPIRED: AT_BROKER,
     S.REJECTED_LOCAL: AT_BROKER,
     S.CANCELLED_LOCAL: AT_BROKER,
-    S.MANUAL: AT_BROKER,
+    # A person may say that it is not there; an order that surfaces all the same wins even so.
+    S.MANUAL: AT_BROKER | {S.NOT_PLACED},
     S.FILLED: frozenset({S.FILLED}),
     # A job begins RUNNING, and no order ever comes here.
     S.RUNNING: frozenset({S.RUNNING, S.STOPPING, S.DONE, S.ESCALATED}),

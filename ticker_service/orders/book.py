@@ -7,7 +7,9 @@ changed nothing that the next one would not change as well.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -29,6 +31,18 @@ if TYPE_CHECKING:
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
+
+LOOKS_MAX: Final = 60
+"""So many of the newest looks into the book are kept for whoever asks what they showed."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Look:
+    """One reading of the book; ``lacking`` are known orders of the day that it did not hold."""
+
+    began_ns: int
+    rows: int
+    lacking: int
 
 
 class BookKeeper:
@@ -67,9 +81,12 @@ class BookKeeper:
         self._clock = clock
         self._news = news
         self._work = work
-        self._evidence = Evidence(config)
+        self.evidence = Evidence(config)
+        """What the books so far say of each doubt."""
         self._doubted_changes: dict[uuid.UUID, uuid.UUID | None] = {}
         self._was_whole = True
+        self.looks: deque[Look] = deque(maxlen=LOOKS_MAX)
+        """The newest readings, the last one last."""
         self.on_whole: Callable[[Sequence[BrokerOrder], int], None] = lambda *_: None
         """Told of each whole book once it is merged, and when its reading began, monotonic ns."""
 
@@ -81,6 +98,15 @@ class BookKeeper:
     def is_changing(self, target_task_id: uuid.UUID | None) -> bool:
         """Return whether a change of this order is in doubt: it may still reach the exchange."""
         return target_task_id in self._doubted_changes.values()
+
+    async def fresh(self) -> Sequence[BrokerOrder]:
+        """Return the book as it is now, for a person to look at; nothing is drawn from it.
+
+        Raises:
+            LoginRequired: The access token was refused.
+            BrokerUnavailable: There is no whole valid book now.
+        """
+        return await self._gateway.orders()
 
     async def read(self) -> float:
         """Make one pass and return when to make the next, seconds.
@@ -98,7 +124,9 @@ class BookKeeper:
         except (BrokerUnavailable, LoginRequired):
             await self._end_unseen_days(began)
             raise
-        is_whole = must_hold <= {row.order_id for row in rows}
+        lacking = must_hold - {row.order_id for row in rows}
+        is_whole = not lacking
+        self.looks.append(Look(began_ns=began.now_ns, rows=len(rows), lacking=len(lacking)))
         if not is_whole and self._was_whole:
             log.warning("book_lacks_known_orders", account=self._account, rows=len(rows))
         self._was_whole = is_whole
@@ -144,7 +172,7 @@ class BookKeeper:
                 unsettled.append(task)
             else:
                 await self._record(task, update)
-        self._evidence.keep_only(unsettled)
+        self.evidence.keep_only(unsettled)
         changes = {t.task_id: t.target_task_id for t in unsettled if t.kind is TaskKind.MODIFY}
         # One that came into doubt since the journal was read is not among them, and stays.
         for settled in held_before - changes.keys():
@@ -158,11 +186,11 @@ class BookKeeper:
     ) -> TaskUpdate | None:
         if task.kind is TaskKind.PLACE:
             ours = self._reconciler.memory.ours
-            return self._evidence.judge_place(task, rows, began=began, is_whole=is_whole, ours=ours)
+            return self.evidence.judge_place(task, rows, began=began, is_whole=is_whole, ours=ours)
         target = await self._journal.task(task.target_task_id) if task.target_task_id else None
         order_id = target.broker_order_id if target else None
         row = next((row for row in rows if row.order_id == order_id), None)
-        return self._evidence.judge_target(task, row, began=began)
+        return self.evidence.judge_target(task, row, began=began)
 
     async def _end_days(self, rows: Sequence[BrokerOrder], *, began: Moment) -> bool:
         """End what rested on a day that is over; return whether anything is live."""

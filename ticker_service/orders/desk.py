@@ -127,7 +127,7 @@ class AccountDesk:
         self._logged_in = Bell()
         self._waiting = Waiting(config.waiting_max)
         self._in_flight = self._waiting.carried
-        self._book = BookKeeper(
+        self.book = BookKeeper(
             journal=journal,
             gateway=gateway,
             reconciler=self._reconciler,
@@ -137,7 +137,7 @@ class AccountDesk:
             news=self.news,
             work=self._work,
         )
-        self._book.on_whole = self._take_book
+        self.book.on_whole = self._take_book
         self._book_period_s = config.book_poll_idle_s
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self.updates_dropped = 0
@@ -317,7 +317,7 @@ class AccountDesk:
                 await self.halts.settle(self._journal)
                 # What another machine has stopped holds from the first order on (I12).
                 await self._executor.switches.settle(self._journal)
-                await self._book.read()
+                await self.book.read()
             except LoginRequired as error:
                 self._needs_login(str(error))
             except (JournalUnavailable, BrokerUnavailable) as error:
@@ -400,7 +400,7 @@ class AccountDesk:
             return False
         if self._clock.now_ns() >= task.deadline_ns:
             return False  # it only has to be told so
-        return self._book.is_changing(task.target_task_id) or any(
+        return self.book.is_changing(task.target_task_id) or any(
             (other.kind, other.target_task_id) == (task.kind, task.target_task_id)
             for other in self._in_flight.values()
         )
@@ -436,7 +436,7 @@ class AccountDesk:
         finally:
             self._in_flight.pop(task.task_id, None)
             if task.state is TaskState.UNKNOWN:
-                self._book.doubt(task)
+                self.book.doubt(task)
             self.news.ring()
             if self._uncarried():
                 self._work.ring()
@@ -476,7 +476,7 @@ class AccountDesk:
             ring = self._book_wanted.listen()
             refusals = self._executor.refusals
             try:
-                self._book_period_s = await self._book.read()
+                self._book_period_s = await self.book.read()
             except LoginRequired as error:
                 self._needs_login(str(error))
             except (BrokerUnavailable, JournalUnavailable) as error:

@@ -8,7 +8,7 @@ long as the journal keeps it (I2).
 from __future__ import annotations
 
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from ticker_service.constants import NS_PER_S
@@ -26,6 +26,7 @@ from ticker_service.domain.session import ist_date
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import IdempotencyConflict, OrderRefused
 from ticker_service.orders import admit
+from ticker_service.orders.dead_letters import DeadLetters
 
 if TYPE_CHECKING:
     import asyncio
@@ -100,6 +101,8 @@ class FrontDesk:
         self._switches = switches
         self._new_id = new_id
         self._contracts = contracts
+        self.dead_letters = DeadLetters(self, journal, config, clock)
+        """What may need a person."""
 
     async def place(
         self,
@@ -142,6 +145,31 @@ class FrontDesk:
         desk, new = self._about(TaskKind.CANCEL, caller, target, request_id, {})
         return Answer(*await desk.submit(new))
 
+    async def place_again(
+        self,
+        caller: Caller,
+        old: OrderTask,
+        *,
+        request_id: str,
+        client_order_id: str,
+        facts: Mapping[str, object],
+    ) -> Answer:
+        """Journal once more what an order asked for, for its principal; raises as :meth:`place`.
+
+        ``facts`` say who asks and why; they go with the first event of the new order.
+        """
+        desk = self._desk(caller, old.account)
+        new = self._new(
+            TaskKind.PLACE,
+            replace(caller, principal=old.principal),
+            desk.account,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=old.body,
+        )
+        order = request_from_fields(old.body)
+        return await self._submit(desk, replace(new, facts=facts), lambda: self._check_order(order))
+
     async def order(self, caller: Caller, client_order_id: str) -> OrderTask:
         """Return an order as the journal has it.
 
@@ -163,10 +191,7 @@ class FrontDesk:
         self, caller: Caller, account: str | None, *, limit: int, only_open: bool = False
     ) -> list[OrderTask]:
         """Return the caller's newest instructions, on one account or on all they may use."""
-        if account is not None:
-            accounts = [self._desk(caller, account).account]
-        else:
-            accounts = [name for name in self.desks if caller.may_use(name)]
+        accounts = [desk.account for desk in self.desks_of(caller, account)]
         return await self._journal.tasks_of(
             caller.principal, accounts, limit=limit, only_open=only_open
         )
@@ -181,17 +206,13 @@ class FrontDesk:
 
         Of one account or of all the caller may use; empty while an account is not written here.
         """
-        if account is not None:
-            desks = [self._desk(caller, account)]
-        else:
-            desks = [desk for name, desk in self.desks.items() if caller.may_use(name)]
         return [
             ExternalOrder(
                 account=desk.account,
                 row=row,
                 is_orphan=any(is_ours(tag, self._config.installation) for tag in row.tags),
             )
-            for desk in desks
+            for desk in self.desks_of(caller, account)
             for row in desk.audit.external()
         ]
 
@@ -349,6 +370,16 @@ class FrontDesk:
             received_at_ns=now_ns,
             target_task_id=target_task_id,
         )
+
+    def desks_of(self, caller: Caller, account: str | None) -> list[AccountDesk]:
+        """Return the desk of one account, or of all that the caller may use.
+
+        Raises:
+            OrderRefused: The account is none of the caller's.
+        """
+        if account is not None:
+            return [self._desk(caller, account)]
+        return [desk for name, desk in self.desks.items() if caller.may_use(name)]
 
     def _desk(self, caller: Caller, account: str) -> AccountDesk:
         desk = self.desks.get(Account(account))

@@ -43,6 +43,19 @@ class _Doubt:
     last_read_ns: int | None = None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Proof:
+    """How far the proof is that the order of a doubt is not there.
+
+    Never before ``not_before_ns``, ns since the Unix epoch, and with ``reads`` of ``reads_min``
+    whole books without it, which began after that.
+    """
+
+    not_before_ns: int
+    reads: int
+    reads_min: int
+
+
 class Evidence:
     """What the books so far say about each unknown task of one account."""
 
@@ -54,6 +67,17 @@ class Evidence:
         """Drop what was gathered about tasks that are in doubt no more."""
         left = {task.task_id for task in tasks}
         self._doubts = {key: doubt for key, doubt in self._doubts.items() if key in left}
+
+    def proof(self, task: OrderTask, now: Moment) -> Proof:
+        """Return how far the proof is for an UNKNOWN task."""
+        wait_ns = int(self._config.settle_after_s * NS_PER_S)
+        doubt = self._doubts.get(task.task_id) or _Doubt(now.monotonic_ns)
+        left_ns = wait_ns - (now.monotonic_ns - doubt.since_ns)
+        return Proof(
+            not_before_ns=max(_sent_by_ns(task) + wait_ns, now.now_ns + left_ns),
+            reads=doubt.reads,
+            reads_min=self._config.settle_reads_min,
+        )
 
     def judge_place(
         self,
@@ -80,7 +104,7 @@ class Evidence:
             return _DAY_OVER
         if not self._is_window_closed(task, began) or not is_whole:
             return None
-        if any(_looks_like(task, row) for row in rows if row.order_id not in ours):
+        if any(looks_like(task, row) for row in rows if row.order_id not in ours):
             return _to_manual(
                 "FINGERPRINT", "an order without a tag looks like it; look and decide"
             )
@@ -136,9 +160,8 @@ class Evidence:
         is under way. The other one begins anew with the process, so a restart waits once more.
         """
         wait_ns = int(self._config.settle_after_s * NS_PER_S)
-        sent_by_ns = task.send_not_after_ns or task.updated_at_ns
         waited_ns = began.monotonic_ns - self._doubt(task, began).since_ns
-        return began.now_ns >= sent_by_ns + wait_ns and waited_ns >= wait_ns
+        return began.now_ns >= _sent_by_ns(task) + wait_ns and waited_ns >= wait_ns
 
     def _is_absent_often_enough(self, task: OrderTask, began: Moment) -> bool:
         """A2: enough reads, spaced, all begun after the window had closed."""
@@ -169,6 +192,11 @@ def judge_unseen(task: OrderTask, *, began: Moment) -> TaskUpdate | None:
     return _DAY_OVER if _days_since(task, began) > 1 + _days_to_rest(task) else None
 
 
+def _sent_by_ns(task: OrderTask) -> int:
+    """Return by when the last byte of a send has left if it ever did, ns since the Unix epoch."""
+    return task.send_not_after_ns or task.updated_at_ns
+
+
 def _days_to_rest(task: OrderTask) -> int:
     """Return how many days after its own an order at rest may end."""
     return AFTER_MARKET_DAYS_MAX if task.body.get("variety") == Variety.AMO else 0
@@ -189,11 +217,11 @@ def _to_manual(code: str, reason: str) -> TaskUpdate:
     )
 
 
-def _looks_like(task: OrderTask, row: BrokerOrder) -> bool:
-    """A4: tags have been lost before; what matches in everything else may be ours."""
+def looks_like(task: OrderTask, row: BrokerOrder) -> bool:
+    """Return whether an order without a tag may be a task's: tags have been lost before (A4)."""
     return (
         not row.tags
-        and not _is_older(row, task)
+        and not is_older(row, task)
         and all(
             task.body.get(name) == getattr(row, name)
             for name in ("exchange", "tradingsymbol", "transaction_type", "product")
@@ -202,7 +230,7 @@ def _looks_like(task: OrderTask, row: BrokerOrder) -> bool:
     )
 
 
-def _is_older(row: BrokerOrder, task: OrderTask) -> bool:
+def is_older(row: BrokerOrder, task: OrderTask) -> bool:
     """Return whether an order was there before the task was sent, by more than clocks differ."""
     placed_ns = read_kite_time(row.order_timestamp)
     sent_ns = task.intent_at_ns or task.created_at_ns

@@ -30,7 +30,7 @@ from ticker_service.constants import NS_PER_S
 from ticker_service.domain.breaker import BreakerName, BreakerState, BreakerStep
 from ticker_service.domain.halt import HaltCode, new_halt
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
-from ticker_service.domain.order import Account, OrderTask, TaskKind
+from ticker_service.domain.order import Account, OrderTask, TaskKind, TaskUpdate
 from ticker_service.domain.order_replay import differences, replay
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import (
@@ -605,6 +605,57 @@ class OrderJournalContract(JobJournalContract):
             assert await journal.changes_of(order.task_id, limit=10) == [cancel, change]
             assert await journal.changes_of(order.task_id, limit=1) == [cancel]
             assert await journal.changes_of(cancel.task_id, limit=10) == []
+
+        self.run(scenario)
+
+    def test_what_may_need_a_person_is_found_by_state_and_age(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+
+            async def sent(second: int, *states: TaskState, **changed: Any) -> OrderTask:
+                at_ns = NOON_NS + second * SECOND_NS
+                task = await sending(journal, epoch, received_at_ns=at_ns, **changed)
+                for state in states:
+                    task = await journal.record(task, step(state), now_ns=at_ns)
+                return task
+
+            doubt = await sent(1, TaskState.UNKNOWN)
+            await sent(2, TaskState.UNKNOWN, TaskState.MANUAL)
+            await sent(3, TaskState.REJECTED)
+            lost = await sent(4, TaskState.UNKNOWN, TaskState.MANUAL)
+            failed = await sent(5, TaskState.REJECTED)
+            unplaced = await sent(6, TaskState.UNKNOWN, TaskState.NOT_PLACED)
+            await sent(7, TaskState.FILLED)
+            await sent(8)
+            since = {"created_since_ns": NOON_NS + 4 * SECOND_NS}
+            since["failed_since_ns"] = NOON_NS + 5 * SECOND_NS
+            found = await journal.dead_letters(ACCOUNT, limit=10, **since)
+            assert found == [unplaced, failed, lost, doubt]
+            assert await journal.dead_letters(ACCOUNT, limit=2, **since) == found[:2]
+            since["failed_since_ns"] = NOON_NS + 6 * SECOND_NS
+            assert failed not in await journal.dead_letters(ACCOUNT, limit=10, **since)
+            assert await journal.dead_letters(OTHER, limit=10, **since) == []
+
+        self.run(scenario)
+
+    def test_a_person_s_word_ends_what_no_evidence_settled_and_is_told_with_who_and_why(
+        self,
+    ) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            facts = {"by_whom": "night", "why": "looked"}
+            task = await sending(journal, epoch, facts=facts)
+            for state in (TaskState.UNKNOWN, TaskState.MANUAL):
+                task = await journal.record(task, step(state), now_ns=NOON_NS)
+            said = TaskUpdate(state=TaskState.NOT_PLACED, event="marked_not_placed", facts=facts)
+            task = await journal.record(task, said, now_ns=NOON_NS)
+            events = await journal.events_of(task.task_id, limit=10)
+            assert [event.version for event in events] == list(range(1, task.version + 1))
+            assert events[0].data["facts"] == events[-1].data["facts"] == facts
+            assert await journal.events_of(task.task_id, limit=1) == events[:1]
+            assert await journal.events_of(uuid.uuid4(), limit=1) == []
+            assert await journal.task_of_request(task.principal, task.request_id) == task
+            assert await journal.task_of_request("nobody", task.request_id) is None
 
         self.run(scenario)
 

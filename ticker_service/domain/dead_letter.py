@@ -1,0 +1,157 @@
+"""What may need a person: orders in doubt, those no evidence settled, and those that failed. Pure.
+
+What the journal tells of one such order is read from its events alone, also what people decided of
+it: who, when and why are facts of the events that their decisions are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any, Final
+
+from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order_events import INTENT_RECORDED
+from ticker_service.domain.order_state import FAILED, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from ticker_service.domain.order import OrderEvent, OrderTask
+
+WHY_CHARACTERS_MAX: Final = 500
+ADOPTED: Final = "adopted_by_person"
+MARKED_NOT_PLACED: Final = "marked_not_placed"
+RESEND_KEY: Final = "resend:"
+"""Begins the idempotency key of a resend; the old task's id follows, so that there is one."""
+
+
+class DeskAction(StrEnum):
+    """What a person may do about an order."""
+
+    ADOPT = "adopt"
+    """Say which of the broker's orders it is."""
+    NOT_PLACED = "not-placed"
+    """Say that it is not at the broker."""
+    RESEND = "resend"
+    """Ask for the same once more, as a new order."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Decision:
+    """Who decides, why, and whether also against what the book shows."""
+
+    by_whom: str
+    why: str
+    is_forced: bool = False
+
+    def facts(self, **more: object) -> dict[str, object]:
+        """Return what the journal keeps of it."""
+        forced = {"forced": True} if self.is_forced else {}
+        return {"by_whom": self.by_whom, "why": self.why, **forced, **more}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptTold:
+    """One physical send as the events tell it; times in ns, the outcome None until it ended."""
+
+    attempt: int
+    tag: str
+    intent_at_ns: int
+    ended_at_ns: int | None = None
+    outcome: str | None = None
+    http_status: int | None = None
+    message: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AuditLine:
+    """One decision of a person as the journal has it."""
+
+    at_ns: int
+    event: str
+    by_whom: str
+    why: str
+    state: TaskState
+    facts: Mapping[str, object]
+
+
+def resend_key(task: OrderTask) -> str:
+    """Return the idempotency key of a task's one resend."""
+    return f"{RESEND_KEY}{task.task_id}"
+
+
+def actions_for(task: OrderTask) -> tuple[DeskAction, ...]:
+    """Return what a person may do about a task by its state; the book has a word in it, too."""
+    if task.kind is not TaskKind.PLACE:
+        return ()
+    found = []
+    if is_adoptable(task):
+        found.append(DeskAction.ADOPT)
+    if task.state in {TaskState.UNKNOWN, TaskState.MANUAL} and task.broker_order_id is None:
+        found.append(DeskAction.NOT_PLACED)
+    if is_resendable(task):
+        found.append(DeskAction.RESEND)
+    return tuple(found)
+
+
+def is_adoptable(task: OrderTask) -> bool:
+    """Return whether an order of the broker's may be called this task's."""
+    states = FAILED | {TaskState.UNKNOWN, TaskState.MANUAL}
+    return task.state in states and task.attempt > 0 and task.broker_order_id is None
+
+
+def is_resendable(task: OrderTask) -> bool:
+    """Return whether the same may be asked for once more, as a new order.
+
+    Never from UNKNOWN: it may be at the broker. What was filled in part is no order to repeat, and
+    a MANUAL one with an order id was at the broker.
+    """
+    is_lost = task.state is TaskState.MANUAL and task.broker_order_id is None
+    return (task.state in FAILED or is_lost) and task.filled_quantity == 0
+
+
+def attempts_told(events: Iterable[OrderEvent]) -> list[AttemptTold]:
+    """Return every send that a task's events tell of, oldest first."""
+    told: list[AttemptTold] = []
+    for event in events:
+        data: Mapping[str, Any] = event.data
+        if event.event == INTENT_RECORDED:
+            told.append(
+                AttemptTold(
+                    attempt=int(data["attempt"]), tag=str(data["tag"]), intent_at_ns=event.at_ns
+                )
+            )
+        elif "outcome" in data and told and told[-1].outcome is None:
+            sent = told[-1]
+            told[-1] = AttemptTold(
+                attempt=sent.attempt,
+                tag=sent.tag,
+                intent_at_ns=sent.intent_at_ns,
+                ended_at_ns=event.at_ns,
+                outcome=str(data["outcome"]),
+                http_status=data.get("http_status"),
+                message=": ".join(
+                    str(data[name]) for name in ("reason_code", "reason") if data.get(name)
+                ),
+            )
+    return told
+
+
+def audit_lines(events: Sequence[OrderEvent]) -> list[AuditLine]:
+    """Return the decisions of people among a task's events, oldest first."""
+    found = []
+    for event in events:
+        facts = event.data.get("facts")
+        if isinstance(facts, dict) and "by_whom" in facts:
+            found.append(
+                AuditLine(
+                    at_ns=event.at_ns,
+                    event=event.event,
+                    by_whom=str(facts["by_whom"]),
+                    why=str(facts.get("why", "")),
+                    state=event.state,
+                    facts=facts,
+                )
+            )
+    return found
