@@ -191,8 +191,8 @@ class NewTask:
 
     ``body`` is the form of :func:`to_fields`, empty for a cancel; ``target_task_id`` is the PLACE
     task that a MODIFY or CANCEL speaks of. Times are ns since the Unix epoch. A child names its job
-    and which part of it it is, both counted from 1. ``facts`` are ours, go with its first event, and
-    are no part of what the caller asked: how a job is cut, or who asked in the caller's name.
+    and which part of it it is, both counted from 1. ``facts`` are ours and no part of what the
+    caller asked: how a job is cut, or who asked in the caller's name.
     """
 
     task_id: uuid.UUID
