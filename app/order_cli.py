@@ -92,13 +92,19 @@ def place(
         int | None, typer.Option(min=1, max=INTEGER_MAX, help="Minutes, with validity TTL.")
     ] = None,
     variety: Annotated[
-        Variety, typer.Option(case_sensitive=False, help="regular, amo, auction.")
+        Variety, typer.Option(case_sensitive=False, help="regular, amo, auction, co, iceberg.")
     ] = Variety.REGULAR,
     disclosed_quantity: Annotated[
         int | None, typer.Option(min=0, max=INTEGER_MAX, help="Units to show; shares only.")
     ] = None,
     auction_number: Annotated[
         str | None, typer.Option(help="Of the auction, with variety auction.")
+    ] = None,
+    iceberg_legs: Annotated[
+        int | None, typer.Option(min=1, max=INTEGER_MAX, help="Legs, with variety iceberg.")
+    ] = None,
+    iceberg_quantity: Annotated[
+        int | None, typer.Option(min=1, max=INTEGER_MAX, help="Units of each leg, likewise.")
     ] = None,
     url: Url = URL,
     token: Token = "",
@@ -122,6 +128,8 @@ def place(
         "variety": variety.value,
         "disclosed_quantity": disclosed_quantity,
         "auction_number": auction_number,
+        "iceberg_legs": iceberg_legs,
+        "iceberg_quantity": iceberg_quantity,
     }
     given = {name: value for name, value in order.items() if value is not None}
     _ask(url, token, lambda client: client.place(client_order_id, account, given))
@@ -175,6 +183,18 @@ def cancel(
     """Journal the cancel of an order and print it."""
     key = request_id or _made_up(client_order_id, "cancel")
     _ask(url, token, lambda client: client.cancel(client_order_id, key), key=key)
+
+
+@order_cli.command("exit")
+def exit_cover(
+    client_order_id: _Id,
+    request_id: Annotated[str, typer.Option(help="Key of this exit; made up if left out.")] = "",
+    url: Url = URL,
+    token: Token = "",
+) -> None:
+    """Journal the exit of a cover order, which closes what it holds, and print it."""
+    key = request_id or _made_up(client_order_id, "exit")
+    _ask(url, token, lambda client: client.exit(client_order_id, key), key=key)
 
 
 @order_cli.command()

@@ -65,6 +65,12 @@ def simulate(
     amo_rest_s: Annotated[
         float, typer.Option(help="An after-market order goes to the exchange after so long.")
     ] = 5.0,
+    tags_on_legs: Annotated[
+        bool, typer.Option(help="A cover order's second leg bears its first leg's tag.")
+    ] = False,
+    slice_list: Annotated[
+        bool, typer.Option(help="Answer autoslice with a list, as older documents have it.")
+    ] = False,
     freeze: Annotated[
         list[str] | None,
         typer.Option(
@@ -121,6 +127,8 @@ def simulate(
             cash_inr=cash_inr,
             order_state_ms=order_state_ms,
             amo_rest_s=amo_rest_s,
+            tags_on_legs=tags_on_legs,
+            is_slice_list=slice_list,
             freeze_quantities=tuple(freezes.items()),
             enforce_rate_limits=rate_limits,
             orders_per_day_max=orders_per_day,

@@ -399,10 +399,14 @@ class BrokerGateway(Protocol):
         variety: Variety,
         change: OrderChange,
         *,
+        parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
     ) -> Reply:
-        """Send one change once; as :meth:`place`."""
+        """Send one change once; as :meth:`place`.
+
+        ``parent_order_id`` goes with a cover order's second leg, which ``order_id`` names then.
+        """
         ...
 
     async def cancel(
@@ -410,10 +414,14 @@ class BrokerGateway(Protocol):
         order_id: str,
         variety: Variety,
         *,
+        parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
     ) -> Reply:
-        """Send one cancel once, on a lane of its own; as :meth:`place`."""
+        """Send one cancel once, on a lane of its own; as :meth:`modify`.
+
+        The cancel of a cover order's second leg closes the position that it protects.
+        """
         ...
 
     async def orders(self) -> Sequence[BrokerOrder]:

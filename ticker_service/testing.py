@@ -19,6 +19,7 @@ from ticker_service.domain.order import (
     JOBS,
     Account,
     BrokerOrder,
+    IcebergLeg,
     OrderChange,
     OrderEvent,
     OrderRequest,
@@ -979,6 +980,7 @@ class ScriptedBroker:
         variety: Variety,  # noqa: ARG002 - the port's signature
         change: OrderChange,
         *,
+        parent_order_id: str | None = None,  # noqa: ARG002 - the port's signature
         deadline_ns: int,
         leave_by_ns: int | None = None,
     ) -> Reply:
@@ -998,6 +1000,7 @@ class ScriptedBroker:
         order_id: str,
         variety: Variety,  # noqa: ARG002 - the port's signature
         *,
+        parent_order_id: str | None = None,  # noqa: ARG002 - the port's signature
         deadline_ns: int,
         leave_by_ns: int | None = None,
     ) -> Reply:
@@ -1126,7 +1129,7 @@ def _row(request: OrderRequest, order_id: str, *, tag: str, user_id: str) -> Bro
         order_type=request.order_type,
         product=request.product,
         variety=request.variety,
-        quantity=request.quantity,
+        quantity=request.iceberg_quantity or request.quantity,
         price=request.price or Decimal(0),
         trigger_price=request.trigger_price or Decimal(0),
         filled_quantity=0,
@@ -1136,4 +1139,7 @@ def _row(request: OrderRequest, order_id: str, *, tag: str, user_id: str) -> Bro
         exchange_update_timestamp="",
         status_message="",
         parent_order_id="",
+        iceberg=None
+        if request.iceberg_legs is None
+        else IcebergLeg(leg=1, legs=request.iceberg_legs, total_quantity=request.quantity),
     )

@@ -128,10 +128,16 @@ async def modify(
 
 @router.delete("/{client_order_id}", status_code=202, response_model=TaskAnswer)
 async def cancel(
-    client_order_id: _OrderKey, request_id: _Key, who: Writes, doors: DoorsHere
+    client_order_id: _OrderKey,
+    request_id: _Key,
+    who: Writes,
+    doors: DoorsHere,
+    closes: Annotated[bool, Query(alias="exit", description="The exit of a cover order.")] = False,  # noqa: FBT002 - a query is named
 ) -> Response:
-    """Journal the cancel of an order."""
-    answer = await doors.front.cancel(who, client_order_id=client_order_id, request_id=request_id)
+    """Journal the cancel of an order, or the exit of a cover order that was filled."""
+    answer = await doors.front.cancel(
+        who, client_order_id=client_order_id, request_id=request_id, closes=closes
+    )
     return _answer(answer)
 
 

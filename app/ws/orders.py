@@ -69,6 +69,12 @@ class _Target(Strict):
     request_id: Key
 
 
+class _Cancel(_Target):
+    """The same, and with ``exit`` the second leg of a cover order: its position is closed."""
+
+    exit: bool = False
+
+
 class _Modify(ModifyRequest):
     """The change of an order with the order's name beside it, where REST has it in the path."""
 
@@ -255,9 +261,12 @@ class _Session:
                 )
             case "cancel":
                 demand(caller, Scope.ORDERS_WRITE)
-                target = _Target.model_validate(frame)
+                cancel = _Cancel.model_validate(frame)
                 answer = await front.cancel(
-                    caller, client_order_id=target.client_order_id, request_id=target.request_id
+                    caller,
+                    client_order_id=cancel.client_order_id,
+                    request_id=cancel.request_id,
+                    closes=cancel.exit,
                 )
             case "status":
                 demand(caller, Scope.ORDERS_READ)

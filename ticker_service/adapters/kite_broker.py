@@ -170,16 +170,18 @@ class KiteBroker:
         variety: Variety,
         change: OrderChange,
         *,
+        parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
     ) -> Reply:
         """Send one change once; as :meth:`place`."""
-        if not _ORDER_ID.fullmatch(order_id):
+        if not (_ORDER_ID.fullmatch(order_id) and _ORDER_ID.fullmatch(parent_order_id or order_id)):
             return _unsent("the order id is none")
         call = partial(
             self._client.modify_order,
             variety=variety.value,
             order_id=order_id,
+            parent_order_id=parent_order_id,
             **to_fields(change),
         )
         return await self._send(TaskKind.MODIFY, call, deadline_ns, leave_by_ns)
@@ -189,13 +191,19 @@ class KiteBroker:
         order_id: str,
         variety: Variety,
         *,
+        parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
     ) -> Reply:
         """Send one cancel once, on a lane of its own; as :meth:`place`."""
-        if not _ORDER_ID.fullmatch(order_id):
+        if not (_ORDER_ID.fullmatch(order_id) and _ORDER_ID.fullmatch(parent_order_id or order_id)):
             return _unsent("the order id is none")
-        call = partial(self._client.cancel_order, variety=variety.value, order_id=order_id)
+        call = partial(
+            self._client.cancel_order,
+            variety=variety.value,
+            order_id=order_id,
+            parent_order_id=parent_order_id,
+        )
         return await self._send(TaskKind.CANCEL, call, deadline_ns, leave_by_ns)
 
     async def orders(self) -> Sequence[BrokerOrder]:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from decimal import Decimal
 from typing import Final
 
-from ticker_service.domain.order import BrokerOrder
+from ticker_service.domain.order import BrokerOrder, IcebergLeg
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 
 CHARACTERS_MAX: Final = 40
@@ -75,7 +75,25 @@ def order(row: object, *, user_id: str) -> BrokerOrder:
         exchange_update_timestamp=_text(row, "exchange_update_timestamp"),
         status_message=_text(row, "status_message"),
         parent_order_id=_text(row, "parent_order_id"),
+        iceberg=_iceberg(row),
     )
+
+
+def _iceberg(row: Mapping[object, object]) -> IcebergLeg | None:
+    """Return which leg of an iceberg a row is.
+
+    ``meta`` may hold anything, and no book is spoiled by it: a row that does not say which leg it
+    is is taken for none, and so for an order of its own.
+    """
+    meta = row.get("meta")
+    said = meta.get("iceberg") if isinstance(meta, Mapping) else None
+    if not isinstance(said, Mapping):
+        return None
+    leg, legs, total = (said.get(name) for name in ("leg", "legs", "total_quantity"))
+    numbers = [each for each in (leg, legs, total) if isinstance(each, int)]
+    if len(numbers) != len(IcebergLeg.__slots__) or not 1 <= numbers[0] <= numbers[1]:
+        return None
+    return IcebergLeg(leg=numbers[0], legs=numbers[1], total_quantity=numbers[2])
 
 
 def trades(data: object) -> list[BrokerTrade]:

@@ -152,6 +152,11 @@ class OrderClient:
             {"op": "cancel", "request_id": request_id, "client_order_id": client_order_id}
         )
 
+    async def exit(self, client_order_id: str, request_id: str) -> dict[str, Any]:
+        """Send the exit of a cover order, which closes what it holds; as :meth:`place`."""
+        request = {"op": "cancel", "request_id": request_id, "client_order_id": client_order_id}
+        return await self._ask({**request, "exit": True})
+
     async def status(self, client_order_id: str) -> dict[str, Any]:
         """Return an order as the journal has it."""
         number = f"status-{next(self._numbers)}"

@@ -363,6 +363,15 @@ def event_message(event: OrderEvent) -> dict[str, object]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class IcebergLeg:
+    """Which part of an iceberg a row of the book is; legs count from 1 (kite.md §2.4)."""
+
+    leg: int
+    legs: int
+    total_quantity: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class BrokerOrder:
     """One row of the broker's order book, or one order update, as far as we use it."""
 
@@ -385,3 +394,4 @@ class BrokerOrder:
     exchange_update_timestamp: str
     status_message: str
     parent_order_id: str
+    iceberg: IcebergLeg | None = None

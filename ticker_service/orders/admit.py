@@ -19,6 +19,13 @@ from ticker_service.domain.order import (
 )
 from ticker_service.domain.rulebook import NEWEST, RuleName
 from ticker_service.errors import OrderRefused
+from ticker_service.orders.varieties import (
+    SHARES,
+    check_change_of_variety,
+    check_variety,
+    invalid_field,
+    leg_quantity,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,16 +39,13 @@ PRICE_MAX: Final = Decimal(10000000)
 PRICE_DECIMALS_MAX: Final = 4
 SYMBOL_CHARACTERS_MAX: Final = 64
 TTL_MINUTES_MAX: Final = 24 * 60
-AUCTION_CHARACTERS_MAX: Final = 20
 AUTOMATIC_PROTECTION: Final = -1
 _PROTECTED: Final = frozenset({OrderType.MARKET, OrderType.SL_M})
 _PRICED: Final = frozenset({OrderType.LIMIT, OrderType.SL})
 _TRIGGERED: Final = frozenset({OrderType.SL, OrderType.SL_M})
-_SHARES: Final = frozenset({"NSE", "BSE"})
 _IN_UNITS: Final = frozenset({"NFO", "BFO"})
 """Where a quantity is units and whole lots of them; currencies and commodities count otherwise."""
 _DELIVERED: Final = frozenset({Product.CNC, Product.MTF})
-_OFFERED: Final = frozenset({Variety.REGULAR, Variety.AMO, Variety.AUCTION})
 
 
 def check_order(order: OrderRequest, rules: Rules = NEWEST) -> None:
@@ -51,14 +55,14 @@ def check_order(order: OrderRequest, rules: Rules = NEWEST) -> None:
         OrderRefused: With the first rule it breaks.
     """
     if order.exchange not in EXCHANGES:
-        raise _refusal("exchange", order.exchange, f"one of {sorted(EXCHANGES)}")
+        raise invalid_field("exchange", order.exchange, f"one of {sorted(EXCHANGES)}")
     symbol = order.tradingsymbol
     if not (0 < len(symbol) <= SYMBOL_CHARACTERS_MAX and symbol.isprintable()):
-        raise _refusal("tradingsymbol", symbol, "a symbol of the instruments dump")
-    _check_variety(order)
-    if order.product in _DELIVERED and order.exchange not in _SHARES:
+        raise invalid_field("tradingsymbol", symbol, "a symbol of the instruments dump")
+    check_variety(order)
+    if order.product in _DELIVERED and order.exchange not in SHARES:
         rule = f"NRML or MIS on {order.exchange}: CNC and MTF are for shares on NSE and BSE"
-        raise _refusal("product", order.product, rule)
+        raise invalid_field("product", order.product, rule)
     _check_quantity(order.quantity)
     _check_presence(order)
     _check_price("price", order.price)
@@ -66,12 +70,14 @@ def check_order(order: OrderRequest, rules: Rules = NEWEST) -> None:
     _check_protection(order.order_type, order.market_protection, rules)
     disclosed = order.disclosed_quantity
     if disclosed is not None and not 0 <= disclosed <= order.quantity:
-        raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={order.quantity}")
+        raise invalid_field("disclosed_quantity", disclosed, f"0 to quantity={order.quantity}")
     _check_disclosed(disclosed, order.exchange)
     if (order.validity is Validity.TTL) != (order.validity_ttl is not None):
-        raise _refusal("validity_ttl", order.validity_ttl, "given with validity TTL, in minutes")
+        raise invalid_field(
+            "validity_ttl", order.validity_ttl, "given with validity TTL, in minutes"
+        )
     if order.validity_ttl is not None and not 0 < order.validity_ttl <= TTL_MINUTES_MAX:
-        raise _refusal("validity_ttl", order.validity_ttl, f"1 to {TTL_MINUTES_MAX} minutes")
+        raise invalid_field("validity_ttl", order.validity_ttl, f"1 to {TTL_MINUTES_MAX} minutes")
     _check_validity(order.validity, order.exchange, rules)
 
 
@@ -83,17 +89,18 @@ def check_change(change: OrderChange, placed: OrderRequest, rules: Rules = NEWES
     """
     if change == OrderChange():
         raise OrderRefused("INVALID_FIELD", "must set at least one field", field="order", value={})
+    check_change_of_variety(change, placed)
     if change.quantity is not None:
         _check_quantity(change.quantity)
     _check_price("price", change.price)
     _check_price("trigger_price", change.trigger_price)
     disclosed, whole = change.disclosed_quantity, change.quantity or QUANTITY_MAX
     if disclosed is not None and not 0 <= disclosed <= whole:
-        raise _refusal("disclosed_quantity", disclosed, f"0 to quantity={whole}")
+        raise invalid_field("disclosed_quantity", disclosed, f"0 to quantity={whole}")
     _check_disclosed(disclosed, placed.exchange)
     if change.validity is Validity.TTL and placed.validity is not Validity.TTL:
         # Kite's change of an order has no minutes to give (kite.md §2.3).
-        raise _refusal("validity", change.validity, "DAY or IOC: TTL is given when placing")
+        raise invalid_field("validity", change.validity, "DAY or IOC: TTL is given when placing")
     if change.validity is not None:
         _check_validity(change.validity, placed.exchange, rules)
     if change.order_type is not None:
@@ -116,10 +123,12 @@ def check_listed(order: OrderRequest, contracts: Contracts, freeze: Mapping[str,
     contract = contracts.find(order.exchange, order.tradingsymbol)
     if contract is None:
         rule = f"one of the {len(contracts)} instruments of {contracts.day}, on {order.exchange}"
-        raise _refusal("tradingsymbol", order.tradingsymbol, rule)
+        raise invalid_field("tradingsymbol", order.tradingsymbol, rule)
     if contract.is_index:
-        raise _refusal("tradingsymbol", order.tradingsymbol, "what can be traded; this is an index")
-    _check_lots(order.quantity, contract, freeze)
+        raise invalid_field(
+            "tradingsymbol", order.tradingsymbol, "what can be traded; this is an index"
+        )
+    _check_lots(leg_quantity(order), contract, freeze)
     _check_step("price", order.price, contract)
     _check_step("trigger_price", order.trigger_price, contract)
 
@@ -143,19 +152,19 @@ def _check_lots(quantity: int, contract: Contract, freeze: Mapping[str, int]) ->
     lot_size = contract.lot_size
     if lot_size > 1 and quantity % lot_size:
         rule = f"whole lots of {lot_size}: {_beside(quantity, lot_size)}"
-        raise _refusal("quantity", quantity, rule)
+        raise invalid_field("quantity", quantity, rule)
     largest = freeze.get(contract.name)
     if largest is not None and quantity > largest:
         told = NEWEST[RuleName.FREEZE_QUANTITY].told
         rule = f"at most {largest}, the freeze quantity of {contract.name}: {told}"
-        raise _refusal("quantity", quantity, rule)
+        raise invalid_field("quantity", quantity, rule)
 
 
 def _check_step(field: str, value: Decimal | None, contract: Contract) -> None:
     step = contract.price_step
     if value is not None and step > 0 and value % step:
         rule = f"a multiple of the price step {step:f}: {_beside(value, step)}"
-        raise _refusal(field, value, rule)
+        raise invalid_field(field, value, rule)
 
 
 def _beside(value: Decimal | int, step: Decimal | int) -> str:
@@ -165,63 +174,50 @@ def _beside(value: Decimal | int, step: Decimal | int) -> str:
     return " or ".join(f"{each:f}" if isinstance(each, Decimal) else str(each) for each in nearest)
 
 
-def _check_variety(order: OrderRequest) -> None:
-    """Each variety has fields of its own, and no other may bring them."""
-    if order.variety not in _OFFERED:
-        raise _refusal("variety", order.variety, "regular, amo or auction; others are not offered")
-    for field in ("iceberg_legs", "iceberg_quantity"):
-        value = getattr(order, field)
-        if value is not None:
-            raise _refusal(field, value, "left out: it belongs to variety iceberg")
-    auction = order.auction_number
-    if (order.variety is Variety.AUCTION) != (auction is not None):
-        raise _refusal("auction_number", auction, "given for variety auction, and only for it")
-    if auction is None:
-        return
-    if not (auction.isascii() and auction.isdecimal() and len(auction) <= AUCTION_CHARACTERS_MAX):
-        raise _refusal("auction_number", auction, "digits, from /portfolio/holdings/auctions")
-    if order.exchange not in _SHARES:
-        raise _refusal("exchange", order.exchange, "NSE or BSE for variety auction")
-
-
 def _check_disclosed(disclosed: int | None, exchange: str) -> None:
-    if disclosed and exchange not in _SHARES:
-        raise _refusal("disclosed_quantity", disclosed, "0 or left out: it is for NSE and BSE only")
+    if disclosed and exchange not in SHARES:
+        raise invalid_field(
+            "disclosed_quantity", disclosed, "0 or left out: it is for NSE and BSE only"
+        )
 
 
 def _check_validity(validity: Validity, exchange: str, rules: Rules) -> None:
     rule = rules.get(RuleName.NO_IOC_ON_MCX)
     if rule is not None and exchange == "MCX" and validity is Validity.IOC:
-        raise _refusal("validity", validity, f"DAY on MCX: {rule.told}")
+        raise invalid_field("validity", validity, f"DAY on MCX: {rule.told}")
 
 
 def _check_quantity(quantity: int) -> None:
     if not 0 < quantity <= QUANTITY_MAX:
-        raise _refusal("quantity", quantity, f"1 to {QUANTITY_MAX}")
+        raise invalid_field("quantity", quantity, f"1 to {QUANTITY_MAX}")
 
 
 def _check_presence(order: OrderRequest) -> None:
     """A price belongs to LIMIT and SL, a trigger to SL and SL-M, and neither to the others."""
     if (order.order_type in _PRICED) != (order.price is not None):
-        raise _refusal("price", order.price, "given for LIMIT and SL, and only for them")
+        raise invalid_field("price", order.price, "given for LIMIT and SL, and only for them")
+    if order.variety is Variety.CO:
+        return  # its trigger is the second leg's
     if (order.order_type in _TRIGGERED) != (order.trigger_price is not None):
-        raise _refusal("trigger_price", order.trigger_price, "given for SL and SL-M, and only them")
+        raise invalid_field(
+            "trigger_price", order.trigger_price, "given for SL and SL-M, and only them"
+        )
 
 
 def _check_price(field: str, value: Decimal | None) -> None:
     if value is None:
         return
     if not (value.is_finite() and 0 < value <= PRICE_MAX):
-        raise _refusal(field, value, f"above 0 and at most {PRICE_MAX}")
+        raise invalid_field(field, value, f"above 0 and at most {PRICE_MAX}")
     exponent = value.normalize().as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -PRICE_DECIMALS_MAX:
-        raise _refusal(field, value, f"exact to at most {PRICE_DECIMALS_MAX} decimals")
+        raise invalid_field(field, value, f"exact to at most {PRICE_DECIMALS_MAX} decimals")
 
 
 def _check_protection(order_type: OrderType, protection: Decimal | None, rules: Rules) -> None:
     if order_type not in _PROTECTED:
         if protection is not None:
-            raise _refusal("market_protection", protection, "given for MARKET and SL-M only")
+            raise invalid_field("market_protection", protection, "given for MARKET and SL-M only")
         return
     if protection is not None or RuleName.MARKET_PROTECTION in rules:
         _check_percentage(protection, rules)
@@ -238,8 +234,6 @@ def _check_percentage(protection: Decimal | None, rules: Rules) -> None:
     )
     if not is_allowed:
         must = f"-1 or a percentage above 0 up to {largest}"
-        raise _refusal("market_protection", protection, f"{must}: {rule.told}" if rule else must)
-
-
-def _refusal(field: str, value: object, rule: str) -> OrderRefused:
-    return OrderRefused("INVALID_FIELD", f"must be {rule}", field=f"order.{field}", value=value)
+        raise invalid_field(
+            "market_protection", protection, f"{must}: {rule.told}" if rule else must
+        )

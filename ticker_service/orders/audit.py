@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ticker_service.domain.order import Side
+from ticker_service.domain.order import Side, Variety
 from ticker_service.domain.order_state import TERMINAL
 from ticker_service.domain.portfolio import PositionKey
 
@@ -162,7 +162,7 @@ class Audit:
         began_ns = self._clock.monotonic_ns()
         book_ns, book = self._book_began_ns, {row.order_id: row for row in self._book}
         reading = await self._positions.read()
-        traded = _by_order(reading.trades)
+        traded = _by_order(reading.trades, self._memory.first_legs)
         told = await self._told(book, traded)
         differing = _differing_positions(told.values(), reading.positions)
         found = frozenset([*_differing_orders(told, traded), *differing])
@@ -178,6 +178,8 @@ class Audit:
     ) -> dict[str, _Filled]:
         """Return what journal and book say was filled, by order; the journal speaks for ours."""
         told = dict(traded)
+        # Of an iceberg the journal has one sum, under its first leg's id; the legs are no witness.
+        book = {k: row for k, row in book.items() if k not in self._memory.first_legs}
         told |= {order_id: _of_row(row) for order_id, row in book.items() if row.filled_quantity}
         ids = told.keys() | (self._memory.ours & book.keys())
         settled = {
@@ -186,7 +188,10 @@ class Audit:
             if order_id in ids and _agree(filled, traded.get(order_id))
         }
         tasks = await self._journal.tasks_by_order_id(self._account, ids - settled.keys())
-        ours = {task.broker_order_id or "": _of_task(task) for task in tasks}
+        ours = {
+            task.broker_order_id or "": _of_task(task, traded.get(task.broker_order_id or ""))
+            for task in tasks
+        }
         self._settled = settled | {
             order_id: filled
             for order_id, filled in ours.items()
@@ -212,16 +217,17 @@ class Audit:
             self.on_change(each, False)  # noqa: FBT003 - as it is documented
 
 
-def _by_order(trades: Iterable[BrokerTrade]) -> dict[str, _Filled]:
-    """Return what the fills of each order come to."""
+def _by_order(trades: Iterable[BrokerTrade], first_legs: Mapping[str, str]) -> dict[str, _Filled]:
+    """Return what the fills of each order come to; those of an iceberg's legs together."""
     quantities: Counter[str] = Counter()
     values: dict[str, Decimal] = {}
     of: dict[str, BrokerTrade] = {}
     for each in trades:
-        quantities[each.order_id] += each.quantity
+        order_id = first_legs.get(each.order_id, each.order_id)
+        quantities[order_id] += each.quantity
         worth = each.quantity * each.average_price
-        values[each.order_id] = values.get(each.order_id, Decimal(0)) + worth
-        of[each.order_id] = each
+        values[order_id] = values.get(order_id, Decimal(0)) + worth
+        of[order_id] = each
     return {
         order_id: _Filled(
             key=each.key,
@@ -242,10 +248,14 @@ def _of_row(row: BrokerOrder) -> _Filled:
     )
 
 
-def _of_task(task: OrderTask) -> _Filled:
+def _of_task(task: OrderTask, traded: _Filled | None) -> _Filled:
     body = task.body
+    key = PositionKey(body["exchange"], body["tradingsymbol"], body["product"])
+    if traded is not None and body.get("variety") == Variety.CO:
+        # Kite may hold a cover order's position under a product of its own (kite.md §2.3).
+        key = key._replace(product=traded.key.product)
     return _Filled(
-        key=PositionKey(body["exchange"], body["tradingsymbol"], body["product"]),
+        key=key,
         is_buy=body["transaction_type"] == Side.BUY,
         quantity=task.filled_quantity,
         average_price=task.average_price,

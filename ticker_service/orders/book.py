@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from ticker_service.domain import order_legs
 from ticker_service.domain.order import TaskKind, TaskUpdate
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import BrokerUnavailable, LoginRequired, TaskMoved
@@ -136,7 +137,8 @@ class BookKeeper:
             self.on_whole(rows, began.monotonic_ns)
         is_settled = await self._settle_doubts(rows, began=began, is_whole=is_whole)
         is_live = await self._end_days(rows, began=began)
-        is_live = is_live or bool(self._reconciler.memory.contradicted)
+        memory = self._reconciler.memory
+        is_live = is_live or bool(memory.contradicted) or memory.has_live_legs
         if not is_settled:
             return self._config.settle_poll_s
         return self._config.book_poll_live_s if is_live else self._config.book_poll_idle_s
@@ -188,8 +190,11 @@ class BookKeeper:
             ours = self._reconciler.memory.ours
             return self.evidence.judge_place(task, rows, began=began, is_whole=is_whole, ours=ours)
         target = await self._journal.task(task.target_task_id) if task.target_task_id else None
-        order_id = target.broker_order_id if target else None
-        row = next((row for row in rows if row.order_id == order_id), None)
+        row = None
+        if target is not None:
+            book = {row.order_id: row for row in rows}
+            legs = self._reconciler.memory.legs_of(target)
+            row = order_legs.shown_of(task, target, book, legs)
         return self.evidence.judge_target(task, row, began=began)
 
     async def _end_days(self, rows: Sequence[BrokerOrder], *, began: Moment) -> bool:

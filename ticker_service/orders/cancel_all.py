@@ -97,6 +97,9 @@ class CancelAll:
                     tasks.create_task(self._cancel(row, until_ns), name=f"cancel-{row.order_id}")
 
     def _is_meant(self, row: BrokerOrder, scopes: Sequence[KillScope]) -> bool:
+        if row.parent_order_id:
+            # A cover order's stop: to cancel it is to close the position, which is not asked.
+            return False
         symbol = f"{row.exchange}:{row.tradingsymbol}"
         is_open = state_of(row) not in TERMINAL
         return is_open and any(scope.covers(self._account, symbol) for scope in scopes)

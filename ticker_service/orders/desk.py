@@ -18,6 +18,7 @@ import structlog
 from ticker_service.accounts.kill_switches import symbol_of
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order_legs import is_exit
 from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.errors import (
     BrokerUnavailable,
@@ -106,9 +107,10 @@ class AccountDesk:
             halts=executor.halts,
         )
         executor.on_named = self._reconciler.memory.keep_named
+        executor.legs_of = self._reconciler.memory.legs_of
         self._limits = executor.limits
-        self._limits.placed_elsewhere = lambda: len(self._reconciler.memory.foreign)
         memory, clock = self._reconciler.memory, surroundings.clock
+        self._limits.placed_elsewhere = lambda: memory.placed_elsewhere
         self.positions = Positions(account, journal, gateway, memory, clock)
         self.audit = Audit(account, journal, self.positions, memory, clock)
         self.positions.lasting = self.audit.lasting
@@ -410,6 +412,8 @@ class AccountDesk:
         slots = self._cancel_slots if task.kind is TaskKind.CANCEL else self._slots
         # In the past if its deadline is: a cancel's may still be put off (`pipeline.carry`).
         until_ns = self._clock.monotonic_ns() + task.deadline_ns - self._clock.now_ns()
+        if is_exit(task):
+            self._book_wanted.ring()  # it has the leg that this goes to
         try:
             while task.state in UNSENT:
                 # Who waits to try again, or for another order, leaves its place to the others.

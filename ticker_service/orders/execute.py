@@ -21,8 +21,8 @@ from ticker_service.domain.order import (
     TaskUpdate,
     change_from_fields,
     request_from_fields,
-    routed_variety,
 )
+from ticker_service.domain.order_legs import address_of
 from ticker_service.domain.order_state import AT_BROKER, TERMINAL, TRANSITIONS, TaskState
 from ticker_service.domain.tag import tag_of
 from ticker_service.errors import JournalUnavailable, TaskMoved
@@ -34,7 +34,7 @@ from ticker_service.runtime.pacing import Backoff
 from ticker_service.runtime.supervise import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from ticker_service.accounts.breaker import Permit
     from ticker_service.accounts.breakers import Breakers
@@ -42,7 +42,8 @@ if TYPE_CHECKING:
     from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.accounts.limits import Lane, OrderLimits
     from ticker_service.config import OrdersConfig
-    from ticker_service.domain.order import OrderTask
+    from ticker_service.domain.order import BrokerOrder, OrderTask
+    from ticker_service.domain.order_legs import Address
     from ticker_service.orders.classify import Verdict
     from ticker_service.ports import BrokerGateway, OrderJournal
     from ticker_service.runtime.crash_points import Reach
@@ -91,6 +92,8 @@ class Executor:
         """The broker refused the access token; nothing is sent until it takes one again."""
         self.on_named: Callable[[OrderTask, str], None] = _unheard
         """Told of the order id in the broker's answer before that is recorded, which may take."""
+        self.legs_of: Callable[[OrderTask], Collection[BrokerOrder]] = _no_legs
+        """What the broker has shown of an order's legs."""
         self.is_uncompared = False
         """Fills and positions are still to be read; until then cancels alone go out (I11)."""
         self.refusals = 0
@@ -269,13 +272,22 @@ class Executor:
         if task.kind is TaskKind.PLACE:
             request = request_from_fields(task.body)
             return await self._gateway.place(request, tag=task.tag or "", **send)
-        if target is None or target.broker_order_id is None:
+        to = self.address(task, target)
+        if to is None:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_BROKER_ID)
-        order_id, variety = target.broker_order_id, routed_variety(target)
+        parent = to.parent_order_id
         if task.kind is TaskKind.CANCEL:
-            return await self._gateway.cancel(order_id, variety, **send)
+            return await self._gateway.cancel(
+                to.order_id, to.variety, parent_order_id=parent, **send
+            )
         change = change_from_fields(task.body)
-        return await self._gateway.modify(order_id, variety, change, **send)
+        return await self._gateway.modify(
+            to.order_id, to.variety, change, parent_order_id=parent, **send
+        )
+
+    def address(self, task: OrderTask, target: OrderTask | None) -> Address | None:
+        """Return which order at the broker a change or a cancel goes to; None while unknown."""
+        return None if target is None else address_of(task, target, self.legs_of(target))
 
     def _held_at_the_last(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> str:
         """Return why a committed intent must not leave after all, empty if it may."""
@@ -379,6 +391,10 @@ class Executor:
 
 def _unheard(_: OrderTask, __: str) -> None:
     return
+
+
+def _no_legs(_: OrderTask) -> Collection[BrokerOrder]:
+    return ()
 
 
 def _nothing() -> None:

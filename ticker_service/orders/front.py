@@ -18,10 +18,12 @@ from ticker_service.domain.order import (
     Account,
     NewTask,
     TaskKind,
+    Variety,
     body_sha256,
     request_from_fields,
     to_fields,
 )
+from ticker_service.domain.order_legs import EXIT
 from ticker_service.domain.session import ist_date
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import IdempotencyConflict, OrderRefused
@@ -139,10 +141,20 @@ class FrontDesk:
         placed = request_from_fields(target.body)
         return await self._submit(desk, new, lambda: self._check_change(change, placed))
 
-    async def cancel(self, caller: Caller, *, client_order_id: str, request_id: str) -> Answer:
-        """Journal the cancel of an order; raises as :meth:`place`."""
+    async def cancel(
+        self, caller: Caller, *, client_order_id: str, request_id: str, closes: bool = False
+    ) -> Answer:
+        """Journal the cancel of an order; raises as :meth:`place`.
+
+        With ``closes`` the second leg of a cover order is meant: Kite closes the position then.
+        """
         target = await self.order(caller, client_order_id)
-        desk, new = self._about(TaskKind.CANCEL, caller, target, request_id, {})
+        if closes and target.body.get("variety") != Variety.CO:
+            raise OrderRefused(
+                "INVALID_FIELD", "must be left out for any variety but co", field="exit", value=True
+            )
+        body = {EXIT: "true"} if closes else {}
+        desk, new = self._about(TaskKind.CANCEL, caller, target, request_id, body)
         return Answer(*await desk.submit(new))
 
     async def place_again(

@@ -63,7 +63,9 @@ async def carry(
     longer_ns = _longer_ns(task, target)
     lasting = dataclasses.replace(task, deadline_ns=task.deadline_ns + longer_ns)
     until_ns += longer_ns
-    if (executor.is_held(task, target) or lacks_order_id) and not executor.is_late(
+    # The second leg of a cover order is an order that the broker makes, and shows, in its time.
+    lacks_address = target is not None and executor.address(task, target) is None
+    if (executor.is_held(task, target) or lacks_address) and not executor.is_late(
         lasting, until_ns
     ):
         return task

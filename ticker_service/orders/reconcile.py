@@ -14,15 +14,16 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain import order_state
+from ticker_service.domain import order_legs, order_state
 from ticker_service.domain.halt import HaltCode
-from ticker_service.domain.order import TaskKind
+from ticker_service.domain.order import TaskKind, Variety
 from ticker_service.domain.session import day_start_ns, ist_date, read_kite_time
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import JournalError, JournalUnavailable, TaskMoved
 
 if TYPE_CHECKING:
     import datetime as dt
+    import uuid
     from collections.abc import Collection, Iterable, Sequence
 
     from ticker_service.accounts.halts import Halts
@@ -57,6 +58,13 @@ class BookMemory:
     """Rows that the journal has, by order id: a book that repeats one brings no news."""
     contradicted: dict[str, int] = field(default_factory=dict)
     """Since which book, monotonic ns, orders that we hold for ended have been shown alive."""
+    legs: dict[uuid.UUID, dict[str, BrokerOrder]] = field(default_factory=dict)
+    """By instruction, the newest rows of the orders that the broker made of it: all legs of an
+    iceberg, the second leg of a cover order."""
+    uncovered: set[uuid.UUID] = field(default_factory=set)
+    """Cover orders that were filled; each has a second leg, which the broker shows in its time."""
+    first_legs: dict[str, str] = field(default_factory=dict)
+    """The order id of an iceberg's later leg, and of its first, by which the journal calls it."""
 
     def turn_to(self, day: dt.date) -> None:
         """Forget the orders of other days; those leave the book at any time."""
@@ -69,6 +77,16 @@ class BookMemory:
             self.alarmed.clear()
             self.merged.clear()
             self.contradicted.clear()
+            self.legs.clear()
+            self.uncovered.clear()
+            self.first_legs.clear()
+
+    @property
+    def has_live_legs(self) -> bool:
+        """Whether a leg stands at the broker or is still to be shown; no task says that of it."""
+        rows = (row for legs in self.legs.values() for row in legs.values())
+        is_live = any(order_state.state_of(row) not in order_state.TERMINAL for row in rows)
+        return is_live or bool(self.uncovered - self.legs.keys())
 
     def doubt_the_journal(self) -> None:
         """Read the journal again: another process may have written it meanwhile."""
@@ -76,6 +94,19 @@ class BookMemory:
         self.merged.clear()
         # It may be a replica that lacks the newest: what was ours may be nobody's now.
         self.ours.clear()
+        self.legs.clear()
+        self.uncovered.clear()
+        self.first_legs.clear()
+
+    def legs_of(self, task: OrderTask) -> Collection[BrokerOrder]:
+        """Return the newest rows of the orders that the broker made of an instruction."""
+        return self.legs.get(task.task_id, {}).values()
+
+    @property
+    def placed_elsewhere(self) -> int:
+        """How many orders of the day the broker may count that are no instruction of ours."""
+        own_legs = sum(map(len, self.legs.values()))
+        return len(self.foreign) + own_legs
 
     def keep(self, rows: Iterable[BrokerOrder]) -> None:
         """Remember the orders of the day that a book or an update tells of."""
@@ -171,13 +202,13 @@ class Reconciler:
                 self._notice_orphan(row)
                 return False
             self.memory.foreign.discard(row.order_id)
-            if task.broker_order_id not in {None, row.order_id}:
-                self._notice_double(row, task)
+            shown = self._shown(row, task)
+            if shown is None:
                 return False
-            self.memory.ours.add(row.order_id)
-            update = order_state.merge(task, row, is_lasting=alive is not None and alive.is_lasting)
+            is_lasting = alive is not None and alive.is_lasting
+            update = order_state.merge(task, shown, is_lasting=is_lasting)
             if update is None:
-                self._remember(row, task, alive)
+                self._remember(row, shown, task, alive)
                 return False
             self._notice_unsent(row, task)
             try:
@@ -197,9 +228,49 @@ class Reconciler:
         log.error("merge_gave_up", account=self.account, order_id=row.order_id)
         return False
 
-    def _remember(self, row: BrokerOrder, task: OrderTask, alive: _Alive | None) -> None:
+    def _shown(self, row: BrokerOrder, task: OrderTask) -> BrokerOrder | None:
+        """Return what a row shows of its instruction; None when that is nothing yet, or an alarm.
+
+        A second order of one request is an alarm, except for the legs that were asked for.
+        """
+        if row.parent_order_id:
+            is_second_leg = task.body.get("variety") == Variety.CO and task.broker_order_id in {
+                None,
+                row.parent_order_id,
+            }
+            if not is_second_leg:
+                self._notice_double(row, task)
+                return None
+            self._keep_leg(row, task)
+            self.memory.merged[row.order_id] = row
+            return None
+        if not order_legs.is_iceberg(task):
+            if task.broker_order_id not in {None, row.order_id}:
+                self._notice_double(row, task)
+                return None
+            self.memory.ours.add(row.order_id)
+            if row.filled_quantity and task.body.get("variety") == Variety.CO:
+                self.memory.uncovered.add(task.task_id)
+            return row
+        if order_legs.clashes(row, task, self.memory.legs.get(task.task_id, {})):
+            self._notice_double(row, task)
+            return None
+        self._keep_leg(row, task)
+        # While a leg is missing, the sums would be wrong; the next whole book has it.
+        whole = order_legs.whole_iceberg(task, self.memory.legs_of(task))
+        if whole is not None and whole.order_id != row.order_id:
+            self.memory.first_legs[row.order_id] = whole.order_id
+        return whole
+
+    def _keep_leg(self, row: BrokerOrder, task: OrderTask) -> None:
+        order_legs.keep_leg(self.memory.legs.setdefault(task.task_id, {}), row)
+        self.memory.ours.add(row.order_id)
+
+    def _remember(
+        self, row: BrokerOrder, shown: BrokerOrder, task: OrderTask, alive: _Alive | None
+    ) -> None:
         """Keep that a row brings nothing, unless it says alive of what we hold for ended."""
-        if order_state.contradicts(task, row):
+        if order_state.contradicts(task, shown):
             if alive is not None:
                 self.memory.contradicted[row.order_id] = alive.since_ns
         elif task.state in order_state.AT_BROKER:
@@ -214,8 +285,15 @@ class Reconciler:
     async def _known(self, rows: Collection[BrokerOrder]) -> dict[str, OrderTask]:
         """Return the tasks of rows by order id: whom its tag names, or else its order id does."""
         by_tag = await self._by_tag([tag for row in rows for tag in self._our_tags(row)])
-        untagged = [row.order_id for row in rows if not self._our_tags(row)]
-        known = await self._by_order_id(untagged)
+        untagged = {row.order_id: row for row in rows if not self._our_tags(row)}
+        # A leg that does not name its instruction by tag names its first leg.
+        named = {row.parent_order_id or row.order_id for row in untagged.values()}
+        found = await self._by_order_id(named)
+        known = {
+            order_id: found[row.parent_order_id or order_id]
+            for order_id, row in untagged.items()
+            if (row.parent_order_id or order_id) in found
+        }
         for row in rows:
             tagged = (by_tag[tag] for tag in self._our_tags(row) if tag in by_tag)
             task = next((task for task in tagged if task.kind is TaskKind.PLACE), None)

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import TaskKind, TaskUpdate, Variety, change_from_fields
+from ticker_service.domain.order_legs import is_exit
 from ticker_service.domain.order_state import TaskState, is_in_transit, state_of
 from ticker_service.domain.session import ist_date, read_kite_time
 
@@ -226,7 +227,8 @@ def looks_like(task: OrderTask, row: BrokerOrder) -> bool:
             task.body.get(name) == getattr(row, name)
             for name in ("exchange", "tradingsymbol", "transaction_type", "product")
         )
-        and int(task.body.get("quantity", 0)) == row.quantity
+        and int(task.body.get("quantity", 0))
+        == (row.iceberg.total_quantity if row.iceberg else row.quantity)
     )
 
 
@@ -252,6 +254,9 @@ _NOT_SHOWN: Final = _to_manual("NOT_SHOWN", "the book does not show the fields i
 
 
 def _has_taken_effect(task: OrderTask, target: BrokerOrder) -> bool:
+    if is_exit(task):
+        # However the second leg ended, the position that it protected is closed.
+        return state_of(target) in {TaskState.FILLED, TaskState.CANCELLED}
     if task.kind is TaskKind.CANCEL:
         return state_of(target) is TaskState.CANCELLED
     shown = _shown(task)

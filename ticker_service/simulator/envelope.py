@@ -69,6 +69,15 @@ class KiteError(Exception):
             }
         )
 
+    def of_slice(self) -> dict[str, object]:
+        """Return it as the answer to an order that was cut tells of one slice (kite.md §2.3)."""
+        return {
+            "code": self.status_code,
+            "error_type": self.error_type,
+            "message": self.message,
+            "data": None,
+        }
+
     def response(self) -> Response:
         """Return the envelope as an HTTP response."""
         return json_response(self.body(), self.status_code)

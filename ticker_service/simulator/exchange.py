@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_MS, NS_PER_S
 from ticker_service.domain import session
-from ticker_service.simulator import margins, matching, order_rows
+from ticker_service.simulator import legs, margins, matching, order_rows
 from ticker_service.simulator.accounts import Account
 from ticker_service.simulator.envelope import KiteError
 from ticker_service.simulator.ledger import EntryKind
@@ -128,10 +128,22 @@ class Exchange:
         """
         account = self.account(user_id)
         margins.check(self._market, account, terms)
+        order = self._new(account, terms, handling)
+        self.advance()
+        return order
+
+    def _new(
+        self,
+        account: Account,
+        terms: OrderTerms,
+        handling: Handling,
+        *,
+        parent_order_id: str | None = None,
+    ) -> Order:
         now_ns = self._clock.monotonic_ns()
         order_id, guid = self._numbers.order(self._day)
         order = Order(
-            user_id=user_id,
+            user_id=account.user_id,
             order_id=order_id,
             guid=guid,
             terms=terms,
@@ -143,13 +155,13 @@ class Exchange:
             part=handling.part,
             fill_after_cancel_ns=handling.fill_after_cancel_ns,
             awaits_session=terms.variety is Variety.AMO,
+            parent_order_id=parent_order_id,
         )
         account.orders[order.order_id] = order
         account.working[order.order_id] = order
         margins.block(self._market, account, order)
         self._note(EntryKind.ACCEPTED, order, method="place")
         self._schedule(now_ns + handling.start_after_ns, order, self._receive)
-        self.advance()
         return order
 
     def modify(self, order: Order, terms: OrderTerms) -> None:
@@ -182,6 +194,19 @@ class Exchange:
             raise KiteError.input(BEING_PROCESSED.format("cancelled"))
         self._note(EntryKind.ACCEPTED, order, method="cancel")
         self._wait(order, Cancel())
+
+    def close_cover(self, order: Order) -> None:
+        """Let a cover order's second leg close the position now, at the end of the band.
+
+        Raises:
+            KiteError: It has ended.
+        """
+        if order.is_terminal:
+            raise KiteError.input(BEING_PROCESSED.format("exited"))
+        self._note(EntryKind.ACCEPTED, order, method="cancel")
+        band_raw = matching.band_raw(self._market, order.terms, matching.AUTOMATIC_STOP)
+        order.asked = legs.closing(order, band_raw)
+        self._wait(order, Modify(terms=order.asked))
 
     def advance(self) -> None:
         """Let happen what is due by now."""
@@ -398,12 +423,41 @@ class Exchange:
         row = order_rows.trade_row(self._market, trade)
         facts = {name: row[name] for name in ("trade_id", "average_price", "quantity")}
         self._note(EntryKind.TRADE, order, **facts)
+        if order.terms.stop_raw:
+            self._cover(account, order, quantity)
         if order.filled_quantity == order.terms.quantity:
             self._end(order, Status.COMPLETE)
+            self._follow(account, order)
         else:
             # A fill changes no state: the history shows the state with the new quantities.
             self._enter(order, order.status or Status.OPEN)
             self._send_update(order, Status.UPDATE)
+
+    # Legs.
+
+    def _cover(self, account: Account, order: Order, quantity: int) -> None:
+        """Protect what was filled of a cover order: one stop that grows with its fills."""
+        second = order.second_leg
+        if second is not None and not second.is_terminal and not second.is_triggered:
+            grown = second.terms.quantity + quantity
+            second.terms = dataclasses.replace(second.terms, quantity=grown)
+            second.asked = dataclasses.replace(second.asked, quantity=grown)
+            self._enter(second, second.status or Status.RECEIVED)
+            return
+        terms = legs.second_leg(order, quantity=quantity, repeats_tag=self._options.tags_on_legs)
+        order.second_leg = self._new(account, terms, AS_USUAL, parent_order_id=order.order_id)
+
+    def _follow(self, account: Account, order: Order) -> None:
+        """Place the next leg of an iceberg whose last one is filled."""
+        terms = legs.next_leg(order)
+        if terms is None:
+            return
+        handling = Handling(part=order.part)
+        try:
+            margins.check(self._market, account, terms)
+        except KiteError as error:
+            handling = Handling(refusal=error.message)
+        self._new(account, terms, handling)
 
     # Books.
 

@@ -25,6 +25,7 @@ SOLD_OPTION_RATIO: Final = Decimal("0.12")
 INTRADAY_RATIO: Final = Decimal("0.2")
 SEGMENTS: Final = ("equity", "commodity")
 DELIVERY: Final = frozenset({Product.CNC, Product.MTF})
+INTRADAY: Final = frozenset({Product.MIS, Product.CO})
 PAISE_PLACES: Final = 2
 
 
@@ -51,7 +52,7 @@ def required_inr(
         return Decimal(int(catalogue.strike_inr[row])) * opening * SOLD_OPTION_RATIO
     if catalogue.is_derivative[row]:
         return price * opening * FUTURE_RATIO
-    if terms.product is Product.MIS:
+    if terms.product in INTRADAY:
         return price * opening * INTRADAY_RATIO
     return price * quantity if terms.side is Side.BUY else Decimal(0)
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 AUTOMATIC: Final = Decimal(-1)
 """The value of market_protection that leaves the band to the broker."""
+AUTOMATIC_STOP: Final = Decimal(2)
+"""The band of a cover order's second leg, percent; which Kite takes is not known."""
 PERCENT: Final = 100
 # The exchange refuses option prices this far from the last one (limit price protection).
 EXECUTION_RANGE_RATIO: Final = 0.4

@@ -79,6 +79,10 @@ class SimulatorOptions:
             with ``enforce_rate_limits``, as are the ten order requests a second and 400 a minute.
         order_cooldown_s: After a 429 on orders, further ones are refused for so long.
         freeze_quantities: Largest quantity of one order in an underlying's derivatives.
+        tags_on_legs: A cover order's second leg bears the tag of its first; whether Kite's does is
+            not known.
+        is_slice_list: ``autoslice`` answers with a list, as older documentation has it, and not
+            with an object that has ``children``.
     """
 
     seed: int = 1
@@ -105,6 +109,8 @@ class SimulatorOptions:
     orders_per_day_max: int = 5_000
     order_cooldown_s: float = 0.0
     freeze_quantities: tuple[tuple[str, int], ...] = DEFAULT_FREEZE_QUANTITIES
+    tags_on_legs: bool = False
+    is_slice_list: bool = False
 
     def __post_init__(self) -> None:
         faults = [text for wrong, text in self._checks() if wrong]

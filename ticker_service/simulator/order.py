@@ -40,6 +40,8 @@ class Product(StrEnum):
     NRML = "NRML"
     MIS = "MIS"
     MTF = "MTF"
+    CO = "CO"
+    """That of a cover order's position; nobody asks for it."""
 
 
 class Validity(StrEnum):
@@ -94,6 +96,8 @@ class OrderTerms:
         validity_ttl: Minutes that it may rest with validity TTL.
         protection_percent: The band of a stop that has no limit price of its own.
         tags: The client's tag first, then the broker's own.
+        stop_raw: Where a cover order's second leg will have its trigger.
+        leg: Which of an iceberg's ``legs`` this is; ``quantity`` is then one leg's.
     """
 
     row: int
@@ -111,6 +115,9 @@ class OrderTerms:
     protection_percent: Decimal | None = None
     tag: str | None = None
     tags: tuple[str, ...] = ()
+    stop_raw: int = 0
+    leg: int = 1
+    legs: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -172,6 +179,8 @@ class Order:
         awaits_session: It is kept for the next session; only then is it the exchange's.
         waiting: Requests accepted meanwhile, in order.
         visible_at_ns: From this monotonic instant the order book shows it.
+        parent_order_id: The first leg, if this is a cover order's second.
+        second_leg: The second leg, if this is a cover order's first and was filled.
         history: A row of the order book per state, oldest first.
     """
 
@@ -199,6 +208,8 @@ class Order:
     is_busy: bool = True
     is_triggered: bool = False
     awaits_session: bool = False
+    parent_order_id: str | None = None
+    second_leg: Order | None = None
     waiting: deque[Modify | Cancel] = field(default_factory=deque)
     history: list[dict[str, object]] = field(default_factory=list)
     trades: list[Trade] = field(default_factory=list)

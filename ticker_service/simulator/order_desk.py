@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from ticker_service.simulator.request_rates import RequestRates
     from ticker_service.simulator.sessions import Sessions
 
-    Act = Callable[[str, Mapping[str, str], OrderFault | None], Order]
+    Act = Callable[[str, Mapping[str, str], OrderFault | None], tuple[Order, object]]
     Look = Callable[[str], object]
 
 BEFORE_ACCEPT: Final = frozenset(
@@ -90,7 +90,8 @@ class OrderDesk:
         Args:
             request: As it came.
             method: What it is for.
-            act: Does it, given user_id, fields and the fault that will strike the answer.
+            act: Does it, given user_id, fields and the fault that will strike the answer; returns
+                the order and what the good answer says.
         """
         malformed: KiteError | None = None
         fields: Mapping[str, str] = {}
@@ -111,14 +112,14 @@ class OrderDesk:
                 order_faults.use(fault)
                 self._refused(visit, fault.kind.value)
                 return await self._answer(visit, Response(), fault)
-            order = act(user_id, fields, fault)
+            order, said = act(user_id, fields, fault)
         except KiteError as error:
             self._refused(visit, error.message)
             return await self._answer(visit, error.response(), None)
         if fault is not None:
             order_faults.use(fault)
         visit.order_id = order.order_id
-        return await self._answer(visit, success({"order_id": order.order_id}), fault)
+        return await self._answer(visit, success(said), fault)
 
     async def look(self, request: Request, look: Look) -> Response:
         """Answer a request that only reads, with what ``look`` says for its user_id."""

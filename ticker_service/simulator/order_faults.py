@@ -51,6 +51,8 @@ class OrderFaultKind(StrEnum):
     DROP_UPDATES = "drop_updates"
     LATE_UPDATES = "late_updates"
     LATE_REQUEST = "late_request"
+    OMIT_SLICE = "omit_slice"
+    REFUSE_SLICE = "refuse_slice"
 
 
 class Method(StrEnum):
@@ -88,6 +90,7 @@ PLACE_KINDS: Final = frozenset(
 )
 BOOK_KINDS: Final = frozenset({Kind.NULL_TAGS, Kind.TRUNCATED_BOOK, Kind.STALE_BOOK})
 REQUEST_KINDS: Final = frozenset({Kind.LATE_REQUEST})
+SLICE_KINDS: Final = frozenset({Kind.OMIT_SLICE, Kind.REFUSE_SLICE})
 
 _COMMON: Final = frozenset({"fault", "user_id", "count", "seconds"})
 _FIELDS: Final[Mapping[OrderFaultKind, frozenset[str]]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import session
-from ticker_service.simulator import quotes
+from ticker_service.simulator import legs, quotes
 from ticker_service.simulator.order import Order, OrderType, Status, Trade
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ def order_row(market: Market, order: Order, now_ns: int) -> dict[str, object]:
         "placed_by": order.user_id,
         "order_id": order.order_id,
         "exchange_order_id": order.exchange_order_id,
-        "parent_order_id": None,
+        "parent_order_id": order.parent_order_id,
         "status": order.status,
         "status_message": order.status_message,
         "status_message_raw": order.status_message,
@@ -46,14 +46,14 @@ def order_row(market: Market, order: Order, now_ns: int) -> dict[str, object]:
         "quantity": terms.quantity,
         "disclosed_quantity": terms.disclosed_quantity,
         "price": quotes.scaled(market, terms.row, terms.price_raw),
-        "trigger_price": quotes.scaled(market, terms.row, terms.trigger_raw),
+        "trigger_price": quotes.scaled(market, terms.row, terms.trigger_raw or terms.stop_raw),
         "average_price": average_inr(market, order),
         "filled_quantity": order.filled_quantity,
         "pending_quantity": order.open_quantity,
         "cancelled_quantity": order.cancelled_quantity,
         # As at Kite, whose book shows 0 once the order has become a limit at the band.
         "market_protection": 0,
-        "meta": {},
+        "meta": legs.meta(terms),
         "auction_number": terms.auction_number,
         "tag": terms.tag,
         "tags": list(terms.tags),

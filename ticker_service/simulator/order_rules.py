@@ -13,7 +13,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from ticker_service.domain.instrument import INDEX_SEGMENT
-from ticker_service.simulator import matching, quotes, requests
+from ticker_service.simulator import legs, matching, quotes, requests
 from ticker_service.simulator.envelope import KiteError
 from ticker_service.simulator.order import (
     STOP_TYPES,
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 
 Choice = TypeVar("Choice", bound=StrEnum)
 
-OFFERED: Final = frozenset({Variety.REGULAR, Variety.AMO, Variety.AUCTION})
 TTL_MINUTES_MAX: Final = 24 * 60
 TAG_CHARACTERS_MAX: Final = 20
 QUANTITY_MAX: Final = 2**31 - 1
@@ -81,10 +80,12 @@ class OrderRules:
         validity = _validity(fields, exchange)
         quantity = _whole(requests.required(fields, "quantity"), "quantity")
         tag = _tag(fields)
-        if _is_true(fields.get("autoslice", "")):
-            raise KiteError.input("`autoslice` is not offered here.")
         row = self._row(exchange, tradingsymbol)
         self._check_product(row, product)
+        count = 1
+        if kind is Variety.ICEBERG:
+            count = legs.iceberg_legs(fields, quantity)
+            quantity //= count
         terms = OrderTerms(
             row=row,
             side=side,
@@ -99,8 +100,43 @@ class OrderRules:
             price_raw=0,
             tag=tag,
             tags=(tag,) if tag else (),
+            legs=count,
         )
-        return self._priced(terms, fields)
+        priced = self._priced(terms, fields)
+        return self._covered(priced, fields) if kind is Variety.CO else priced
+
+    def sliced(self, variety: str, fields: Mapping[str, str]) -> list[OrderTerms]:
+        """Return the terms of a new order, or of the orders into which ``autoslice`` cuts it.
+
+        Raises:
+            KiteError: As :meth:`placed`, or there would be too many.
+        """
+        if not _is_true(fields.get("autoslice", "")):
+            return [self.placed(variety, fields)]
+        row = self._row(
+            requests.required(fields, "exchange"), requests.required(fields, "tradingsymbol")
+        )
+        quantity = _whole(requests.required(fields, "quantity"), "quantity")
+        lot_size = int(self._market.catalogue.lot_size[row])
+        parts = legs.slices(quantity, self._largest(row) // lot_size * lot_size)
+        return [self.placed(variety, {**fields, "quantity": str(part)}) for part in parts]
+
+    def _covered(self, terms: OrderTerms, fields: Mapping[str, str]) -> OrderTerms:
+        """Check what a cover order needs for its second leg."""
+        if terms.product is not Product.MIS or terms.validity is not Validity.DAY:
+            raise KiteError.input("Invalid `product` or `validity` for a cover order.")
+        if terms.order_type is not OrderType.LIMIT:  # which a MARKET order has become by now
+            raise KiteError.input("Invalid `order_type` for a cover order.")
+        return dataclasses.replace(self._stopped(terms, fields), product=Product.CO)
+
+    def _stopped(self, terms: OrderTerms, fields: Mapping[str, str]) -> OrderTerms:
+        """Return a cover order with its second leg's trigger, which must stop a loss."""
+        stop_raw = self._price_raw(terms.row, fields, "trigger_price")
+        against = Side.SELL if terms.side is Side.BUY else Side.BUY
+        ltp_raw = int(self._market.board.ltp_raw[terms.row])
+        if matching.is_triggered(against, ltp_raw=ltp_raw, trigger_raw=stop_raw):
+            raise KiteError.input(TRIGGER_PASSED[against])
+        return dataclasses.replace(terms, stop_raw=stop_raw)
 
     def modified(self, asked: OrderTerms, fields: Mapping[str, str]) -> OrderTerms:
         """Return an order's terms after a change; fields that are not sent stay as they are.
@@ -140,7 +176,13 @@ class OrderRules:
             trigger_raw=0,
             protection_percent=None,
         )
-        return self._priced(terms, merged)
+        priced = self._priced(terms, merged)
+        is_first_leg = asked.variety is Variety.CO and asked.stop_raw > 0
+        return (
+            self._stopped(priced, fields)
+            if is_first_leg and fields.get("trigger_price")
+            else priced
+        )
 
     def _priced(self, terms: OrderTerms, fields: Mapping[str, str]) -> OrderTerms:
         """Check quantity and prices, and turn a protected market order into its limit."""
@@ -178,25 +220,29 @@ class OrderRules:
     def _check_product(self, row: int, product: Product) -> None:
         is_derivative = bool(self._market.catalogue.is_derivative[row])
         unfit = {Product.CNC, Product.MTF} if is_derivative else {Product.NRML}
+        unfit.add(Product.CO)
         if product in unfit:
             kind = "derivatives" if is_derivative else "equity"
             raise KiteError.input(f"Invalid `product`: {product} is not allowed for {kind}.")
 
     def _check_quantity(self, terms: OrderTerms) -> None:
         catalogue = self._market.catalogue
-        instrument = catalogue.instruments[terms.row]
         lot_size = int(catalogue.lot_size[terms.row])
         if not 0 < terms.quantity <= QUANTITY_MAX:
             raise KiteError.input("Invalid `quantity`.")
         if terms.quantity % lot_size:
             raise KiteError.input(f"Quantity should be in multiples of lot size {lot_size}.")
-        largest = EQUITY_QUANTITY_MAX
-        if catalogue.is_derivative[terms.row]:
-            largest = self._freeze.get(instrument.name, QUANTITY_MAX)
+        largest = self._largest(terms.row)
         if terms.quantity > largest:
             raise KiteError.input(
                 f"Quantity {terms.quantity} exceeds the freeze quantity of {largest}."
             )
+
+    def _largest(self, row: int) -> int:
+        catalogue = self._market.catalogue
+        if not catalogue.is_derivative[row]:
+            return EQUITY_QUANTITY_MAX
+        return self._freeze.get(catalogue.instruments[row].name, QUANTITY_MAX)
 
     def _price_raw(self, row: int, fields: Mapping[str, str], name: str) -> int:
         market = self._market
@@ -235,14 +281,11 @@ class OrderRules:
 
 
 def check_variety(variety: str) -> Variety:
-    """Return a variety, or raise Kite's error for one that does not exist or that only Kite has."""
+    """Return a variety, or raise Kite's error for one that does not exist."""
     try:
-        known = Variety(variety)
+        return Variety(variety)
     except ValueError:
         raise KiteError.input("Invalid `variety`.") from None
-    if known not in OFFERED:
-        raise KiteError.input(f"Orders of variety `{variety}` are not offered here.")
-    return known
 
 
 def _check_stop_price(terms: OrderTerms, price_raw: int) -> None:

@@ -22,28 +22,40 @@ if TYPE_CHECKING:
     from ticker_service.runtime.clock import Clock
     from ticker_service.simulator.exchange import Exchange
     from ticker_service.simulator.market import Market
-    from ticker_service.simulator.order import Order
+    from ticker_service.simulator.order import Order, OrderTerms
     from ticker_service.simulator.order_desk import OrderDesk
     from ticker_service.simulator.order_faults import OrderFault
     from ticker_service.simulator.order_rules import OrderRules
+
+    _Done = tuple[Order, object]
 
 REJECTED_AT_EXCHANGE: Final = "16387 : Security is not allowed to trade in this market"
 _TRUNCATED: Final = frozenset({OrderFaultKind.TRUNCATED_BOOK})
 _NULL_TAGS: Final = frozenset({OrderFaultKind.NULL_TAGS})
 _STALE: Final = frozenset({OrderFaultKind.STALE_BOOK})
+_OMIT_SLICE: Final = frozenset({OrderFaultKind.OMIT_SLICE})
+_REFUSE_SLICE: Final = frozenset({OrderFaultKind.REFUSE_SLICE})
 
 
 class OrderRoutes:
     """Kite's order API over the exchange."""
 
     def __init__(
-        self, market: Market, exchange: Exchange, rules: OrderRules, desk: OrderDesk, clock: Clock
+        self,
+        market: Market,
+        exchange: Exchange,
+        rules: OrderRules,
+        desk: OrderDesk,
+        clock: Clock,
+        *,
+        is_slice_list: bool = False,
     ) -> None:
         self._market = market
         self._exchange = exchange
         self._rules = rules
         self._desk = desk
         self._clock = clock
+        self._is_slice_list = is_slice_list
         # Each user's book as it was when a fault first made it stale, with the fault's number.
         self._stale: dict[str, tuple[int, list[dict[str, object]]]] = {}
 
@@ -60,31 +72,53 @@ class OrderRoutes:
         ]
 
     async def _place(self, request: Request) -> Response:
-        def act(user_id: str, fields: Mapping[str, str], answer: OrderFault | None) -> Order:
-            terms = self._rules.placed(request.path_params["variety"], fields)
+        def act(user_id: str, fields: Mapping[str, str], answer: OrderFault | None) -> _Done:
+            first, *rest = self._rules.sliced(request.path_params["variety"], fields)
             fault = self._desk.faults.find(PLACE_KINDS, user_id)
-            order = self._exchange.place(user_id, terms, _handling(fault, answer))
+            order = self._exchange.place(user_id, first, _handling(fault, answer))
             if fault is not None:
                 order_faults.use(fault)
-            return order
+            if not rest:
+                return order, {"order_id": order.order_id}
+            return order, self._slices(user_id, order, rest)
 
         return await self._desk.change(request, Method.PLACE, act)
 
+    def _slices(self, user_id: str, first: Order, rest: list[OrderTerms]) -> object:
+        """Place the other slices, each by itself, and return what is said of all of them."""
+        children: list[dict[str, object]] = []
+        for terms in rest:
+            try:
+                if self._desk.faults.take(_REFUSE_SLICE, user_id):
+                    raise KiteError.margin("Insufficient funds.")
+                placed = self._exchange.place(user_id, terms)
+            except KiteError as error:
+                children.append({"error": error.of_slice()})
+            else:
+                if not self._desk.faults.take(_OMIT_SLICE, user_id):
+                    children.append({"order_id": placed.order_id})
+        if self._is_slice_list:
+            return [{"order_id": first.order_id}, *children]
+        return {"order_id": first.order_id, "children": children}
+
     async def _modify(self, request: Request) -> Response:
-        def act(user_id: str, fields: Mapping[str, str], _: OrderFault | None) -> Order:
-            order = self._named(request, user_id)
+        def act(user_id: str, fields: Mapping[str, str], _: OrderFault | None) -> _Done:
+            order = self._named(request, user_id, fields)
             # A terminal order is refused as such, whatever was asked of it.
             terms = order.asked if order.is_terminal else self._rules.modified(order.asked, fields)
             self._exchange.modify(order, terms)
-            return order
+            return order, {"order_id": order.order_id}
 
         return await self._desk.change(request, Method.MODIFY, act)
 
     async def _cancel(self, request: Request) -> Response:
-        def act(user_id: str, _: Mapping[str, str], __: OrderFault | None) -> Order:
-            order = self._named(request, user_id)
-            self._exchange.cancel(order)
-            return order
+        def act(user_id: str, fields: Mapping[str, str], _: OrderFault | None) -> _Done:
+            order = self._named(request, user_id, fields)
+            if order.parent_order_id is None:
+                self._exchange.cancel(order)
+            else:
+                self._exchange.close_cover(order)
+            return order, {"order_id": order.order_id}
 
         return await self._desk.change(request, Method.CANCEL, act)
 
@@ -111,11 +145,13 @@ class OrderRoutes:
 
         return await self._desk.look(request, look)
 
-    def _named(self, request: Request, user_id: str) -> Order:
+    def _named(self, request: Request, user_id: str, fields: Mapping[str, str]) -> Order:
         check_variety(request.path_params["variety"])
         order = self._exchange.order(user_id, request.path_params["order_id"])
         if request.path_params["variety"] != order.route:
             raise KiteError.input("Invalid `variety`.")
+        if (fields.get("parent_order_id") or None) != order.parent_order_id:
+            raise KiteError.input("Invalid `parent_order_id`.")
         return order
 
     def _book(self, user_id: str) -> list[dict[str, object]]:

@@ -158,7 +158,14 @@ class Simulator:
             answers=OrderAnswers(cut),
         )
         rules = OrderRules(self.market, self.options)
-        orders = OrderRoutes(self.market, self.exchange, rules, desk, self._clock)
+        orders = OrderRoutes(
+            self.market,
+            self.exchange,
+            rules,
+            desk,
+            self._clock,
+            is_slice_list=self.options.is_slice_list,
+        )
         panel = PanelRoutes(
             self.feed, self._sessions, self._history, self._clock, self._updates, self.ledger
         )

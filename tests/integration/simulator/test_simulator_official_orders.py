@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import datetime as dt
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,67 @@ def test_the_history_tells_every_state_in_order(desk: Desk) -> None:
         *("CANCEL PENDING", "CANCELLED"),
     ]
     assert (history[-1]["cancelled_quantity"], history[-1]["modified"]) == (2, True)
+
+
+def test_a_cover_order_has_a_second_leg_by_which_it_exits(desk: Desk) -> None:
+    first = desk.place(variety="co", price=desk.best_ask, trigger_price=desk.resting - 20)
+    (second,) = [row for row in desk.client.orders() if row["parent_order_id"] == first]
+    assert (second["status"], second["transaction_type"]) == ("TRIGGER PENDING", "SELL")
+
+    lower = desk.resting - 21
+    desk.client.modify_order("co", second["order_id"], first, trigger_price=lower)
+    assert desk.last(second["order_id"])["trigger_price"] == lower
+    with pytest.raises(kite_errors.InputException, match="parent_order_id"):
+        desk.client.exit_order("co", second["order_id"])
+    desk.client.exit_order("co", second["order_id"], first)
+
+    assert desk.last(second["order_id"])["status"] == "COMPLETE"
+    (position,) = desk.client.positions()["net"]
+    assert (position["quantity"], position["product"]) == (0, "CO")
+
+
+def test_the_legs_of_an_iceberg_are_orders_of_their_own(desk: Desk) -> None:
+    first = desk.place(
+        variety="iceberg", quantity=6, iceberg_legs=3, iceberg_quantity=2, tag="ice",
+        price=desk.best_ask,
+    )  # fmt: skip
+    rows = desk.client.orders()
+
+    assert rows[0]["order_id"] == first
+    assert [row["meta"]["iceberg"]["leg"] for row in rows] == [1, 2, 3]
+    assert {(row["status"], row["quantity"], row["tag"]) for row in rows} == {
+        ("COMPLETE", 2, "ice")
+    }
+
+
+@pytest.mark.parametrize("is_list", [False, True])
+def test_a_sliced_order_may_not_tell_of_every_slice(
+    serve: Callable[..., RunningSimulator], log_in: Callable[..., str], *, is_list: bool
+) -> None:
+    options = dataclasses.replace(
+        AT_ONCE, is_slice_list=is_list, freeze_quantities=(("NIFTY", 65),)
+    )
+    with serve(options) as running:
+        desk = Desk(running, log_in(running.simulator))
+        dump = desk.client.instruments("NFO")
+        symbol = next(row for row in dump if row["name"] == "NIFTY" and row["segment"] == "NFO-FUT")
+        name, lot = symbol["tradingsymbol"], symbol["lot_size"]
+        (ltp,) = [each["last_price"] for each in desk.client.ltp(f"NFO:{name}").values()]
+        for fault in ("omit_slice", "refuse_slice"):
+            running.simulator.faults.arm({"fault": fault, "count": 1}, None)
+        answer = desk.client.place_autoslice_order(
+            "regular", "NFO", name, "BUY", 4 * lot, "NRML", "LIMIT", price=round(ltp), tag="cut"
+        )
+        rows = [row for row in desk.client.orders() if row["tag"] == "cut"]
+
+    children = answer[1:] if is_list else answer["children"]
+    first = answer[0] if is_list else answer
+    assert first["order_id"] == rows[0]["order_id"]
+    refused = [each["error"]["error_type"] for each in children if "error" in each]
+    assert refused == ["MarginException"]
+    told = {first["order_id"], *(each["order_id"] for each in children if "order_id" in each)}
+    assert len(rows) == 3
+    assert len({row["order_id"] for row in rows} - told) == 1
 
 
 def test_fills_are_in_the_trade_books_and_the_position(desk: Desk) -> None:

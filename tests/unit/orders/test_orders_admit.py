@@ -61,8 +61,6 @@ def test_a_right_order_is_let_through(order: OrderRequest) -> None:
         (BUY, "tradingsymbol", ""),
         (BUY, "tradingsymbol", "A" * 65),
         (BUY, "tradingsymbol", "INFY\n"),
-        (BUY, "variety", Variety.CO),
-        (BUY, "variety", Variety.ICEBERG),
         (BUY, "product", Product.CNC),
         (BUY, "product", Product.MTF),
         (BUY, "auction_number", "22"),

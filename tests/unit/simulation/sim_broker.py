@@ -288,6 +288,7 @@ class Line:
         variety: Variety,
         change: OrderChange,
         *,
+        parent_order_id: str | None = None,  # noqa: ARG002 - no legs here
         deadline_ns: int,
         leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
     ) -> Reply:
@@ -305,6 +306,7 @@ class Line:
         order_id: str,
         variety: Variety,
         *,
+        parent_order_id: str | None = None,  # noqa: ARG002 - no legs here
         deadline_ns: int,
         leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
     ) -> Reply:

@@ -1,0 +1,336 @@
+"""Icebergs and cover orders: what the broker makes several orders of stays one instruction."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from order_scene import BUY, Scene, broker_order, task
+from virtual_time import run
+
+from ticker_service.adapters import kite_rows
+from ticker_service.domain import order_legs
+from ticker_service.domain.order import (
+    IcebergLeg,
+    OrderChange,
+    OrderType,
+    Product,
+    TaskKind,
+    Validity,
+    Variety,
+    to_fields,
+)
+from ticker_service.domain.order_state import TaskState
+from ticker_service.errors import OrderRefused
+from ticker_service.orders import admit
+
+if TYPE_CHECKING:
+    from ticker_service.domain.order import BrokerOrder, OrderRequest
+
+ICEBERG = dataclasses.replace(
+    BUY, variety=Variety.ICEBERG, quantity=150, iceberg_legs=2, iceberg_quantity=75
+)
+COVER = dataclasses.replace(
+    BUY, variety=Variety.CO, product=Product.MIS, trigger_price=Decimal("98.00")
+)
+
+
+def leg(number: int, **changed: Any) -> BrokerOrder:
+    """Return one leg's row of an iceberg of two."""
+    values: dict[str, Any] = {
+        "order_id": f"26112100000000{number}",
+        "variety": "iceberg",
+        "iceberg": IcebergLeg(leg=number, legs=2, total_quantity=150),
+    }
+    return broker_order(**values | changed)
+
+
+def filled(number: int, price: str = "100.05", **changed: Any) -> BrokerOrder:
+    values = {"status": "COMPLETE", "filled_quantity": 75, "average_price": Decimal(price)}
+    return leg(number, **values | changed)
+
+
+def iceberg_task(**changed: Any) -> Any:
+    return task(body=to_fields(ICEBERG), **changed)
+
+
+def test_a_filled_leg_is_no_filled_iceberg() -> None:
+    whole = order_legs.whole_iceberg(iceberg_task(), [filled(1)])
+    assert whole is not None
+    assert (whole.status, whole.filled_quantity, whole.quantity) == ("OPEN", 75, 150)
+
+
+def test_an_iceberg_is_filled_with_its_last_leg_at_the_average_of_all() -> None:
+    for rows in itertools.permutations([filled(1, "100"), filled(2, "101")]):
+        whole = order_legs.whole_iceberg(iceberg_task(), rows)
+        assert whole is not None
+        assert (whole.status, whole.filled_quantity) == ("COMPLETE", 150)
+        assert whole.average_price == Decimal("100.5")
+        assert whole.order_id == leg(1).order_id
+
+
+@pytest.mark.parametrize(
+    ("status", "filled_before", "told"),
+    [
+        ("CANCELLED", True, "CANCELLED"),
+        ("REJECTED", True, "CANCELLED"),
+        ("REJECTED", False, "REJECTED"),
+    ],
+)
+def test_the_end_of_a_leg_is_the_end_of_the_iceberg_and_fills_stay(
+    status: str, *, filled_before: bool, told: str
+) -> None:
+    rows = [filled(1), leg(2, status=status)] if filled_before else [leg(1, status=status)]
+    whole = order_legs.whole_iceberg(iceberg_task(), rows)
+    assert whole is not None
+    assert (whole.status, whole.filled_quantity) == (told, 75 if filled_before else 0)
+
+
+def test_nothing_is_summed_while_a_leg_is_missing() -> None:
+    assert order_legs.whole_iceberg(iceberg_task(), [filled(2)]) is None
+
+
+def test_an_older_row_of_a_leg_changes_nothing() -> None:
+    legs: dict[str, BrokerOrder] = {}
+    for row in [filled(1), leg(1), leg(1, filled_quantity=30)]:
+        order_legs.keep_leg(legs, row)
+    assert list(legs.values()) == [filled(1)]
+
+
+def test_a_row_that_does_not_say_which_leg_it_is_is_none() -> None:
+    said: dict[str, object]
+    for said in ({"leg": 0, "legs": 2, "total_quantity": 150}, {"leg": 1}, {"leg": "1"}):
+        row = {"order_id": "1", "status": "OPEN", "meta": {"iceberg": said}}
+        assert kite_rows.order(row, user_id="").iceberg is None
+    for meta in (None, [], "x", {"iceberg": 1}):
+        row = {"order_id": "1", "status": "OPEN", "meta": meta}
+        assert kite_rows.order(row, user_id="").iceberg is None
+    said = {"leg": 1, "legs": 5, "leg_quantity": 200, "total_quantity": 1000}
+    row = {"order_id": "1", "status": "OPEN", "meta": {"iceberg": said}}
+    assert kite_rows.order(row, user_id="").iceberg == IcebergLeg(
+        leg=1, legs=5, total_quantity=1000
+    )
+
+
+def _shown(scene: Scene, row: BrokerOrder, tag: str) -> None:
+    scene.broker.book[row.order_id] = dataclasses.replace(row, tags=(tag,))
+
+
+def test_the_legs_of_an_iceberg_come_to_one_instruction_and_no_alarm() -> None:
+    async def story() -> None:
+        scene = Scene()
+        async with scene.opened():
+            placed = await scene.place(ICEBERG)
+            working = await scene.reaches(placed, TaskState.WORKING)
+            first, tag = working.broker_order_id or "", working.tag or ""
+            _shown(scene, filled(1, order_id=first), tag)
+            _shown(scene, leg(2, order_id="000000000000009"), tag)
+            partial = await scene.reaches(placed, TaskState.PARTIAL)
+            assert (partial.filled_quantity, partial.broker_order_id) == (75, first)
+
+            _shown(scene, filled(2, "101.05", order_id="000000000000009"), tag)
+            done = await scene.reaches(placed, TaskState.FILLED)
+            assert (done.filled_quantity, done.average_price) == (150, Decimal("100.55"))
+            assert not scene.halts.standing()
+            await scene.until(
+                lambda: (scene.desk.audit.age_ns or 10**18) < 10**9 and scene.broker.reads > 20
+            )
+            assert not scene.desk.audit.differences
+            assert scene.desk.audit.external() == []
+
+    run(story())
+
+
+def test_two_icebergs_of_one_request_halt_the_account() -> None:
+    async def story() -> None:
+        scene = Scene()
+        async with scene.opened():
+            placed = await scene.place(ICEBERG)
+            working = await scene.reaches(placed, TaskState.WORKING)
+            first, tag = working.broker_order_id or "", working.tag or ""
+            _shown(scene, leg(1, order_id=first), tag)
+            _shown(scene, leg(1, order_id="000000000000009"), tag)
+            await scene.until(scene.halts.standing)
+            assert scene.now(placed).broker_order_id == first
+
+    run(story())
+
+
+def test_a_change_and_a_cancel_of_an_iceberg_go_to_the_leg_that_rests() -> None:
+    async def story() -> None:
+        scene = Scene()
+        async with scene.opened():
+            placed = await scene.place(ICEBERG)
+            working = await scene.reaches(placed, TaskState.WORKING)
+            first, tag = working.broker_order_id or "", working.tag or ""
+            _shown(scene, filled(1, order_id=first), tag)
+            _shown(scene, leg(2, order_id="000000000000009"), tag)
+            await scene.reaches(placed, TaskState.PARTIAL)
+            change = await scene.modify(placed, price="100.10")
+            await scene.reaches(change, TaskState.ACKED)
+            cancel = await scene.cancel(placed)
+            await scene.reaches(cancel, TaskState.ACKED)
+            assert [sent.what for sent in scene.broker.sent[1:]] == ["000000000000009"] * 2
+            ended = await scene.reaches(placed, TaskState.CANCELLED)
+            assert ended.filled_quantity == 75
+
+    run(story())
+
+
+def _second(first: str, **changed: Any) -> BrokerOrder:
+    values: dict[str, Any] = {
+        "order_id": "000000000000009",
+        "status": "TRIGGER PENDING",
+        "variety": "co",
+        "product": "CO",
+        "transaction_type": "SELL",
+        "order_type": "SL-M",
+        "trigger_price": Decimal("98.00"),
+        "parent_order_id": first,
+    }
+    return broker_order(**values | changed)
+
+
+@pytest.mark.parametrize("bears_tag", [False, True])
+def test_the_second_leg_of_a_cover_order_is_ours_and_its_exit_goes_to_it(
+    *, bears_tag: bool
+) -> None:
+    async def story() -> None:
+        scene = Scene()
+        async with scene.opened():
+            placed = await scene.place(COVER)
+            working = await scene.reaches(placed, TaskState.WORKING)
+            first, tag = working.broker_order_id or "", working.tag or ""
+            scene.broker.change(
+                first,
+                status="COMPLETE",
+                filled_quantity=75,
+                average_price=Decimal("100.05"),
+                product="CO",
+            )
+            await scene.reaches(placed, TaskState.FILLED)
+            leaves = await scene.submit(
+                TaskKind.CANCEL, {order_legs.EXIT: "true"}, target_task_id=placed.task_id
+            )
+            # Until the broker shows the second leg, there is nowhere to send it.
+            reads = scene.broker.reads
+            await scene.until(lambda: scene.broker.reads > reads + 1)
+            assert len(scene.broker.sent) == 1
+
+            tags = (tag,) if bears_tag else ()
+            scene.broker.book["000000000000009"] = _second(first, tags=tags)
+            await scene.reaches(leaves, TaskState.ACKED)
+            assert scene.broker.sent[-1].what == "000000000000009"
+            assert not scene.halts.standing()
+            assert scene.desk.audit.external() == []
+            assert not scene.desk.audit.differences
+            assert scene.now(placed).state is TaskState.FILLED
+
+    run(story())
+
+
+def test_a_cancel_of_a_filled_cover_order_is_no_exit() -> None:
+    async def story() -> None:
+        scene = Scene()
+        async with scene.opened():
+            placed = await scene.place(COVER)
+            working = await scene.reaches(placed, TaskState.WORKING)
+            first = working.broker_order_id or ""
+            scene.broker.change(first, status="COMPLETE", filled_quantity=75)
+            scene.broker.book["000000000000009"] = _second(first)
+            await scene.reaches(placed, TaskState.FILLED)
+            cancel = await scene.cancel(placed)
+            await scene.reaches(cancel, TaskState.REJECTED)
+            assert scene.broker.sent[-1].what == first
+            assert scene.broker.book["000000000000009"].status == "TRIGGER PENDING"
+
+    run(story())
+
+
+def test_a_new_trigger_of_a_cover_order_goes_to_the_second_leg_once_there_is_one() -> None:
+    placed = task(body=to_fields(COVER), state=TaskState.WORKING, broker_order_id="1")
+    change = task(kind=TaskKind.MODIFY, body={"trigger_price": "97.00"})
+    before = order_legs.address_of(change, placed, [])
+    after = order_legs.address_of(change, placed, [_second("1")])
+    assert before == order_legs.Address(order_id="1", variety=Variety.CO)
+    assert after == order_legs.Address(
+        order_id="000000000000009", variety=Variety.CO, parent_order_id="1"
+    )
+    price = task(kind=TaskKind.MODIFY, body={"price": "99.00"})
+    assert order_legs.address_of(price, placed, [_second("1")]) == before
+
+
+def test_an_order_below_one_that_has_no_legs_is_an_alarm() -> None:
+    async def story() -> None:
+        scene = Scene()
+        async with scene.opened():
+            placed = await scene.place()
+            working = await scene.reaches(placed, TaskState.WORKING)
+            scene.broker.book["000000000000009"] = _second(working.broker_order_id or "")
+            await scene.until(scene.halts.standing)
+
+    run(story())
+
+
+@pytest.mark.parametrize(
+    ("order", "field", "value"),
+    [
+        (COVER, "product", Product.NRML),
+        (COVER, "order_type", OrderType.SL),
+        (COVER, "trigger_price", None),
+        (COVER, "trigger_price", Decimal("100.05")),
+        (COVER, "validity", Validity.IOC),
+        (COVER, "disclosed_quantity", 1),
+        (COVER, "iceberg_legs", 2),
+        (ICEBERG, "iceberg_legs", None),
+        (ICEBERG, "iceberg_legs", 1),
+        (ICEBERG, "iceberg_legs", 51),
+        (ICEBERG, "iceberg_quantity", None),
+        (ICEBERG, "iceberg_quantity", 74),
+        (ICEBERG, "iceberg_quantity", -75),
+        (ICEBERG, "validity", Validity.IOC),
+        (BUY, "iceberg_legs", 2),
+        (BUY, "iceberg_quantity", 75),
+    ],
+)
+def test_a_form_that_breaks_a_rule_of_its_variety_is_refused(
+    order: OrderRequest, field: str, value: object
+) -> None:
+    with pytest.raises(OrderRefused) as refused:
+        admit.check_order(dataclasses.replace(order, **{field: value}))  # type: ignore[arg-type]  # one field by name
+    assert refused.value.field == f"order.{field}"
+
+
+def test_cover_orders_and_icebergs_that_keep_the_rules_pass() -> None:
+    market = dataclasses.replace(
+        COVER, order_type=OrderType.MARKET, price=None, market_protection=Decimal(-1)
+    )
+    minutes = dataclasses.replace(ICEBERG, validity=Validity.TTL, validity_ttl=2)
+    for order in (COVER, market, ICEBERG, minutes):
+        admit.check_order(order)
+
+
+@pytest.mark.parametrize(
+    ("change", "placed", "field"),
+    [
+        (OrderChange(quantity=75), ICEBERG, "quantity"),
+        (OrderChange(order_type=OrderType.LIMIT), COVER, "order_type"),
+        (OrderChange(validity=Validity.DAY), ICEBERG, "validity"),
+        (
+            OrderChange(price=Decimal(99), trigger_price=Decimal(98)),
+            COVER,
+            "trigger_price",
+        ),
+    ],
+)
+def test_of_an_order_with_legs_price_and_trigger_alone_are_changed(
+    change: OrderChange, placed: OrderRequest, field: str
+) -> None:
+    with pytest.raises(OrderRefused) as refused:
+        admit.check_change(change, placed)
+    assert refused.value.field == f"order.{field}"
+    admit.check_change(OrderChange(price=Decimal(99)), placed)
+    admit.check_change(OrderChange(trigger_price=Decimal(98)), COVER)
