@@ -22,6 +22,7 @@ from ticker_service.domain.closing import (
     nearest_to_zero,
 )
 from ticker_service.domain.order import Side, TaskKind, Variety
+from ticker_service.domain.order_legs import is_iceberg
 from ticker_service.domain.order_state import TERMINAL, TaskState, state_of
 from ticker_service.domain.portfolio import PositionKey
 from ticker_service.errors import BrokerUnavailable
@@ -301,7 +302,9 @@ def _most(task: OrderTask, row: BrokerOrder | None, changed: int) -> int:
     if task.state in TERMINAL and task.state is not TaskState.MANUAL:
         return task.filled_quantity
     # What the book shows is the quantity after its changes; those after the book are in `changed`.
-    quantity = int(task.body["quantity"]) if row is None else row.quantity
+    # The row of an iceberg is of one leg; the others have rows of their own beside it.
+    is_told = row is not None and not is_iceberg(task)
+    quantity = row.quantity if row and is_told else int(task.body["quantity"])
     if row is not None and row.status.upper() in _CHANGING_STATUS:
         quantity = QUANTITY_MAX
     return max(quantity, changed, task.filled_quantity)

@@ -11,7 +11,7 @@ import pytest
 from order_scene import BUY, Scene, broker_order
 from virtual_time import run
 
-from ticker_service.domain.order import Side, to_fields
+from ticker_service.domain.order import Side, Variety, to_fields
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.errors import BrokerUnavailable
@@ -78,6 +78,15 @@ def test_an_order_at_rest_takes_its_whole_size_of_the_room() -> None:
     async def scenario(scene: Held) -> None:
         await scene.reaches(await scene.place(SELL), TaskState.ACKED)
         assert await scene.why_not(45) == ""
+        assert "of which 30 are being closed already" in await scene.why_not(46)
+
+    play(scenario)
+
+
+def test_an_iceberg_takes_all_its_legs_of_the_room() -> None:
+    async def scenario(scene: Held) -> None:
+        legs = {"variety": Variety.ICEBERG, "iceberg_legs": 3, "iceberg_quantity": 10}
+        await scene.reaches(await scene.place(dataclasses.replace(SELL, **legs)), TaskState.WORKING)
         assert "of which 30 are being closed already" in await scene.why_not(46)
 
     play(scenario)
