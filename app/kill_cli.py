@@ -52,7 +52,11 @@ _File = Annotated[
 def on(
     scope: _Scope,
     level: Annotated[
-        str, typer.Option(help="HALT_NEW: nothing new leaves; CANCEL_ALL: and all is cancelled.")
+        str,
+        typer.Option(
+            help="REDUCE_ONLY: nothing leaves but what reduces a position; HALT_NEW: nothing new "
+            "leaves; CANCEL_ALL: and all is cancelled."
+        ),
     ] = KillLevel.HALT_NEW.value,
     why: Annotated[str, typer.Option(help="For whoever releases it.")] = "no reason given",
     config: _Config = None,

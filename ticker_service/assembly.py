@@ -410,7 +410,6 @@ async def assemble_orders(
         for lane in BrokerLane:
             queued.labels(account, lane.value).set_function(partial(broker.waiting, lane))
             refused.labels(account, lane.value)
-        limits.departures.is_stopped = partial(_is_stopped, switches, account)
         _watch_pacer(account, limits.pacer, waiting, not_sent)
         placed.labels(account).set_function(partial(getattr, limits, "placed_today"))
         executor = Executor(
@@ -628,10 +627,6 @@ def _kill_switches(store: KillFile, surroundings: Surroundings, notices: Notices
         )
 
     return KillSwitches(store, on_change=changed)
-
-
-def _is_stopped(switches: KillSwitches, account: Account) -> bool:
-    return switches.holding(account) is not None
 
 
 class _BreakerDials:

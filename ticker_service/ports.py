@@ -336,7 +336,7 @@ class ConnectGate(Protocol):
 
 LANE_FULL: Final = "too many requests wait for a thread"
 NO_ACCESS_TOKEN: Final = "no access token"  # noqa: S105 - says that there is none
-NO_TURN: Final = "the account's own rate, or a kill switch, left it no turn in its time"
+NO_TURN: Final = "the account's own rate, a halt or a kill switch left it no turn in its time"
 """Why a send did not leave when its ``SendGate`` said no. None of the three tells anything about
 the broker."""
 
@@ -344,12 +344,16 @@ the broker."""
 class SendGate(Protocol):
     """Who has the last word on when a send's first byte leaves; asked on the sending thread."""
 
-    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:
-        """Wait for the broker's rate to have room, and take it, unless a kill switch says no.
+    def turn(
+        self, kind: TaskKind, *, leave_by_ns: int, may_leave: Callable[[], bool] | None = None
+    ) -> bool:
+        """Wait for the broker's rate to have room, and take it, unless somebody says no.
 
         Args:
             kind: What is sent.
             leave_by_ns: Monotonic instant after which the answer is no.
+            may_leave: Asked last: a halt may have begun, or a kill switch been thrown, while a
+                connection was made or a turn waited for (I12).
 
         Returns:
             True when the first byte is to leave now, False when none may.
@@ -377,7 +381,13 @@ class BrokerGateway(Protocol):
     """One account's orders at the broker. Nothing here is ever repeated by the gateway itself."""
 
     async def place(
-        self, request: OrderRequest, *, tag: str, deadline_ns: int, leave_by_ns: int | None = None
+        self,
+        request: OrderRequest,
+        *,
+        tag: str,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one new order once.
 
@@ -387,13 +397,15 @@ class BrokerGateway(Protocol):
             deadline_ns: Monotonic instant after which nothing may be sent or waited for.
             leave_by_ns: Monotonic instant after which its first byte may not leave any more,
                 however long a connection took; the deadline if not given.
+            may_leave: Asked right before its first byte, on whichever thread sends; nothing leaves
+                when it says no.
 
         Returns:
             What was observed; it does not raise for anything the broker or the network did.
         """
         ...
 
-    async def modify(
+    async def modify(  # noqa: PLR0913 - what one change is made of
         self,
         order_id: str,
         variety: Variety,
@@ -402,6 +414,7 @@ class BrokerGateway(Protocol):
         parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one change once; as :meth:`place`.
 
@@ -417,6 +430,7 @@ class BrokerGateway(Protocol):
         parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one cancel once, on a lane of its own; as :meth:`modify`.
 

@@ -53,7 +53,15 @@ from ticker_service.errors import (
     RecordingError,
     TaskMoved,
 )
-from ticker_service.ports import Admitted, Frame, PastSend, RecordedFile, Reply, Withheld
+from ticker_service.ports import (
+    NO_TURN,
+    Admitted,
+    Frame,
+    PastSend,
+    RecordedFile,
+    Reply,
+    Withheld,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
@@ -962,7 +970,13 @@ class ScriptedBroker:
     # --- the port -----------------------------------------------------------------------------
 
     async def place(
-        self, request: OrderRequest, *, tag: str, deadline_ns: int, leave_by_ns: int | None = None
+        self,
+        request: OrderRequest,
+        *,
+        tag: str,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Take one new order into the book, and answer."""
         order_id = f"{len(self.book) + 1:015d}"
@@ -970,11 +984,10 @@ class ScriptedBroker:
         def effect() -> None:
             self.book[order_id] = _row(request, order_id, tag=tag, user_id=self._user_id)
 
-        return await self._take(
-            TaskKind.PLACE, tag, order_id, effect, _first(deadline_ns, leave_by_ns)
-        )
+        until_ns = _first(deadline_ns, leave_by_ns)
+        return await self._take(TaskKind.PLACE, tag, order_id, effect, until_ns, may_leave)
 
-    async def modify(
+    async def modify(  # noqa: PLR0913 - what one change is made of
         self,
         order_id: str,
         variety: Variety,  # noqa: ARG002 - the port's signature
@@ -983,6 +996,7 @@ class ScriptedBroker:
         parent_order_id: str | None = None,  # noqa: ARG002 - the port's signature
         deadline_ns: int,
         leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Change one order of the book, and answer."""
 
@@ -991,9 +1005,8 @@ class ScriptedBroker:
             given = {name: getattr(change, name) for name in shown}
             self.change(order_id, **{name: v for name, v in given.items() if v is not None})
 
-        return await self._take(
-            TaskKind.MODIFY, order_id, order_id, effect, _first(deadline_ns, leave_by_ns)
-        )
+        until_ns = _first(deadline_ns, leave_by_ns)
+        return await self._take(TaskKind.MODIFY, order_id, order_id, effect, until_ns, may_leave)
 
     async def cancel(
         self,
@@ -1003,15 +1016,15 @@ class ScriptedBroker:
         parent_order_id: str | None = None,  # noqa: ARG002 - the port's signature
         deadline_ns: int,
         leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Cancel one order of the book, and answer."""
 
         def effect() -> None:
             self.change(order_id, status="CANCELLED")
 
-        return await self._take(
-            TaskKind.CANCEL, order_id, order_id, effect, _first(deadline_ns, leave_by_ns)
-        )
+        until_ns = _first(deadline_ns, leave_by_ns)
+        return await self._take(TaskKind.CANCEL, order_id, order_id, effect, until_ns, may_leave)
 
     async def orders(self) -> Sequence[BrokerOrder]:
         """Return what the book shows."""
@@ -1077,12 +1090,15 @@ class ScriptedBroker:
         order_id: str,
         effect: Callable[[], None],
         deadline_ns: int,
+        may_leave: Callable[[], bool] | None,
     ) -> Reply:
         connects_s = self.answers[0].connects_s if self.answers else 0.0
         if connects_s:
             await asyncio.sleep(connects_s)
         if self._clock.monotonic_ns() >= deadline_ns:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure="the deadline had passed")
+        if may_leave is not None and not may_leave():
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_TURN)
         sent = Sent(kind=kind, what=what, deadline_ns=deadline_ns)
         self.sent.append(sent)
         answer = self._answer()

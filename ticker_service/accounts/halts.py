@@ -79,9 +79,13 @@ class Halts:
         self.news.ring()
 
     def standing(self) -> tuple[Halt, ...]:
-        """Return what halts the account now, in the order in which it began."""
+        """Return what halts the account now, in the order in which it began.
+
+        Thread/Task: any thread may call.
+        """
         now_ns = self._clock.now_ns()
-        held = [halt for halt in self._standing.values() if halt.stands(now_ns)]
+        # Copied in one step: threads that send ask as well.
+        held = [halt for halt in tuple(self._standing.values()) if halt.stands(now_ns)]
         return tuple(sorted(held, key=lambda halt: halt.since_ns))
 
     @property

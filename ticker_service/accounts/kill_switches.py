@@ -68,12 +68,16 @@ class KillSwitches:
         ]
 
     def refusal(self, account: str, symbol: str) -> OrderRefused | None:
-        """Return what a new order or change is told, None if nothing stops it."""
+        """Return what a new order or change is told, None if it may leave or may if it reduces."""
         switch = self.holding(account, symbol)
-        if switch is None:
+        if switch is None or switch.level is KillLevel.REDUCE_ONLY:
             return None
-        rule = f"stopped by a kill switch: {switch}; `ticker-service kill off` releases it"
-        return OrderRefused("KILL_SWITCH", rule, field="account", value=account)
+        return refusal_of(switch, account)
+
+    def reduce_only(self, account: str, symbol: str) -> KillSwitch | None:
+        """Return the switch that lets nothing through but what reduces, None if none does that."""
+        switch = self.holding(account, symbol)
+        return switch if switch is not None and switch.level is KillLevel.REDUCE_ONLY else None
 
     async def throw(self, switch: KillSwitch) -> bool:
         """Stop from now on; return whether that is on disk.
@@ -169,6 +173,14 @@ class KillSwitches:
         )
         if self._on_change is not None:
             self._on_change(switch, stands)
+
+
+def refusal_of(switch: KillSwitch, account: str, why: str = "") -> OrderRefused:
+    """Return what somebody is told whom a switch stops."""
+    rule = f"stopped by a kill switch: {switch}; `ticker-service kill off` releases it"
+    if why:
+        rule += f"; it lets nothing through but what reduces a position: {why}"
+    return OrderRefused("KILL_SWITCH", rule, field="account", value=account)
 
 
 def symbol_of(body: Mapping[str, str]) -> str:

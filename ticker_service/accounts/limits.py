@@ -271,18 +271,17 @@ class Departures:
     """
 
     def __init__(self, rules: PaceRules, clock: Clock) -> None:
-        self.is_stopped: Callable[[], bool] = _goes_on
-        """Whether a kill switch holds the whole account back; asked last, on the sending thread:
-        one may be thrown while a connection is made or a turn is waited for (I12)."""
         self._windows = _windows(rules)
         self._clock = clock
         self._lock = threading.Lock()
         self._never = threading.Event()
 
-    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:
+    def turn(
+        self, kind: TaskKind, *, leave_by_ns: int, may_leave: Callable[[], bool] | None = None
+    ) -> bool:
         """Wait for room and take it; see ``SendGate``."""
         lane: Lane = "cancel" if kind is TaskKind.CANCEL else "place"
-        while lane == "cancel" or not self.is_stopped():
+        while may_leave is None or may_leave():
             with self._lock:
                 now_ns = self._clock.monotonic_ns()
                 free_at_ns = max(window.free_at_ns() for window in self._windows[lane])
@@ -426,10 +425,6 @@ def _named(limit: Limit) -> str:
     whose = NEWEST[RuleName(limit.name)].whose
     counted = f"counted: {limit.counts}; {limit.window}"
     return f"{whose}'s limit {limit.name}={limit.at_most} ({counted})"
-
-
-def _goes_on() -> bool:
-    return False
 
 
 def _none() -> int:

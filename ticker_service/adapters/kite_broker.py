@@ -152,7 +152,13 @@ class KiteBroker:
         self._reads = lane(BrokerLane.READS, threads=options.read_threads)
 
     async def place(
-        self, request: OrderRequest, *, tag: str, deadline_ns: int, leave_by_ns: int | None = None
+        self,
+        request: OrderRequest,
+        *,
+        tag: str,
+        deadline_ns: int,
+        leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one new order once.
 
@@ -162,9 +168,9 @@ class KiteBroker:
         """
         form = to_fields(request) | self._algo_id
         call = partial(self._client.place_order, **form, tag=tag)
-        return await self._send(TaskKind.PLACE, call, deadline_ns, leave_by_ns)
+        return await self._send(TaskKind.PLACE, call, deadline_ns, leave_by_ns, may_leave)
 
-    async def modify(
+    async def modify(  # noqa: PLR0913 - what one change is made of
         self,
         order_id: str,
         variety: Variety,
@@ -173,6 +179,7 @@ class KiteBroker:
         parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one change once; as :meth:`place`."""
         if not (_ORDER_ID.fullmatch(order_id) and _ORDER_ID.fullmatch(parent_order_id or order_id)):
@@ -184,7 +191,7 @@ class KiteBroker:
             parent_order_id=parent_order_id,
             **to_fields(change),
         )
-        return await self._send(TaskKind.MODIFY, call, deadline_ns, leave_by_ns)
+        return await self._send(TaskKind.MODIFY, call, deadline_ns, leave_by_ns, may_leave)
 
     async def cancel(
         self,
@@ -194,6 +201,7 @@ class KiteBroker:
         parent_order_id: str | None = None,
         deadline_ns: int,
         leave_by_ns: int | None = None,
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one cancel once, on a lane of its own; as :meth:`place`."""
         if not (_ORDER_ID.fullmatch(order_id) and _ORDER_ID.fullmatch(parent_order_id or order_id)):
@@ -204,7 +212,7 @@ class KiteBroker:
             order_id=order_id,
             parent_order_id=parent_order_id,
         )
-        return await self._send(TaskKind.CANCEL, call, deadline_ns, leave_by_ns)
+        return await self._send(TaskKind.CANCEL, call, deadline_ns, leave_by_ns, may_leave)
 
     async def orders(self) -> Sequence[BrokerOrder]:
         """Return the day's order book.
@@ -271,7 +279,12 @@ class KiteBroker:
         self._session.close()
 
     async def _send(
-        self, kind: TaskKind, call: Callable[[], object], deadline_ns: int, leave_by_ns: int | None
+        self,
+        kind: TaskKind,
+        call: Callable[[], object],
+        deadline_ns: int,
+        leave_by_ns: int | None,
+        may_leave: Callable[[], bool] | None,
     ) -> Reply:
         lane = self._cancels if kind is TaskKind.CANCEL else self._orders
         exchange = Exchange(
@@ -280,7 +293,7 @@ class KiteBroker:
             clock=self._clock,
             bytes_max=ORDER_BYTES_MAX,
             reach=self._reach,
-            turn=lambda by_ns: self._sends.turn(kind, leave_by_ns=by_ns),
+            turn=lambda by_ns: self._sends.turn(kind, leave_by_ns=by_ns, may_leave=may_leave),
         )
         return await self._await(lane, exchange, call, lambda reply: reply)
 
@@ -347,8 +360,14 @@ class KiteBroker:
 class _AtOnce:
     """The ``ReadGate`` of who asks once, and the ``SendGate`` of who has no rate to keep."""
 
-    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:  # noqa: ARG002 - as the port
-        return True
+    def turn(
+        self,
+        kind: TaskKind,  # noqa: ARG002 - as the port has it
+        *,
+        leave_by_ns: int,  # noqa: ARG002 - likewise
+        may_leave: Callable[[], bool] | None = None,
+    ) -> bool:
+        return may_leave is None or may_leave()
 
     async def read(self, _: LimitName, work: Callable[[], Awaitable[T]]) -> T:
         return await work()

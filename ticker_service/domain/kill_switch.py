@@ -24,8 +24,10 @@ _SYMBOL: Final = re.compile(r"[A-Z]{2,8}:[A-Z0-9][A-Z0-9&._%*$ -]{0,63}")
 
 
 class KillLevel(StrEnum):
-    """How much a switch stops."""
+    """How much a switch stops, the least first."""
 
+    REDUCE_ONLY = "REDUCE_ONLY"
+    """What strictly reduces the broker's net position leaves, and cancels; nothing else does."""
     HALT_NEW = "HALT_NEW"
     """No new order and no change leaves; cancels do."""
     CANCEL_ALL = "CANCEL_ALL"

@@ -11,11 +11,12 @@ from __future__ import annotations
 
 import asyncio
 from enum import StrEnum
+from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 
-from ticker_service.accounts.kill_switches import symbol_of
+from ticker_service.accounts.kill_switches import refusal_of, symbol_of
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_legs import is_exit
@@ -144,6 +145,8 @@ class AccountDesk:
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self.updates_dropped = 0
         """Updates of the feed that found no room; the broker's book tells the same."""
+        self._reducing = asyncio.Lock()
+        executor.why_not_reducing = partial(self.positions.not_reducing, counts_unsent=False)
         self._slots = asyncio.Semaphore(config.sends_parallel)
         self._cancel_slots = asyncio.Semaphore(config.sends_parallel)
 
@@ -156,7 +159,16 @@ class AccountDesk:
             OrderRefused: The account takes no orders now, or the key was used for something else.
             JournalUnavailable: Not durable; the caller must be told no.
         """
-        refusal = self._refusal(new) or await self._beyond_limits(new)
+        if not self._is_reduce_only(new):
+            return await self._take(new)
+        # One at a time: of two that reduce the position each for itself, the second may not.
+        async with self._reducing:
+            return await self._take(new)
+
+    async def _take(self, new: NewTask) -> tuple[OrderTask, bool]:
+        refusal = (
+            self._refusal(new) or await self._beyond_limits(new) or await self._unreducing(new)
+        )
         if refusal is not None:
             # What the key named before stands, whatever the account is like now: to be told no
             # would be to be told that nothing was sent (I2).
@@ -223,6 +235,23 @@ class AccountDesk:
                 return None
             case _ as never:
                 assert_never(never)
+
+    def _is_reduce_only(self, new: NewTask) -> bool:
+        """Return whether a switch lets nothing of this kind through but what reduces a position."""
+        reduce_only = self._executor.switches.reduce_only(self.account, symbol_of(new.body))
+        return new.kind is not TaskKind.CANCEL and reduce_only is not None
+
+    async def _unreducing(self, new: NewTask) -> OrderRefused | None:
+        """Return the refusal of what such a switch holds back; what cannot be told, it does."""
+        switch = self._executor.switches.reduce_only(self.account, symbol_of(new.body))
+        if switch is None or new.kind is TaskKind.CANCEL:
+            return None
+        try:
+            target = await self._journal.task(new.target_task_id) if new.target_task_id else None
+            why = await self.positions.not_reducing(new, target)
+        except (BrokerUnavailable, LoginRequired) as error:
+            why = f"whether it does is not known: {error}"
+        return refusal_of(switch, self.account, why) if why else None
 
     async def _withdraws(self, new: NewTask) -> bool:
         """Return whether this is the cancel of an order that waits here for a login."""

@@ -9,13 +9,14 @@ its end even when the process is told to stop. Source: reliability.md §1.3, §1
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypedDict
 
 import structlog
 
 from ticker_service.accounts.breaker import Health
 from ticker_service.accounts.kill_switches import symbol_of
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import (
     TaskKind,
     TaskUpdate,
@@ -25,7 +26,13 @@ from ticker_service.domain.order import (
 from ticker_service.domain.order_legs import address_of
 from ticker_service.domain.order_state import AT_BROKER, TERMINAL, TRANSITIONS, TaskState
 from ticker_service.domain.tag import tag_of
-from ticker_service.errors import JournalUnavailable, TaskMoved
+from ticker_service.errors import (
+    BrokerUnavailable,
+    JournalError,
+    JournalUnavailable,
+    LoginRequired,
+    TaskMoved,
+)
 from ticker_service.orders import classify
 from ticker_service.orders.classify import Outcome
 from ticker_service.ports import LANE_FULL, NO_ACCESS_TOKEN, NO_TURN, Reply, Withheld
@@ -34,7 +41,7 @@ from ticker_service.runtime.pacing import Backoff
 from ticker_service.runtime.supervise import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection
 
     from ticker_service.accounts.breaker import Permit
     from ticker_service.accounts.breakers import Breakers
@@ -62,6 +69,14 @@ NO_BROKER_ID: Final = "the order has no broker id yet"
 HALTED: Final = "the account was halted, or a kill switch thrown, meanwhile"
 OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID, HALTED, NO_TURN, LANE_FULL, NO_ACCESS_TOKEN})
 """Why we did not ask; nothing about the broker's health."""
+
+
+class _Send(TypedDict):
+    """By when a request leaves and ends, and who has the last word."""
+
+    deadline_ns: int
+    leave_by_ns: int
+    may_leave: Callable[[], bool]
 
 
 class Executor:
@@ -96,6 +111,9 @@ class Executor:
         """What the broker has shown of an order's legs."""
         self.is_uncompared = False
         """Fills and positions are still to be read; until then cancels alone go out (I11)."""
+        self.why_not_reducing: Callable[[OrderTask, OrderTask | None], Awaitable[str]] = _unknown
+        """Asked while a switch lets nothing through but what reduces a position; empty if it does.
+        Raises as reading the broker's books and the journal does."""
         self.refusals = 0
         """How often the access token was refused or ended."""
         self._journal = journal
@@ -136,16 +154,38 @@ class Executor:
 
     def is_held(self, task: OrderTask, target: OrderTask | None) -> bool:
         """Return whether an instruction has to wait, for a login or a person."""
-        return self.is_auth_refused or self._is_stopped(task, target)
+        return self.is_auth_refused or self._is_stopped(task, target, reduces=True)
 
-    def _is_stopped(self, task: OrderTask, target: OrderTask | None) -> bool:
-        """Return whether something holds all but cancels back: a halt, a kill switch, a start."""
+    def _is_stopped(self, task: OrderTask, target: OrderTask | None, *, reduces: bool) -> bool:
+        """Return whether something holds all but cancels back: a halt, a kill switch, a start.
+
+        Args:
+            task: What is to be sent.
+            target: The order that it is about, if it is not one itself.
+            reduces: Whether it is known, or still to be asked, to do nothing but reduce a position.
+
+        Thread/Task: any thread may call.
+        """
         if task.kind is TaskKind.CANCEL:
             return False
-        if self.is_uncompared:
+        if self.is_uncompared or self.halts.standing():
             return True
+        switch = self.switches.holding(task.account, symbol_of((target or task).body))
+        return switch is not None and not (reduces and switch.level is KillLevel.REDUCE_ONLY)
+
+    async def _unreducing(self, task: OrderTask, target: OrderTask | None) -> str:
+        """Return why a switch that lets nothing but reducing orders through holds one back.
+
+        What cannot be told is held back. Empty where no such switch stands.
+        """
         symbol = symbol_of((target or task).body)
-        return bool(self.halts.standing()) or bool(self.switches.holding(task.account, symbol))
+        is_asked = self.switches.reduce_only(task.account, symbol) is not None
+        if task.kind is TaskKind.CANCEL or not is_asked:
+            return ""
+        try:
+            return await self.why_not_reducing(task, target)
+        except (BrokerUnavailable, LoginRequired, JournalError) as error:
+            return f"whether it reduces one is not known: {error}"
 
     def has_new_token(self) -> None:
         """Send again; a refusal that is still to come speaks of the token before."""
@@ -180,6 +220,8 @@ class Executor:
         ended = await self._ended_before(task, until_ns=until_ns)
         if ended is not None:
             return ended
+        if await self._unreducing(task, target):
+            return task
         lane: Lane = "cancel" if task.kind is TaskKind.CANCEL else "place"
         until_ns = min(until_ns, self._monotonic_of(task.deadline_ns))
         if not await self._pacer.admit(lane, deadline_ns=until_ns):
@@ -263,12 +305,25 @@ class Executor:
 
     async def _transmit(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> Reply:
         """Hand the bytes to the gateway, if they may still leave."""
-        failure = self._held_at_the_last(task, target, closes_ns)
+        symbol = symbol_of((target or task).body)
+        # Known before the claim, and asked again now that every other send sees this one.
+        reduces = self.switches.reduce_only(task.account, symbol) is not None
+        if reduces and await self._unreducing(task, target):
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure=HALTED)
+        failure = self._held_at_the_last(task, target, closes_ns, reduces=reduces)
         if failure:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=failure)
+
+        def may_leave() -> bool:
+            return not self._is_stopped(task, target, reduces=reduces)
+
         deadline_ns = self._clock.monotonic_ns() + int(self._config.request_s_max * NS_PER_S)
         # A connection takes its time, too: what has not left by the end of the window never will.
-        send = {"deadline_ns": deadline_ns, "leave_by_ns": closes_ns}
+        send: _Send = {
+            "deadline_ns": deadline_ns,
+            "leave_by_ns": closes_ns,
+            "may_leave": may_leave,
+        }
         if task.kind is TaskKind.PLACE:
             request = request_from_fields(task.body)
             return await self._gateway.place(request, tag=task.tag or "", **send)
@@ -289,7 +344,9 @@ class Executor:
         """Return which order at the broker a change or a cancel goes to; None while unknown."""
         return None if target is None else address_of(task, target, self.legs_of(target))
 
-    def _held_at_the_last(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> str:
+    def _held_at_the_last(
+        self, task: OrderTask, target: OrderTask | None, closes_ns: int, *, reduces: bool
+    ) -> str:
         """Return why a committed intent must not leave after all, empty if it may."""
         if not self._journal.is_writer(task.account):
             # The lock's session is gone: another process may write this account by now (I6).
@@ -299,7 +356,7 @@ class Executor:
             # A stall between the commit and here: whoever looks at the book must be able to rely
             # on nothing leaving after this instant (I6), also when the wall clock was set back.
             return WINDOW_CLOSED
-        return HALTED if self._is_stopped(task, target) else ""
+        return HALTED if self._is_stopped(task, target, reduces=reduces) else ""
 
     def _notice(self, verdict: Verdict, task: OrderTask, *, logins: int) -> None:
         if verdict.outcome is Outcome.REJECTED_AUTH and logins == self._logins:
@@ -399,6 +456,10 @@ def _no_legs(_: OrderTask) -> Collection[BrokerOrder]:
 
 def _nothing() -> None:
     return
+
+
+async def _unknown(_: OrderTask, __: OrderTask | None) -> str:
+    return "the positions are not known"
 
 
 def _still_says(update: TaskUpdate, present: OrderTask) -> bool:

@@ -23,7 +23,7 @@ from ticker_service.domain.closing import (
 )
 from ticker_service.domain.order import Side, TaskKind, Variety
 from ticker_service.domain.order_legs import is_iceberg
-from ticker_service.domain.order_state import TERMINAL, TaskState, state_of
+from ticker_service.domain.order_state import TERMINAL, UNSENT, TaskState, state_of
 from ticker_service.domain.portfolio import PositionKey
 from ticker_service.errors import BrokerUnavailable
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ticker_service.domain.closing import Closing
-    from ticker_service.domain.order import Account, BrokerOrder, OrderTask
+    from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
     from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
     from ticker_service.orders.reconcile import BookMemory
     from ticker_service.ports import BrokerGateway, OrderJournal
@@ -186,6 +186,49 @@ class Positions:
             but: A task of ours that is asked about and does not count.
             than_s: How old the reading may be.
         """
+        return (await self._look(than_s=than_s)).closing(key, but=but)
+
+    async def not_reducing(
+        self,
+        asked: NewTask | OrderTask,
+        target: OrderTask | None = None,
+        *,
+        counts_unsent: bool = True,
+    ) -> str:
+        """Return why an order or a change may do more than reduce a position, empty if it may not.
+
+        An order must strictly reduce the broker's net position. A change must leave its order so
+        that it does, or do nothing but make it smaller.
+
+        Args:
+            asked: A PLACE or MODIFY; it need not be journalled yet.
+            target: The order that a change is about.
+            counts_unsent: Whether what waits to be sent counts. It does at the door; what is about
+                to leave is held against what has left or is leaving, or two would hold each other.
+
+        Raises:
+            BrokerUnavailable: That is not known: it is to be held for one that does more.
+            LoginRequired: As above.
+            JournalUnavailable: As above.
+        """
+        body = (target or asked).body
+        variety = Variety(body.get("variety", Variety.REGULAR))
+        if variety not in CLOSING_VARIETIES:
+            return f"an order of variety {variety} closes no position"
+        look = await self._look(than_s=FRESH_S, counts_unsent=counts_unsent)
+        side, key = Side(body["transaction_type"]), key_of(body)
+        if asked.kind is not TaskKind.MODIFY or target is None:
+            held = look.closing(key, but=asked.task_id)
+            return held.refusal(side, int(body["quantity"]))
+        present = look.most(target)
+        wanted = int(asked.body.get("quantity", present))
+        if wanted < present and set(asked.body) == {"quantity"}:
+            return ""
+        left = max(wanted, present) - look.counted(target)
+        return look.closing(key, but=target.task_id).refusal(side, left)
+
+    async def _look(self, *, than_s: float, counts_unsent: bool = True) -> _Look:
+        """Return all that may have done something to a position since it was read, and may yet."""
         reading = await self.refresh(than_s=than_s)
         tasks = await self._touched(reading)
         if tasks is None:
@@ -196,29 +239,14 @@ class Positions:
                 f"account={self._account}: more than {EVENTS_MAX} events since the positions were "
                 "asked for"
             )
-        held = reading.net(lasting=self.lasting()).get(key, 0)
-        return closing(key, held, self._under_way(reading, tasks, but=but))
-
-    async def not_reducing(
-        self, body: Mapping[str, str], *, but: uuid.UUID | None = None, than_s: float = FRESH_S
-    ) -> str:
-        """Return why an order does not strictly reduce the broker's net position, empty if it does.
-
-        Args:
-            body: The form of the order.
-            but: Its own task, once it is journalled.
-            than_s: How old the reading may be.
-
-        Raises:
-            BrokerUnavailable: That is not known: it is to be held for one that does not.
-            LoginRequired: As above.
-            JournalUnavailable: As above.
-        """
-        variety = Variety(body.get("variety", Variety.REGULAR))
-        if variety not in CLOSING_VARIETIES:
-            return f"an order of variety {variety} closes no position"
-        held = await self.closing(key_of(body), but=but, than_s=than_s)
-        return held.refusal(Side(body["transaction_type"]), int(body["quantity"]))
+        if not counts_unsent:
+            tasks = [task for task in tasks if task.state not in UNSENT]
+        return _Look(
+            tasks=tasks,
+            rows={row.order_id: row for row in self._book},
+            filled=reading.filled(),
+            net=reading.net(lasting=self.lasting()),
+        )
 
     async def _read_book(self) -> None:
         began_ns = self._clock.monotonic_ns()
@@ -228,7 +256,7 @@ class Positions:
             raise BrokerUnavailable(f"account={self._account}: the order book lacks known orders")
         self.take_book(rows, began_ns)
 
-    async def _touched(self, reading: Reading) -> dict[uuid.UUID, OrderTask] | None:
+    async def _touched(self, reading: Reading) -> list[OrderTask] | None:
         """Return the tasks that may have done something to a position since it was read.
 
         Those that are open now, and those that ended since. None when there are too many events.
@@ -247,34 +275,7 @@ class Positions:
             task = await self._journal.task(task_id)
             if task is not None:
                 tasks[task_id] = task
-        return tasks
-
-    def _under_way(
-        self, reading: Reading, tasks: Mapping[uuid.UUID, OrderTask], *, but: uuid.UUID | None
-    ) -> Iterable[UnderWay]:
-        filled, rows = reading.filled(), {row.order_id: row for row in self._book}
-        changed = _changed_to(tasks.values())
-        ours = set()
-        for task in tasks.values():
-            order_id = task.broker_order_id or ""
-            ours.add(order_id)
-            if task.kind is TaskKind.PLACE and task.task_id != but:
-                yield UnderWay(
-                    key=key_of(task.body),
-                    side=Side(task.body["transaction_type"]),
-                    most=_most(task, rows.get(order_id), changed.get(task.task_id, 0)),
-                    counted=filled[order_id],
-                )
-        for row in self._book:
-            # Placed elsewhere, or ended as we hold it and yet to be seen so.
-            if row.order_id not in ours and row.transaction_type in set(Side):
-                is_ended = state_of(row) in TERMINAL
-                yield UnderWay(
-                    key=PositionKey(row.exchange, row.tradingsymbol, row.product),
-                    side=Side(row.transaction_type),
-                    most=row.filled_quantity if is_ended else row.quantity,
-                    counted=filled[row.order_id],
-                )
+        return list(tasks.values())
 
     def _is_young(self, began_ns: int | None, than_s: float) -> bool:
         return began_ns is not None and self._age_ns(began_ns) <= than_s * NS_PER_S
@@ -283,28 +284,75 @@ class Positions:
         return self._clock.monotonic_ns() - began_ns
 
 
-def _changed_to(tasks: Iterable[OrderTask]) -> dict[uuid.UUID, int]:
-    """Return the greatest quantity that a change may have given each order, by its task."""
-    greatest: dict[uuid.UUID, int] = {}
-    for task in tasks:
-        is_refused = task.state in TERMINAL and task.state is not TaskState.MANUAL
-        if task.kind is TaskKind.MODIFY and task.target_task_id and not is_refused:
-            quantity = int(task.body.get("quantity", 0))
-            greatest[task.target_task_id] = max(greatest.get(task.target_task_id, 0), quantity)
-    return greatest
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Look:
+    """The account at one moment: its positions, and what has happened and may happen to them.
 
-
-def _most(task: OrderTask, row: BrokerOrder | None, changed: int) -> int:
-    """Return how much may be filled of an order of ours in all.
-
-    One that a person has to decide about may be at the broker with all of it.
+    ``filled`` is how much of each order the positions have, by order id.
     """
-    if task.state in TERMINAL and task.state is not TaskState.MANUAL:
-        return task.filled_quantity
-    # What the book shows is the quantity after its changes; those after the book are in `changed`.
-    # The row of an iceberg is of one leg; the others have rows of their own beside it.
-    is_told = row is not None and not is_iceberg(task)
-    quantity = row.quantity if row and is_told else int(task.body["quantity"])
-    if row is not None and row.status.upper() in _CHANGING_STATUS:
-        quantity = QUANTITY_MAX
-    return max(quantity, changed, task.filled_quantity)
+
+    tasks: Sequence[OrderTask]
+    rows: Mapping[str, BrokerOrder]
+    filled: Mapping[str, int]
+    net: Mapping[PositionKey, int]
+
+    def closing(self, key: PositionKey, *, but: uuid.UUID | None) -> Closing:
+        """Return a position with what is under way to close it, without one task of ours."""
+        orders = [*self._ours(but), *self._others()]
+        return closing(key, self.net.get(key, 0), orders)
+
+    def counted(self, task: OrderTask) -> int:
+        """Return how much of an order of ours the positions have."""
+        return self.filled.get(task.broker_order_id or "", 0)
+
+    def most(self, task: OrderTask) -> int:
+        """Return how much may be filled of an order of ours in all.
+
+        One that a person has to decide about may be at the broker with all of it.
+        """
+        if task.state in TERMINAL and task.state is not TaskState.MANUAL:
+            return task.filled_quantity
+        row = self.rows.get(task.broker_order_id or "")
+        if row is not None and row.status.upper() in _CHANGING_STATUS:
+            return QUANTITY_MAX
+        # The book shows the quantity after the changes of before; those since are asked apart. The
+        # row of an iceberg is of one leg; the others have rows of their own beside it.
+        is_told = row is not None and not is_iceberg(task)
+        quantity = row.quantity if row and is_told else int(task.body["quantity"])
+        return max(quantity, self._changed_to(task.task_id), task.filled_quantity)
+
+    def _changed_to(self, target_task_id: uuid.UUID) -> int:
+        """Return the greatest quantity that a change since may have given an order."""
+        return max(
+            (
+                int(task.body.get("quantity", 0))
+                for task in self.tasks
+                if task.target_task_id == target_task_id
+                and task.kind is TaskKind.MODIFY
+                and (task.state not in TERMINAL or task.state is TaskState.MANUAL)
+            ),
+            default=0,
+        )
+
+    def _ours(self, but: uuid.UUID | None) -> Iterable[UnderWay]:
+        for task in self.tasks:
+            if task.kind is TaskKind.PLACE and task.task_id != but:
+                yield UnderWay(
+                    key=key_of(task.body),
+                    side=Side(task.body["transaction_type"]),
+                    most=self.most(task),
+                    counted=self.counted(task),
+                )
+
+    def _others(self) -> Iterable[UnderWay]:
+        """Yield what was placed elsewhere, or has ended as we hold it and is yet to be seen so."""
+        ours = {task.broker_order_id for task in self.tasks}
+        for row in self.rows.values():
+            if row.order_id not in ours and row.transaction_type in set(Side):
+                is_ended = state_of(row) in TERMINAL
+                yield UnderWay(
+                    key=PositionKey(row.exchange, row.tradingsymbol, row.product),
+                    side=Side(row.transaction_type),
+                    most=row.filled_quantity if is_ended else row.quantity,
+                    counted=self.filled.get(row.order_id, 0),
+                )

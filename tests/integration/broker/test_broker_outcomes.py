@@ -208,7 +208,13 @@ class NoTurn:
     def __init__(self) -> None:
         self.asked: list[TaskKind] = []
 
-    def turn(self, kind: TaskKind, *, leave_by_ns: int) -> bool:  # noqa: ARG002 - the port's
+    def turn(
+        self,
+        kind: TaskKind,
+        *,
+        leave_by_ns: int,  # noqa: ARG002 - the port's
+        may_leave: Callable[[], bool] | None = None,  # noqa: ARG002 - likewise
+    ) -> bool:
         self.asked.append(kind)
         return False
 

@@ -113,13 +113,15 @@ def test_what_left_before_a_restart_is_counted() -> None:
     assert gate.turn(TaskKind.PLACE, leave_by_ns=clock.at_ns)
 
 
-def test_a_switch_thrown_while_a_send_waits_for_its_turn_keeps_it_here_and_no_cancel() -> None:
+def test_who_is_stopped_while_waiting_for_a_turn_stays_here_and_a_cancel_does_not() -> None:
     clock = StepClock(20 * NS_PER_MS)
     gate = Departures(SMALL, clock)
     for _ in range(3):
         assert gate.turn(TaskKind.PLACE, leave_by_ns=FOREVER_NS)
     thrown_ns = clock.at_ns + NS_PER_S // 2
-    gate.is_stopped = lambda: clock.at_ns >= thrown_ns
     for kind in (TaskKind.PLACE, TaskKind.MODIFY):
-        assert not gate.turn(kind, leave_by_ns=FOREVER_NS)
+        assert not gate.turn(
+            kind, leave_by_ns=FOREVER_NS, may_leave=lambda: clock.at_ns < thrown_ns
+        )
+    assert clock.at_ns < 2 * thrown_ns
     assert gate.turn(TaskKind.CANCEL, leave_by_ns=FOREVER_NS)

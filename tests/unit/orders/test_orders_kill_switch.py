@@ -13,13 +13,14 @@ import virtual_time
 from order_scene import ACCOUNT, BUY, NOON_NS, Scene, broker_order
 
 from ticker_service.accounts.kill_switches import LOOK_S, KillSwitches
+from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import Account, TaskKind, Variety
-from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.errors import JournalUnavailable, OrderRefused
 from ticker_service.orders.cancel_all import ASK_AGAIN_S, CancelAll
-from ticker_service.testing import MemoryJournal, MemoryKillStore
+from ticker_service.testing import Answer, MemoryJournal, MemoryKillStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -178,6 +179,35 @@ def test_no_byte_leaves_after_it_is_thrown_into_a_burst_and_it_holds_after_a_res
             await asyncio.sleep(60.0)
             assert len(scene.broker.sent) == sent
             assert {scene.now(order).state for order in waiting} == {S.EXPIRED}
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("level", list(KillLevel))
+def test_of_a_hundred_ready_and_ten_being_sent_none_leaves_after_it_is_thrown(
+    level: KillLevel,
+) -> None:
+    """The ten wait for a connection, past the last look of the loop: the row F35."""
+    scene = Scene(config=OrdersConfig(sends_parallel=10))
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.broker.answers.extend([Answer(connects_s=3.0)] * 200)
+            orders = [await scene.place() for _ in range(110)]
+
+            def count(*states: TaskState) -> int:
+                return sum(scene.now(order).state in states for order in orders)
+
+            await scene.until(lambda: count(S.SENDING) == 10)
+            assert (count(*UNSENT), scene.broker.sent) == (100, [])
+            scene.kill_store.throw(switch(level=level))
+            await asyncio.sleep(20.0)
+            assert (count(*UNSENT), scene.broker.sent) == (110, [])
+        scene.renew()
+        async with scene.opened():
+            assert (await refused(scene)).code == "KILL_SWITCH"
+            await asyncio.sleep(60.0)
+            assert (count(S.EXPIRED), scene.broker.sent) == (110, [])
 
     virtual_time.run(play())
 

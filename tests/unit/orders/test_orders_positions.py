@@ -5,55 +5,22 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from decimal import Decimal
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from order_scene import BUY, Scene, broker_order
+from held_scene import KEY, SELL, Held
+from order_scene import broker_order
 from virtual_time import run
 
-from ticker_service.domain.order import Side, Variety, to_fields
+from ticker_service.domain.order import Side, TaskKind, Variety, to_fields
 from ticker_service.domain.order_state import TaskState
-from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
+from ticker_service.domain.portfolio import BrokerTrade
 from ticker_service.errors import BrokerUnavailable
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-
-KEY = PositionKey(BUY.exchange, BUY.tradingsymbol, BUY.product)
-SELL = dataclasses.replace(BUY, transaction_type=Side.SELL, quantity=30)
-
-
-class Held(Scene):
-    """An account that carried 75 into the day; fills of the book move that."""
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        self.overnight = 75
-        self.broker.positions = self.told  # type: ignore[method-assign]
-
-    async def told(self) -> list[BrokerPosition]:
-        self.broker._check_up()
-        traded = sum(
-            row.filled_quantity if row.transaction_type == "BUY" else -row.filled_quantity
-            for row in self.broker.book.values()
-        )
-        quantity = self.overnight + traded
-        return [BrokerPosition(key=KEY, quantity=quantity, overnight_quantity=self.overnight)]
-
-    async def why_not(self, quantity: int = 30, **changed: Any) -> str:
-        order = dataclasses.replace(SELL, quantity=quantity, **changed)
-        return await self.desk.positions.not_reducing(to_fields(order))
-
-    def fill(self, order_id: str, quantity: int, status: str = "OPEN") -> None:
-        self.broker.change(
-            order_id, filled_quantity=quantity, average_price=Decimal(100), status=status
-        )
-
-    @property
-    def order_id(self) -> str:
-        return next(iter(self.broker.book))
 
 
 def play(scenario: Callable[[Held], Awaitable[None]]) -> None:
@@ -208,8 +175,8 @@ def test_where_fills_and_positions_differ_what_both_say_is_held() -> None:
 @pytest.mark.parametrize("variety", ["amo", "auction", "co"])
 def test_other_varieties_close_nothing(variety: str) -> None:
     async def scenario(scene: Held) -> None:
-        body = to_fields(SELL) | {"variety": variety}
-        assert "closes no position" in await scene.desk.positions.not_reducing(body)
+        asked = scene.new(TaskKind.PLACE, to_fields(SELL) | {"variety": variety})
+        assert "closes no position" in await scene.desk.positions.not_reducing(asked)
 
     play(scenario)
 

@@ -17,9 +17,11 @@ from exactly_once import Post
 from sim_callers import body_text
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import BrokerOrder, TaskKind, to_fields
+from ticker_service.domain.portfolio import BrokerPosition, PositionKey
 from ticker_service.errors import BrokerUnavailable
-from ticker_service.ports import Reply, Withheld
+from ticker_service.ports import NO_TURN, Reply, Withheld
 from ticker_service.testing import Answer, ScriptedBroker, Sent, refusal
 
 if TYPE_CHECKING:
@@ -27,10 +29,13 @@ if TYPE_CHECKING:
 
     from sim_world import Process, World
 
+    from ticker_service.domain.kill_switch import KillSwitch
     from ticker_service.domain.order import OrderChange, OrderRequest, Variety
-    from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
+    from ticker_service.domain.portfolio import BrokerTrade
 
 SURFACES: Final = 0.8
+OVERNIGHT: Final = 150
+"""Held before the first order of the one instrument that everybody trades."""
 ENDED: Final = frozenset({"COMPLETE", "CANCELLED", "REJECTED"})
 NEVER_NS: Final = 1 << 62
 
@@ -63,8 +68,10 @@ class SimBroker(ScriptedBroker):
         self.known: Callable[[str], bool] = lambda _: True
         """Whether the daemon's journal has an order id."""
         self.updated: Callable[[BrokerOrder], None] = lambda _: None
-        self.stopped_by: Callable[[], object] = lambda: None
+        self.stopped_by: Callable[[], Sequence[KillSwitch]] = tuple
         """The kill switches that stand."""
+        self.travelling: dict[object, tuple[TaskKind, str, dict[str, str]]] = {}
+        """What has left and has not come: kind, tag or order id, and form."""
         self.breaches: list[str] = []
         """What left against somebody's word."""
         self.nulled_tags = False
@@ -113,6 +120,56 @@ class SimBroker(ScriptedBroker):
         self.posts.append(post)
         self.world.tell("broker", f"{kind} {what} {mood.name}: effect={post.took_effect}")
         return reply
+
+    def watch_leaving(self, kind: TaskKind, what: str, form: dict[str, str]) -> None:
+        """Write down what leaves against a kill switch's word (I12)."""
+        levels = {each.level for each in self.stopped_by()}
+        if kind is TaskKind.CANCEL or not levels:
+            return
+        if levels != {KillLevel.REDUCE_ONLY}:
+            self.breaches.append(f"I12: {kind} {what} left while a kill switch stood")
+        elif not self._only_reduces(kind, what, form):
+            self.breaches.append(f"I12: {kind} {what} left and could do more than reduce")
+        else:
+            self.world.met["reduced_under_a_switch"] += 1
+
+    def _only_reduces(self, kind: TaskKind, what: str, form: dict[str, str]) -> bool:
+        """Return whether the position keeps its sign, whatever of this and of all else fills.
+
+        By what the broker itself knows at this moment, and what has left and is to come to it.
+        """
+        if kind is TaskKind.MODIFY:
+            row = self.book[what]
+            if set(form) == {"quantity"} and int(form["quantity"]) < row.quantity:
+                return True
+            symbol, side = row.tradingsymbol, row.transaction_type
+        else:
+            symbol, side = form["tradingsymbol"], form["transaction_type"]
+        rows = [row for row in self.book.values() if row.tradingsymbol == symbol]
+        held = OVERNIGHT + sum(
+            row.filled_quantity * (1 if row.transaction_type == "BUY" else -1) for row in rows
+        )
+        sizes = {row.order_id: row.quantity for row in rows if row.status not in ENDED}
+        sides = {row.order_id: row.transaction_type for row in rows}
+        filled = {row.order_id: row.filled_quantity for row in rows}
+        for each, about, asked in [*self.travelling.values(), (kind, what, form)]:
+            if each is TaskKind.PLACE and asked["tradingsymbol"] == symbol:
+                sizes[about], sides[about] = int(asked["quantity"]), asked["transaction_type"]
+            elif each is TaskKind.MODIFY and about in sizes and "quantity" in asked:
+                sizes[about] = max(sizes[about], int(asked["quantity"]))
+        under_way = sum(
+            max(size - filled.get(order, 0), 0)
+            for order, size in sizes.items()
+            if sides[order] == side
+        )
+        return (side == "SELL") == (held > 0) and under_way <= abs(held)
+
+    async def positions(self) -> Sequence[BrokerPosition]:
+        """Return what was carried into the day with what the fills made of it."""
+        carried = PositionKey("NSE", "INFY", "MIS")
+        traded = {each.key: each.quantity for each in await super().positions()}
+        quantity = OVERNIGHT + traded.get(carried, 0)
+        return [BrokerPosition(key=carried, quantity=quantity, overnight_quantity=OVERNIGHT)]
 
     async def _took_effect(self, sent: Sent) -> None:
         """Give the order that was just placed, changed or cancelled its interim state and life."""
@@ -272,13 +329,15 @@ class Line:
         tag: str,
         deadline_ns: int,
         leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one new order."""
         return await self._send(
             TaskKind.PLACE,
             tag,
-            body_text(to_fields(request)),
+            to_fields(request),
             deadline_ns,
+            may_leave,
             lambda broker: broker.place(request, tag=tag, deadline_ns=NEVER_NS),
         )
 
@@ -291,13 +350,15 @@ class Line:
         parent_order_id: str | None = None,  # noqa: ARG002 - no legs here
         deadline_ns: int,
         leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one change."""
         return await self._send(
             TaskKind.MODIFY,
             order_id,
-            body_text(to_fields(change)),
+            to_fields(change),
             deadline_ns,
+            may_leave,
             lambda broker: broker.modify(order_id, variety, change, deadline_ns=NEVER_NS),
         )
 
@@ -309,13 +370,15 @@ class Line:
         parent_order_id: str | None = None,  # noqa: ARG002 - no legs here
         deadline_ns: int,
         leave_by_ns: int | None = None,  # noqa: ARG002 - what leaves here leaves at once
+        may_leave: Callable[[], bool] | None = None,
     ) -> Reply:
         """Send one cancel."""
         return await self._send(
             TaskKind.CANCEL,
             order_id,
-            "",
+            {},
             deadline_ns,
+            may_leave,
             lambda broker: broker.cancel(order_id, variety, deadline_ns=NEVER_NS),
         )
 
@@ -349,8 +412,9 @@ class Line:
         self,
         kind: TaskKind,
         what: str,
-        body: str,
+        form: dict[str, str],
         deadline_ns: int,
+        may_leave: Callable[[], bool] | None,
         ask: Callable[[ScriptedBroker], Awaitable[Reply]],
     ) -> Reply:
         self._process.step(f"{kind} about to leave")
@@ -358,16 +422,20 @@ class Line:
         if not mood.leaves:
             self._world.tell(self._process.name, f"{kind} {what} cannot leave")
             return Reply(withheld=Withheld.NOTHING_LEFT, failure="connection refused")
-        if kind is not TaskKind.CANCEL and self._broker.stopped_by():
-            self._broker.breaches.append(f"I12: {kind} {what} left while a kill switch stood")
-        left_ns = self._world.clock.monotonic_ns()
+        if may_leave is not None and not may_leave():
+            return Reply(withheld=Withheld.NOTHING_LEFT, failure=NO_TURN)
+        self._broker.watch_leaving(kind, what, form)
+        left_ns, left = self._world.clock.monotonic_ns(), object()
+        self._broker.travelling[left] = (kind, what, form)
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         async def travel() -> None:
             if mood.answers_first and mood.reply is not None:
                 answer.set_result(mood.reply)
             await asyncio.sleep(mood.there_s)
+            body = body_text(form) if form else ""
             reply = await self._broker.serve(kind, what, body, mood, left_ns, ask)
+            self._broker.travelling.pop(left, None)
             await asyncio.sleep(mood.back_s)
             if mood.is_answered and not answer.done():
                 answer.set_result(reply)

@@ -22,6 +22,7 @@ from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.classify import Outcome
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
+from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.settle import Evidence
 
@@ -104,7 +105,7 @@ def does_not_fence_writers(play: Play, _: pytest.MonkeyPatch) -> None:
 
 def sends_after_its_window(_: Play, patch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the clock between the intent and the send."""
-    patch.setattr(Executor, "_held_at_the_last", lambda *_: "")
+    patch.setattr(Executor, "_held_at_the_last", lambda *_, **__: "")
 
 
 def proves_absence_too_soon(play: Play, _: pytest.MonkeyPatch) -> None:
@@ -221,7 +222,16 @@ def lets_changes_overtake(_: Play, patch: pytest.MonkeyPatch) -> None:
 
 def does_not_look_at_kill_switches_last(_: Play, patch: pytest.MonkeyPatch) -> None:
     """A switch is looked at when an order is admitted, and not again before its first byte."""
-    patch.setattr(Executor, "_is_stopped", lambda *_: False)
+    patch.setattr(Executor, "_is_stopped", lambda *_, **__: False)
+
+
+def takes_all_for_reducing(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """Where only what reduces a position may leave, everything is held for that."""
+
+    async def reduces(*_: object, **__: object) -> str:
+        return ""
+
+    patch.setattr(Positions, "not_reducing", reduces)
 
 
 def does_not_follow_its_writes(_: Play, patch: pytest.MonkeyPatch) -> None:
@@ -254,6 +264,7 @@ PLANTS: Final[dict[Any, set[str]]] = {
     sends_what_was_being_sent: {"I1"},
     lets_changes_overtake: {"I5"},
     does_not_look_at_kill_switches_last: {"I12"},
+    takes_all_for_reducing: {"I12"},
     does_not_follow_its_writes: {"I13"},
 }
 """Each plant, and the invariants of which one at least has to be named."""

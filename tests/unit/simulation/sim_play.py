@@ -341,7 +341,8 @@ class Play:
             since_ns=self.world.clock.now_ns(),
         )
         self.kill_store.throw(switch)
-        await asyncio.sleep(self.world.random_s(0.0, 4.0))
+        lasts_s = 30.0 if level is KillLevel.REDUCE_ONLY else 4.0
+        await asyncio.sleep(self.world.random_s(0.0, lasts_s))
         await self._release_kill_switches()
 
     async def _release_kill_switches(self) -> None:

@@ -64,6 +64,7 @@ def test_the_plays_have_every_trouble_and_every_answer_in_them() -> None:
     expected = {f"mood_{mood.__name__.strip('_')}" for mood in MOODS}
     expected |= {"book_truncated", "book_null_tags", "book_late", "late_in_book", "standby"}
     expected |= {"key_repeated", "key_in_conflict", "commit_late_or_unconfirmed"}
+    expected |= {"reduced_under_a_switch"}
     assert expected <= met.keys()
     kills = total(outcome.kills for outcome in some())
     assert set(FATAL) <= kills.keys()
