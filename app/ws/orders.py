@@ -32,6 +32,7 @@ from app.security.tokens import Scope, TokenFault, TokenRefused
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import event_message
 from ticker_service.errors import JournalUnavailable, OrderRefused
+from ticker_service.orders.disconnects import AFTER_S_MAX
 from ticker_service.orders.front import Answer
 from ticker_service.orders.report import wait_for_news
 
@@ -79,6 +80,14 @@ class _Modify(ModifyRequest):
     """The change of an order with the order's name beside it, where REST has it in the path."""
 
     client_order_id: Key
+
+
+class _CancelOnDisconnect(Strict):
+    """The session of a socket, and how long it may be gone before its orders are cancelled."""
+
+    session: Key
+    after_s: Annotated[int, Field(strict=True, ge=1, le=AFTER_S_MAX)]
+    request_id: Key | None = None
 
 
 class _Ping(Strict):
@@ -142,6 +151,10 @@ class _Session:
         self._slot = slot
         self._sending = asyncio.Lock()
         self._faults = 0
+        self._session: str | None = None
+        """The session taken up, whose orders are cancelled when it is lost."""
+        self._facts: dict[str, object] | None = None
+        """What orders placed over this socket carry."""
 
     async def run(self) -> None:
         await self._websocket.accept()
@@ -165,6 +178,9 @@ class _Session:
         except* _Gone:
             # An open socket that gets no more events would look like a quiet account.
             end = _End(TRY_LATER, "took nothing for too long; subscribe again after your newest")
+        finally:
+            if self._session is not None:
+                self._doors.front.disconnects.lose(caller, self._session)
         await self.close(end)
 
     async def _authenticate(self) -> KnownCaller | _End:
@@ -249,7 +265,12 @@ class _Session:
                     client_order_id=place.client_order_id,
                     request_id=place.request_id or place.client_order_id,
                     order=place.order.to_domain(),
+                    facts=self._facts,
                 )
+            case "cancel_on_disconnect":
+                demand(caller, Scope.ORDERS_WRITE)
+                await self._take_up(_CancelOnDisconnect.model_validate(frame), caller)
+                return
             case "modify":
                 demand(caller, Scope.ORDERS_WRITE)
                 modify = _Modify.model_validate(frame)
@@ -278,11 +299,29 @@ class _Session:
             case _:
                 raise OrderRefused(
                     "UNKNOWN_OP",
-                    "must be auth, place, modify, cancel, status, subscribe or ping",
+                    "must be auth, place, modify, cancel, status, subscribe, ping or "
+                    "cancel_on_disconnect",
                     field="op",
                     value=op,
                 )
         await self._send(_ack(answer, answer.task.request_id))
+
+    async def _take_up(self, wanted: _CancelOnDisconnect, caller: KnownCaller) -> None:
+        """Let the orders placed from now on go with this socket; said again, only the time moves.
+
+        Raises:
+            OrderRefused: This socket has another session, or there are too many.
+        """
+        disconnects = self._doors.front.disconnects
+        if self._session not in {None, wanted.session}:
+            rule = f"this socket has the session {self._session}; open another one for a second"
+            raise OrderRefused("SESSION_TAKEN", rule, field="session", value=wanted.session)
+        self._facts = disconnects.take_up(caller, wanted.session, wanted.after_s)
+        if self._session is not None:
+            disconnects.lose(caller, wanted.session)  # it was counted before
+        self._session = wanted.session
+        ack = {"op": "ack", "request_id": wanted.request_id, "session": wanted.session}
+        await self._send({**ack, "after_s": wanted.after_s})
 
     async def _subscribe(
         self,

@@ -21,7 +21,7 @@ from ticker_service.config import FlushConfig, OrdersConfig, RecordConfig
 from ticker_service.domain.limit import LIMITS
 from ticker_service.engine import PUBLISH_RETRY
 from ticker_service.market import inbox, refusals
-from ticker_service.orders import notices, report
+from ticker_service.orders import dead_letters, disconnects, notices, report
 from ticker_service.simulator import candles, connection, ledger
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -56,6 +56,8 @@ PHRASES: Final = [
     f"{JournalOptions().orders.waiting_max} for orders",
     f"{ConnectionCaps().total_max:,}, {ConnectionCaps().per_principal_max} a principal",
     f"{ConnectionCaps().unnamed_max} without a token",
+    f"when they are lost | {disconnects.SESSIONS_MAX:,}; {disconnects.TRIES_MAX} cancels of one",
+    f"newest {dead_letters.LETTERS_MAX} of an account, {dead_letters.EVENTS_MAX} events of one",
     f"{RequestRate().per_s:.0f} a second, {RequestRate().burst} at once",
     f"{BODY_BYTES_MAX // KIB} KiB, {socket_door.FRAME_BYTES_MAX // KIB} KiB",
     f"{connection.TEXTS_MAX:,} | CLOSE",

@@ -168,6 +168,19 @@ class OrderClient:
         number = f"subscribe-{next(self._numbers)}"
         await self._ask({"op": "subscribe", "request_id": number, "after": dict(after)})
 
+    async def cancel_on_disconnect(self, session: str, after_s: int) -> None:
+        """Have what is placed from now on cancelled when this session is gone for so long.
+
+        Whoever connects again and names the session before that keeps its orders.
+
+        Args:
+            session: A name of the caller's own; one for a connection.
+            after_s: 1 to 300.
+        """
+        number = f"session-{next(self._numbers)}"
+        request = {"op": "cancel_on_disconnect", "request_id": number, "session": session}
+        await self._ask({**request, "after_s": after_s})
+
     async def events(self) -> AsyncIterator[dict[str, Any]]:
         """Yield events of the accounts subscribed, in order, until the connection ends."""
         while not (self._is_over and self._events.empty()):

@@ -29,6 +29,7 @@ from ticker_service.domain.tag import is_ours
 from ticker_service.errors import IdempotencyConflict, OrderRefused
 from ticker_service.orders import admit
 from ticker_service.orders.dead_letters import DeadLetters
+from ticker_service.orders.disconnects import Disconnects
 
 if TYPE_CHECKING:
     import asyncio
@@ -105,6 +106,8 @@ class FrontDesk:
         self._contracts = contracts
         self.dead_letters = DeadLetters(self, journal, config, clock)
         """What may need a person."""
+        self.disconnects = Disconnects(desks, journal, clock, self._cancel_for)
+        """Whose orders are cancelled when they are lost."""
 
     async def place(
         self,
@@ -114,8 +117,11 @@ class FrontDesk:
         client_order_id: str,
         request_id: str,
         order: OrderRequest,
+        facts: Mapping[str, object] | None = None,
     ) -> Answer:
         """Journal a new order and return once that is durable.
+
+        ``facts`` of ours go with it, such as the session it is placed in.
 
         Raises:
             OrderRefused: It cannot be carried out, or the key says something else already.
@@ -130,6 +136,7 @@ class FrontDesk:
             client_order_id=client_order_id,
             body=to_fields(order),
         )
+        new = replace(new, facts=facts)
         return await self._submit(desk, new, lambda: self._check_order(order))
 
     async def modify(
@@ -181,6 +188,12 @@ class FrontDesk:
         )
         order = request_from_fields(old.body)
         return await self._submit(desk, replace(new, facts=facts), lambda: self._check_order(order))
+
+    async def _cancel_for(self, target: OrderTask, request_id: str) -> Answer:
+        """Journal the cancel of an order in its principal's name; raises as :meth:`place`."""
+        caller = Caller(principal=target.principal, accounts="all")
+        desk, new = self._about(TaskKind.CANCEL, caller, target, request_id, {})
+        return Answer(*await desk.submit(new))
 
     async def order(self, caller: Caller, client_order_id: str) -> OrderTask:
         """Return an order as the journal has it.

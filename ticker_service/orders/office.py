@@ -102,6 +102,7 @@ class OrderOffice:
                 work.append(tasks.create_task(self._watch_writers(), name="writers"))
                 work.append(tasks.create_task(self._notices.deliver(), name="notices"))
                 work.append(tasks.create_task(self.switches.keep(self._journal), name="switches"))
+                work.append(tasks.create_task(self.front.disconnects.run(), name="disconnects"))
                 work += [
                     tasks.create_task(each.run(partial(self._has, account)), name=f"all-{account}")
                     for account, each in self._cancel_all.items()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import socket
 import tempfile
 from dataclasses import dataclass
 from decimal import Decimal
@@ -196,6 +197,10 @@ class Talk:
 
     def __exit__(self, *_: object) -> None:
         self._stack.close()
+
+    def cut(self) -> None:
+        """Be gone without a word."""
+        self.socket.socket.shutdown(socket.SHUT_RDWR)
 
     def say(self, **frame: object) -> None:
         self.socket.send(orjson.dumps(frame).decode())

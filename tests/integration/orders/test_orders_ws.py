@@ -441,3 +441,30 @@ def test_sockets_that_vanish_in_mid_answer_leave_no_trace(home: House) -> None:
     with home.caller() as caller:
         assert eventually(lambda: caller.ask("GET").status_code == 200)
     assert "Traceback" not in home.daemon.program.err.text()
+
+
+def test_who_asked_for_it_and_is_lost_has_its_working_orders_cancelled_and_its_stops_kept(
+    home: House,
+) -> None:
+    lost, stop, other = new_name(), new_name(), new_name()
+    with home.talk("bot") as stays:
+        assert stays.hear()["op"] == "ack"
+        assert stays.ask(**place(home, other))["op"] == "ack"
+        gone = home.talk("bot").__enter__()
+        assert gone.hear()["op"] == "ack"
+        armed = gone.ask(op="cancel_on_disconnect", session="a", after_s=1, request_id="d")
+        assert (armed["op"], armed["session"], armed["after_s"]) == ("ack", "a", 1)
+        second = gone.ask(op="cancel_on_disconnect", session="b", after_s=1, request_id="e")
+        assert (second["op"], second["code"]) == ("error", "SESSION_TAKEN")
+        assert gone.ask(**place(home, lost))["op"] == "ack"
+        below = {"trigger_price": home.price, "product": "MIS", "transaction_type": "SELL"}
+        assert gone.ask(**place(home, stop, order_type="SL", **below))["op"] == "ack"
+        with home.caller("bot") as caller:
+            caller.reaches(lost, "WORKING")
+            caller.reaches(stop, "WORKING")
+            gone.cut()
+            caller.reaches(lost, "CANCELLED")
+            (cancel,) = caller.changes(lost)
+            assert (cancel["kind"], cancel["state"]) == ("CANCEL", "ACKED")
+            assert caller.status(stop)["state"] == "WORKING"
+            assert caller.status(other)["state"] == "WORKING"
