@@ -234,6 +234,6 @@ async def _stays(desk: AccountDesk, task: OrderTask) -> bool:
     if is_stop:
         return True
     try:
-        return not await desk.positions.not_reducing(task.body, but=task.task_id)
+        return not await desk.positions.not_reducing(task)
     except (BrokerUnavailable, LoginRequired):
         return False

@@ -190,7 +190,7 @@ class FrontDesk:
         return await self._submit(desk, replace(new, facts=facts), lambda: self._check_order(order))
 
     async def _cancel_for(self, target: OrderTask, request_id: str) -> Answer:
-        """Journal the cancel of an order in its principal's name; raises as :meth:`place`."""
+        """Journal the cancel of a lost caller's order in its name; raises as :meth:`place`."""
         caller = Caller(principal=target.principal, accounts="all")
         desk, new = self._about(TaskKind.CANCEL, caller, target, request_id, {})
         return Answer(*await desk.submit(new))
