@@ -163,13 +163,13 @@ async def _daemon(config: Path | None, *, embedded: bool) -> int:
     from app import daemon, settings  # noqa: PLC0415 - as above
 
     if not embedded:
-        await daemon.run(settings.load(config), pid=os.getpid())
+        await daemon.run(settings.load(config), pid=os.getpid(), file=config)
         return 0
     from app.embedded import embedded_redis  # noqa: PLC0415 - an optional extra
 
     async with embedded_redis() as redis:
         loaded = settings.load(config, redis_url=redis.url)
-        await daemon.run(loaded, pid=os.getpid(), own_redis_url=redis.url)
+        await daemon.run(loaded, pid=os.getpid(), own_redis_url=redis.url, file=config)
     return 0
 
 

@@ -7,6 +7,7 @@ import contextlib
 import random
 import signal
 import sys
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import orjson
@@ -17,9 +18,10 @@ from app.doors import Doors, application
 from app.http import health, listener
 from app.security.limits import ConnectionCaps
 from app.security.tokens import TokenVerifier
+from app.settings import risk_limits
 from app.ws.orders import FRAME_BYTES_MAX
 from ticker_service.assembly import assemble, assemble_orders, watch_journal
-from ticker_service.errors import InvariantViolatedError
+from ticker_service.errors import ConfigurationError, InvariantViolatedError
 from ticker_service.runtime import memory
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.runtime.crash_points import dying_at, never
@@ -30,6 +32,7 @@ from ticker_service.runtime.watchdog import ending_stalls
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping
+    from pathlib import Path
 
     from app.settings import Settings
     from ticker_service.orders.office import OrderOffice
@@ -40,7 +43,9 @@ log = structlog.get_logger()
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
-async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
+async def run(
+    settings: Settings, *, pid: int, own_redis_url: str = "", file: Path | None = None
+) -> None:
     """Run the daemon until SIGTERM or SIGINT, then drain and return.
 
     Prints one line of JSON with ``pid``, ``health_url``, ``orders_ws_url``, ``epoch`` and ``books``
@@ -51,6 +56,7 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         pid: This process.
         own_redis_url: Address of a server started for this run alone. Nobody could know it
             otherwise, so the printed line carries it as ``redis_url``; the log never does.
+        file: Where the risk limits are read again on SIGHUP.
 
     Raises:
         TickerServiceError: It could not start; the message says what is wrong.
@@ -102,6 +108,9 @@ async def run(settings: Settings, *, pid: int, own_redis_url: str = "") -> None:
         stop = asyncio.Event()
         for number in STOP_SIGNALS:
             asyncio.get_running_loop().add_signal_handler(number, stop.set)
+        if office is not None:
+            again = partial(_read_risk_limits, office, file)
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)
         stack.enter_context(ending_stalls(settings.stall_s, _say_stalled))
         memory.settle()
         async with asyncio.TaskGroup() as tasks:
@@ -169,6 +178,17 @@ def _ws_url(bound: socket.socket | None) -> str | None:
     if bound is None:
         return None
     return listener.url_of(bound).replace("http://", "ws://") + "/v1/orders/ws"
+
+
+def _read_risk_limits(office: OrderOffice, file: Path | None) -> None:
+    """Put in force what the settings say of risk limits now; faulty ones change nothing."""
+    try:
+        table = risk_limits(file)
+    except ConfigurationError as error:
+        log.error("risk_limits_not_read", error=str(error), version=office.risk.current.version)  # noqa: TRY400 - the message has it all
+        return
+    if not office.risk.take(table):
+        log.info("risk_limits_unchanged", version=table.version)
 
 
 def _say_stalled(calls: list[str]) -> None:

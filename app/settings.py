@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime as dt
 import difflib
+import json
 import os
 import re
 import tomllib
@@ -62,6 +63,7 @@ from ticker_service.config import (
 from ticker_service.domain import trading_hours
 from ticker_service.domain.bar import BAR_SECONDS
 from ticker_service.domain.limit import limits_of
+from ticker_service.domain.risk import RiskTable, risk_table
 from ticker_service.domain.rulebook import rules_of
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError, InvariantViolatedError
@@ -188,6 +190,11 @@ class Settings(BaseSettings):
     order_rules: dict[str, StrictBool | StrictInt] = Field(
         default_factory=dict,
         description='Changes of docs/rules.md by name, such as {"no_ioc_on_mcx": false}',
+    )
+    risk: dict[str, Any] = Field(
+        default_factory=dict,
+        description="Limits of the risk gate (docs/risk.md), with tables accounts.NAME and "
+        "groups.NAME, as a table [risk] or JSON; read again on SIGHUP",
     )
     freeze_quantities: dict[str, Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
         default_factory=dict,
@@ -401,6 +408,15 @@ class Settings(BaseSettings):
             raise ValueError(str(error)) from error
         return value
 
+    @field_validator("risk")
+    @classmethod
+    def _check_risk(cls, value: dict[str, Any]) -> dict[str, Any]:
+        try:
+            risk_table(value)
+        except ConfigurationError as error:
+            raise ValueError(str(error)) from error
+        return value
+
     @field_validator("limits")
     @classmethod
     def _check_limits(cls, value: dict[str, int]) -> dict[str, int]:
@@ -526,6 +542,8 @@ class Settings(BaseSettings):
             rest_root=self.kite_rest_root,
             route_prefix=self.kite_route_prefix,
             limits=limits_of(self.limits),
+            risk=risk_table(self.risk),
+            hours=self.hours_config(),
             breakers=self.breaker_config(),
             kill_switch_file=self.kill_switch_file,
             requires_durable_storage=not self.journal_may_be_volatile,
@@ -562,6 +580,14 @@ class Settings(BaseSettings):
                 freeze_quantities=self.freeze_quantities,
                 rules=self.order_rules,
             ),
+        )
+
+    def hours_config(self) -> HoursConfig:
+        """Return when the markets trade, beyond what is built in."""
+        return HoursConfig(
+            is_always_open=self.market_hours == "always",
+            holidays=self.market_holidays,
+            sessions=self.market_sessions,
         )
 
     def breaker_config(self) -> BreakerConfig:
@@ -623,11 +649,7 @@ class Settings(BaseSettings):
                 publishes_doubtful=self.doubtful_ticks == "publish",
             ),
             bars=BarsConfig(intervals=self.bars, grace_ms=self.bars_grace_ms),
-            hours=HoursConfig(
-                is_always_open=self.market_hours == "always",
-                holidays=self.market_holidays,
-                sessions=self.market_sessions,
-            ),
+            hours=self.hours_config(),
             publish=PublishConfig(
                 channel_prefix=self.channel_prefix,
                 encodings=self.encodings,
@@ -780,6 +802,24 @@ def database_url(file: Path | None = None) -> str:
             f"{_description('database_url')}"
         )
     return url
+
+
+def risk_limits(file: Path | None = None) -> RiskTable:
+    """Read the risk limits alone, for a daemon that runs.
+
+    Raises:
+        ConfigurationError: They cannot be read or are wrong; every fault is listed.
+    """
+    source = _source(file)
+    said = _alone("risk", source)
+    if isinstance(said, str):
+        try:
+            said = json.loads(said)
+        except ValueError as error:
+            raise ConfigurationError(f"{PREFIX}RISK: is no JSON: {error}") from error
+    if said is not None and not isinstance(said, dict):
+        raise ConfigurationError(f"{PREFIX}RISK (or risk in {source}): must be a table")
+    return risk_table(said)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

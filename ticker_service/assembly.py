@@ -38,7 +38,7 @@ from ticker_service.adapters.silent_publisher import SilentPublisher
 from ticker_service.adapters.token_file import TokenFiles, read_credential
 from ticker_service.config import KiteConfig
 from ticker_service.constants import NS_PER_S, NS_PER_US
-from ticker_service.domain import universe
+from ticker_service.domain import trading_hours, universe
 from ticker_service.domain.breaker import BreakerName, BreakerState
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import Account
@@ -67,6 +67,7 @@ from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
+from ticker_service.orders.risk_gate import RiskSources, RiskTables
 from ticker_service.ports import FeedLogin
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
@@ -83,12 +84,16 @@ if TYPE_CHECKING:
         AccountConfig,
         BreakerConfig,
         EngineConfig,
+        HoursConfig,
         OrderHalfConfig,
         RecordConfig,
     )
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.journal_audit import Audit, Rebuild
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
+    from ticker_service.domain.order import NewTask
+    from ticker_service.domain.trading_hours import Calendar
+    from ticker_service.errors import RiskDenied
     from ticker_service.orders.audit import Difference
     from ticker_service.ports import (
         AccessTokenSource,
@@ -386,6 +391,17 @@ async def assemble_orders(
     cancel_all: dict[Account, CancelAll] = {}
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
+    contracts = ContractWatch(KiteInstruments(_rest_of(config)), surroundings)
+    surroundings.telemetry.gauge(
+        "order_contracts", "Instruments that orders are checked against, 0 while there are none"
+    ).set_function(contracts.count)
+    tables = RiskTables(config.risk)
+    sources = RiskSources(contracts=contracts.current, calendar=_calendar(config.hours))
+    denied = surroundings.telemetry.counter(
+        "risk_denials_total",
+        "Orders and changes that a rule of the risk gate denied",
+        ["account", "rule"],
+    )
     dials = _BreakerDials(surroundings.telemetry, notices)
     paces = {each.api_key: ReadPace(config.limits, clock) for each in config.accounts}
     for each in config.accounts:
@@ -432,7 +448,10 @@ async def assemble_orders(
             config=config.orders,
             surroundings=surroundings,
             reach=reach,
+            tables=tables,
+            sources=sources,
         )
+        desks[account].risk.on_denial = partial(_count_denial, denied)
         cancel_all[account] = CancelAll(
             account,
             gateway=gateways[account],
@@ -447,10 +466,6 @@ async def assemble_orders(
         _watch_audit(desks[account], differ, notices)
         audited.labels(account).set_function(partial(_audit_age_s, desks[account]))
         external.labels(account).set_function(partial(_external_count, desks[account]))
-    contracts = ContractWatch(KiteInstruments(_rest_of(config)), surroundings)
-    surroundings.telemetry.gauge(
-        "order_contracts", "Instruments that orders are checked against, 0 while there are none"
-    ).set_function(contracts.count)
     return OrderOffice(
         FrontDesk(
             desks,
@@ -469,7 +484,18 @@ async def assemble_orders(
         switches=switches,
         cancel_all=cancel_all,
         surroundings=surroundings,
+        risk=tables,
     )
+
+
+def _calendar(hours: HoursConfig) -> Calendar:
+    return trading_hours.calendar(
+        holidays=hours.holidays, sessions=hours.sessions, is_always_open=hours.is_always_open
+    )
+
+
+def _count_denial(denied: Counter, new: NewTask, refusal: RiskDenied) -> None:
+    denied.labels(new.account, refusal.code).inc()
 
 
 async def _watch_of(config: OrderHalfConfig, tokens: AccessTokens, clock: Clock) -> TokenWatch:

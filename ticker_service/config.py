@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.domain.limit import Limits, limits_of
+from ticker_service.domain.risk import RiskTable, risk_table
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError
 
@@ -253,6 +254,8 @@ class OrderHalfConfig:
     kill_switch_file: Path
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     limits: Limits = field(default_factory=limits_of)
+    risk: RiskTable = field(default_factory=risk_table)
+    hours: HoursConfig = field(default_factory=HoursConfig)
     breakers: BreakerConfig = field(default_factory=BreakerConfig)
     requires_durable_storage: bool = True
     order_connections_max: int = 8

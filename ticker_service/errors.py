@@ -14,7 +14,8 @@
     ├── BrokerUnavailable         nothing was sent, or a read failed: safe to try again
     │   └── BrokerThrottled       asked too often: later
     ├── OrderRefused              a known no: nothing was and nothing will be sent
-    │   └── IdempotencyConflict   the key was used with another body
+    │   ├── IdempotencyConflict   the key was used with another body
+    │   └── RiskDenied            a limit of the risk gate
     ├── OrderOutcomeUnknown       maybe sent: never retry, reconcile
     ├── JournalError              the database side of orders
     │   ├── JournalUnavailable    not confirmed: read again before deciding
@@ -28,6 +29,10 @@ Messages that blame the caller begin with ``Condition failed:``, ours with ``Inv
 from __future__ import annotations
 
 from decimal import Decimal
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class TickerServiceError(Exception):
@@ -126,6 +131,30 @@ class OrderRefused(TickerServiceError):  # noqa: N818 - the answer the caller ge
 
 class IdempotencyConflict(OrderRefused):
     """The key was used before with another body; nothing was done."""
+
+
+class RiskDenied(OrderRefused):
+    """A limit of the risk gate denies it, or cannot be judged; see docs/risk.md.
+
+    Attributes:
+        limit: The limit, as people write it.
+        numbers: What the decision was made of.
+        version: That of the limits in force.
+    """
+
+    def __init__(  # noqa: PLR0913 - the parts of one decision
+        self,
+        code: str,
+        rule: str,
+        *,
+        field: str,
+        value: object,
+        limit: object,
+        numbers: Mapping[str, object],
+        version: str,
+    ) -> None:
+        super().__init__(code, rule, field=field, value=value)
+        self.limit, self.numbers, self.version = limit, numbers, version
 
 
 class OrderOutcomeUnknown(TickerServiceError):  # noqa: N818 - names the state of the order

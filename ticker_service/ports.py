@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Variety,
     )
     from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
+    from ticker_service.domain.risk_input import ReferencePrice
     from ticker_service.domain.tick import Mode
 
 
@@ -373,6 +374,28 @@ class ReadGate(Protocol):
 
         Raises:
             BrokerUnavailable: There was no turn, or the broker is not asked now; or ``work`` did.
+        """
+        ...
+
+
+class LastPrices(Protocol):
+    """Who knows what instruments last traded at."""
+
+    async def fresh(
+        self,
+        symbols: Collection[tuple[str, str]],
+        *,
+        within_s: float,
+        with_circuit: bool = False,
+    ) -> Mapping[tuple[str, str], ReferencePrice]:
+        """Return the last prices of exchange and symbol that are to be had, asking if need be.
+
+        Never raises for what cannot be had; that is missing.
+
+        Args:
+            symbols: Of which instruments, in the exchanges' spelling.
+            within_s: How old one may be that is not asked for anew.
+            with_circuit: Whether the day's circuit limits are needed as well.
         """
         ...
 

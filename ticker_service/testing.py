@@ -869,7 +869,7 @@ async def _at_once(_: str) -> None:
 
 def _received(new: NewTask) -> OrderTask:
     given = {field.name: getattr(new, field.name) for field in dataclasses.fields(new)}
-    received_at_ns = given.pop("received_at_ns")
+    received_at_ns, _ = given.pop("received_at_ns"), given.pop("risk")
     return OrderTask(
         **given,
         state=first_state(new.kind),

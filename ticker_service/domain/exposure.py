@@ -71,6 +71,9 @@ class Open:
         )
 
 
+NOTHING_OPEN: Final = Open()
+
+
 @dataclass(slots=True)
 class _Order:
     """One order and what was asked of it; ``version`` is 0 until the journal has told of it."""

@@ -192,7 +192,8 @@ class NewTask:
     ``body`` is the form of :func:`to_fields`, empty for a cancel; ``target_task_id`` is the PLACE
     task that a MODIFY or CANCEL speaks of. Times are ns since the Unix epoch. A child names its job
     and which part of it it is, both counted from 1. ``facts`` are ours and no part of what the
-    caller asked: how a job is cut, or who asked in the caller's name.
+    caller asked: how a job is cut, or who asked in the caller's name. ``risk`` is what the risk
+    gate let it through by; None where nobody set a limit.
     """
 
     task_id: uuid.UUID
@@ -210,6 +211,7 @@ class NewTask:
     leg: int | None = None
     slice: int | None = None
     facts: Mapping[str, object] | None = None
+    risk: Mapping[str, object] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -96,6 +96,8 @@ def received(new: NewTask) -> Data:
         data |= {"job_id": str(new.job_id), "leg": new.leg, "slice": new.slice}
     if new.facts is not None:
         data["facts"] = storable(dict(new.facts))
+    if new.risk is not None:
+        data["risk"] = storable(dict(new.risk))
     return data
 
 

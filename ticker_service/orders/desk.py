@@ -10,6 +10,7 @@ been merged; admission opens when fills and positions have been read as well (I1
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
@@ -35,6 +36,7 @@ from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
+from ticker_service.orders.risk_gate import RiskGate, RiskTables
 from ticker_service.orders.waiting import Waiting
 from ticker_service.runtime.bell import Bell
 from ticker_service.runtime.pacing import Backoff
@@ -46,6 +48,7 @@ if TYPE_CHECKING:
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
     from ticker_service.orders.execute import Executor
+    from ticker_service.orders.risk_gate import Judged, RiskSources
     from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
     from ticker_service.runtime.crash_points import Reach
     from ticker_service.runtime.surroundings import Surroundings
@@ -56,6 +59,8 @@ SCAN_S: Final = 1.0
 """Work that nobody rang for, such as that of an earlier run, is found within this."""
 LOOK_S: Final = 1.0
 """So soon a transition is tried again that the journal has not taken."""
+_JUDGED: Final = frozenset({TaskKind.PLACE, TaskKind.MODIFY})
+"""What the risk gate judges: cancels pass it by, and jobs are judged order by order."""
 START_RETRY: Final = Backoff(delay_s_min=0.5, delay_s_max=10.0)
 
 
@@ -73,6 +78,10 @@ class WriterLost(JournalError):  # noqa: N818 - says what happened
     """The session that holds the account's lock is gone; nothing may be sent any more (I6)."""
 
 
+class _MayReduceError(Exception):
+    """Whether an order strictly reduces a position decides; to be asked of one at a time."""
+
+
 class AccountDesk:
     """One account's orders: its lanes, its book, its events."""
 
@@ -87,6 +96,8 @@ class AccountDesk:
         config: OrdersConfig,
         surroundings: Surroundings,
         reach: Reach,
+        tables: RiskTables | None = None,
+        sources: RiskSources | None = None,
     ) -> None:
         self.account = account
         self.state = DeskState.STARTING
@@ -117,6 +128,10 @@ class AccountDesk:
         self.positions.lasting = self.audit.lasting
         self.exposure = Exposure()
         """What is open and may still be filled."""
+        self.risk = RiskGate(
+            account, tables or RiskTables(), self.exposure, self.positions, clock, sources
+        )
+        executor.held_by_risk = self.risk.holds_back
         self._is_stopping = False
         self._lost = asyncio.Event()
         self._work = Bell()
@@ -160,15 +175,21 @@ class AccountDesk:
             JournalUnavailable: Not durable; the caller must be told no.
         """
         if not self._is_reduce_only(new):
-            return await self._take(new)
+            try:
+                return await self._take(new)
+            except _MayReduceError:
+                pass
         # One at a time: of two that reduce the position each for itself, the second may not.
         async with self._reducing:
-            return await self._take(new)
+            return await self._take(new, is_alone=True)
 
-    async def _take(self, new: NewTask) -> tuple[OrderTask, bool]:
+    async def _take(self, new: NewTask, *, is_alone: bool = False) -> tuple[OrderTask, bool]:
         refusal = (
             self._refusal(new) or await self._beyond_limits(new) or await self._unreducing(new)
         )
+        if refusal is None and new.kind in _JUDGED:
+            judged = await self._judge(new, is_alone=is_alone)
+            refusal, new = judged.refusal, dataclasses.replace(new, risk=judged.facts)
         if refusal is not None:
             # What the key named before stands, whatever the account is like now: to be told no
             # would be to be told that nothing was sent (I2).
@@ -176,14 +197,15 @@ class AccountDesk:
             if known is not None:
                 return known, False
             if not await self._withdraws(new):
+                self.risk.record(new, refusal)
                 raise refusal
+        # What the risk gate let through is reserved already; it and this wait for nothing between.
         self._waiting.begin(new)
         self._asking.add(new.task_id)
-        self.exposure.reserve(new)
         try:
             admitted = await self._journal.admit(new)
         except (OrderRefused, TaskMoved):
-            self.exposure.release(new)
+            self.risk.release(new)
             self._waiting.end(new)
             raise
         except BaseException as error:
@@ -195,7 +217,7 @@ class AccountDesk:
         finally:
             self._asking.discard(new.task_id)
         if not admitted.is_new:
-            self.exposure.release(new)
+            self.risk.release(new)
             self._waiting.end(new)
         self._reach("C1")
         if admitted.is_new and new.kind is not TaskKind.MODIFY:
@@ -252,6 +274,26 @@ class AccountDesk:
         except (BrokerUnavailable, LoginRequired) as error:
             why = f"whether it does is not known: {error}"
         return refusal_of(switch, self.account, why) if why else None
+
+    async def _judge(self, new: NewTask, *, is_alone: bool) -> Judged:
+        """Hold an order or a change against the risk limits.
+
+        Raises:
+            _MayReduceError: It passes if it reduces a position; that is asked of one at a time.
+        """
+        target = await self._journal.task(new.target_task_id) if new.target_task_id else None
+        judged = await self.risk.judge(new, target)
+        if not judged.may_reduce:
+            return judged
+        if not is_alone:
+            raise _MayReduceError
+        try:
+            why = await self.positions.not_reducing(new, target)
+        except (BrokerUnavailable, LoginRequired) as error:
+            why = f"whether it does is not known: {error}"
+        if not why:
+            return await self.risk.judge(new, target, is_reducing=True)
+        return judged.because_it_may_not(why)
 
     async def _withdraws(self, new: NewTask) -> bool:
         """Return whether this is the cancel of an order that waits here for a login."""

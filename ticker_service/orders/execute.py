@@ -41,7 +41,7 @@ from ticker_service.runtime.pacing import Backoff
 from ticker_service.runtime.supervise import finish
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection
+    from collections.abc import Awaitable, Callable, Collection, Mapping
 
     from ticker_service.accounts.breaker import Permit
     from ticker_service.accounts.breakers import Breakers
@@ -114,6 +114,8 @@ class Executor:
         self.why_not_reducing: Callable[[OrderTask, OrderTask | None], Awaitable[str]] = _unknown
         """Asked while a switch lets nothing through but what reduces a position; empty if it does.
         Raises as reading the broker's books and the journal does."""
+        self.held_by_risk: Callable[[Mapping[str, str]], str] = _free
+        """Asked with an order's form, from any thread: why it must not leave, empty if it may."""
         self.refusals = 0
         """How often the access token was refused or ended."""
         self._journal = journal
@@ -168,9 +170,10 @@ class Executor:
         """
         if task.kind is TaskKind.CANCEL:
             return False
-        if self.is_uncompared or self.halts.standing():
+        body = (target or task).body
+        if self.is_uncompared or self.halts.standing() or self.held_by_risk(body):
             return True
-        switch = self.switches.holding(task.account, symbol_of((target or task).body))
+        switch = self.switches.holding(task.account, symbol_of(body))
         return switch is not None and not (reduces and switch.level is KillLevel.REDUCE_ONLY)
 
     async def _unreducing(self, task: OrderTask, target: OrderTask | None) -> str:
@@ -452,6 +455,10 @@ def _unheard(_: OrderTask, __: str) -> None:
 
 def _no_legs(_: OrderTask) -> Collection[BrokerOrder]:
     return ()
+
+
+def _free(_: Mapping[str, str]) -> str:
+    return ""
 
 
 def _nothing() -> None:

@@ -10,6 +10,7 @@ import structlog
 
 from ticker_service.errors import AccountTaken, JournalError
 from ticker_service.orders.desk import DeskState
+from ticker_service.orders.risk_gate import RiskTables
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ class OrderOffice:
         cancel_all: Mapping[Account, CancelAll],
         surroundings: Surroundings,
         contracts: ContractWatch | None = None,
+        risk: RiskTables | None = None,
     ) -> None:
         """Take the parts.
 
@@ -66,7 +68,9 @@ class OrderOffice:
             cancel_all: By account; at work while a switch asks for it.
             surroundings: Time and chance.
             contracts: The day's instruments, which this object keeps up to date.
+            risk: The risk limits in force.
         """
+        self.risk = risk or RiskTables()
         self.contracts = contracts
         self.front = front
         self._journal = journal

@@ -63,7 +63,7 @@ def task(of: NewTask, state: TaskState, version: int, filled_quantity: int = 0) 
     values |= {field.name: getattr(of, field.name) for field in dataclasses.fields(of)}
     values |= {"state": state, "version": version, "attempt": 1}
     values |= {"filled_quantity": filled_quantity, "created_at_ns": 0, "updated_at_ns": 0}
-    del values["received_at_ns"]
+    del values["received_at_ns"], values["risk"]
     return OrderTask(**values)
 
 

@@ -36,8 +36,10 @@ from ticker_service.domain.order import (
     to_fields,
 )
 from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.risk import risk_table
 from ticker_service.orders.desk import AccountDesk, DeskState
 from ticker_service.orders.execute import Executor
+from ticker_service.orders.risk_gate import RiskSources, RiskTables
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
@@ -145,6 +147,8 @@ class Scene:
     limit_changes: dict[str, int] = field(default_factory=dict)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     reach: Callable[[str], None] = never
+    risk: dict[str, Any] = field(default_factory=dict)
+    sources: RiskSources | None = None
 
     def __post_init__(self) -> None:
         self.clock = LoopClock(NOON_NS)
@@ -179,6 +183,7 @@ class Scene:
             surroundings=surroundings,
             reach=self.reach,
         )
+        self.tables = RiskTables(risk_table(self.risk))
         self.desk = AccountDesk(
             ACCOUNT,
             journal=self.journal,
@@ -188,6 +193,8 @@ class Scene:
             config=self.config,
             surroundings=surroundings,
             reach=self.reach,
+            tables=self.tables,
+            sources=self.sources,
         )
 
     @contextlib.asynccontextmanager

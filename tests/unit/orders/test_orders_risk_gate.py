@@ -1,0 +1,368 @@
+"""An order is held against its account's risk limits before it is journalled (I13)."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import virtual_time
+from order_scene import ACCOUNT, BUY, Scene
+
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import OrderRequest, OrderType, Side, to_fields
+from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.portfolio import BrokerPosition, PositionKey
+from ticker_service.domain.risk import risk_table
+from ticker_service.domain.risk_input import ReferencePrice
+from ticker_service.errors import JournalUnavailable, RiskDenied
+from ticker_service.orders.risk_gate import RiskSources
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+S = TaskState
+MARKET = dataclasses.replace(
+    BUY, order_type=OrderType.MARKET, price=None, market_protection=Decimal(2)
+)
+SELL = dataclasses.replace(BUY, transaction_type=Side.SELL)
+HELD = BrokerPosition(
+    key=PositionKey(BUY.exchange, BUY.tradingsymbol, BUY.product),
+    quantity=75,
+    overnight_quantity=75,
+)
+
+
+class Prices:
+    """Last prices that a test sets."""
+
+    def __init__(self, scene: Scene) -> None:
+        self.scene = scene
+        self.price_inr: float | None = 100.0
+        self.age_s = 0.0
+        self.asked = 0
+        self.on_ask: Any = None
+
+    async def fresh(
+        self,
+        symbols: Collection[tuple[str, str]],
+        *,
+        within_s: float,  # noqa: ARG002 - as the port
+        with_circuit: bool = False,  # noqa: ARG002 - as the port
+    ) -> Mapping[tuple[str, str], ReferencePrice]:
+        self.asked += 1
+        await asyncio.sleep(0.1)
+        if self.on_ask is not None:
+            self.on_ask()
+        if self.price_inr is None:
+            return {}
+        at_ns = self.scene.clock.now_ns() - int(self.age_s * NS_PER_S)
+        told = ReferencePrice(price_inr=self.price_inr, at_ns=at_ns, source="test")
+        return dict.fromkeys(symbols, told)
+
+
+def priced(**risk: Any) -> tuple[Scene, Prices]:
+    scene = Scene(risk=risk)
+    prices = Prices(scene)
+    scene.sources = RiskSources(prices=prices)
+    scene.renew()
+    return scene, prices
+
+
+async def denied(scene: Scene, order: OrderRequest = BUY, **changed: Any) -> RiskDenied:
+    with pytest.raises(RiskDenied) as error:
+        await scene.place(order, **changed)
+    return error.value
+
+
+def test_of_two_orders_at_once_that_only_fit_alone_one_is_denied() -> None:
+    scene = Scene(risk={"open_value_inr_max": 10_000})
+
+    async def one() -> str:
+        try:
+            await scene.place()
+        except RiskDenied as refusal:
+            return refusal.code
+        return "taken"
+
+    async def play() -> None:
+        async with scene.opened():
+            async with asyncio.TaskGroup() as tasks:
+                both = [tasks.create_task(one()) for _ in range(2)]
+            assert sorted(task.result() for task in both) == ["RISK_OPEN_VALUE", "taken"]
+
+    virtual_time.run(play())
+
+
+def test_a_denial_names_field_value_limit_and_the_numbers_and_nothing_is_journalled() -> None:
+    scene = Scene(risk={"order_quantity_max": 50})
+    told: list[RiskDenied] = []
+    scene.desk.risk.on_denial = lambda _, refusal: told.append(refusal)
+
+    async def play() -> None:
+        async with scene.opened():
+            refusal = await denied(scene)
+            assert refusal.code == "RISK_ORDER_QUANTITY"
+            assert (refusal.field, refusal.value, refusal.limit) == ("order.quantity", 75, 50)
+            assert refusal.version == risk_table(scene.risk).version
+            assert told == [refusal]
+            assert not scene.journal.tasks
+            assert scene.desk.exposure.by_key() == {}
+
+    virtual_time.run(play())
+
+
+def test_a_pass_is_journalled_with_the_limits_version_and_the_numbers_used() -> None:
+    scene, _ = priced(price_collar_percent=5)
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.place()
+            event = scene.journal.events[ACCOUNT][0]
+            assert event.task_id == placed.task_id
+            risk = event.data["risk"]
+            assert isinstance(risk, dict)
+            assert risk["limits"] == scene.tables.current.version
+            assert (risk["reference_inr"], risk["reference_source"]) == (100.0, "test")
+
+    virtual_time.run(play())
+
+
+def test_under_the_defaults_nothing_is_fetched_and_nothing_added_to_the_journal() -> None:
+    scene, prices = priced()
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.place(MARKET)
+            assert not prices.asked
+            assert "risk" not in scene.journal.events[ACCOUNT][0].data
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("spoil", ["missing", "stale", "no number", "no source"])
+def test_when_the_price_source_dies_what_needs_it_is_denied_and_cancels_go(spoil: str) -> None:
+    scene, prices = priced(price_collar_percent=5)
+
+    async def play() -> None:
+        async with scene.opened():
+            resting = await scene.reaches(await scene.place(), S.WORKING)
+            match spoil:
+                case "missing":
+                    prices.price_inr = None
+                case "stale":
+                    prices.age_s = 3.5
+                case "no number":
+                    prices.price_inr = float("nan")
+                case _:
+                    scene.desk.risk._sources = RiskSources()
+            assert (await denied(scene)).code == "RISK_PRICE_COLLAR"
+            with pytest.raises(RiskDenied):
+                await scene.modify(resting, price="101")
+            await scene.reaches(await scene.cancel(resting), S.ACKED)
+
+    virtual_time.run(play())
+
+
+def test_what_strictly_reduces_the_position_passes_rules_of_price_and_value() -> None:
+    scene, prices = priced(price_collar_percent=5, order_value_inr_max=1)
+
+    async def play() -> None:
+        scene.broker.net_positions = [HELD]
+        async with scene.opened():
+            prices.price_inr = None
+            await scene.place(SELL)
+            event = scene.journal.events[ACCOUNT][0]
+            assert event.data["risk"] == {
+                "limits": scene.tables.current.version,
+                "is_reducing": True,
+                "counts_inr": "7503.75",
+                "open_inr": "0",
+            }
+            # All of the position is being closed: one more would open another.
+            assert "strictly" in (await denied(scene, SELL)).rule
+            assert (await denied(scene, BUY)).code == "RISK_ORDER_VALUE"
+
+    virtual_time.run(play())
+
+
+def test_of_two_at_once_that_reduce_the_position_each_for_itself_one_is_denied() -> None:
+    scene = Scene(risk={"order_value_inr_max": 1})
+
+    async def one() -> str:
+        try:
+            await scene.place(SELL)
+        except RiskDenied as refusal:
+            return refusal.code
+        return "taken"
+
+    async def play() -> None:
+        scene.broker.net_positions = [HELD]
+        async with scene.opened():
+            async with asyncio.TaskGroup() as tasks:
+                both = [tasks.create_task(one()) for _ in range(2)]
+            assert sorted(task.result() for task in both) == ["RISK_ORDER_VALUE", "taken"]
+
+    virtual_time.run(play())
+
+
+def test_what_strictly_reduces_passes_no_rule_of_size() -> None:
+    scene = Scene(risk={"order_quantity_max": 50, "order_value_inr_max": 1})
+
+    async def play() -> None:
+        scene.broker.net_positions = [HELD]
+        async with scene.opened():
+            assert (await denied(scene, SELL)).code == "RISK_ORDER_QUANTITY"
+
+    virtual_time.run(play())
+
+
+def test_an_order_is_judged_by_one_version_also_when_they_change_under_load() -> None:
+    scene, prices = priced(price_collar_percent=5)
+    stricter = risk_table({"price_collar_percent": 5, "order_quantity_max": 50})
+
+    async def play() -> None:
+        async with scene.opened():
+            prices.on_ask = lambda: scene.tables.take(stricter)
+            refusal = await denied(scene)
+            assert (refusal.code, refusal.version) == ("RISK_ORDER_QUANTITY", stricter.version)
+            assert prices.asked == 2
+
+    virtual_time.run(play())
+
+
+def test_limits_that_change_while_orders_pour_in_leave_no_gap() -> None:
+    scene = Scene(risk={"open_value_inr_max": 10 * 7503.75})
+    lower = risk_table({"open_value_inr_max": 5 * 7503.75})
+    seen: list[tuple[str, Decimal]] = []
+
+    async def pour() -> None:
+        for _ in range(6):
+            with contextlib.suppress(RiskDenied):
+                await scene.place()
+                version = scene.journal.events[ACCOUNT][-1].data.get("risk")
+                seen.append((str(version), scene.desk.exposure.total.value_inr))
+
+    async def play() -> None:
+        async with scene.opened():
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(5):
+                    tasks.create_task(pour())
+                await scene.until(lambda: scene.desk.exposure.total.quantity >= 2 * 75)
+                taken = scene.desk.exposure.total.value_inr
+                scene.tables.take(lower)
+            assert scene.desk.exposure.total.value_inr <= max(taken, 5 * Decimal("7503.75"))
+            assert (await denied(scene)).version == lower.version
+            assert seen
+
+    virtual_time.run(play())
+
+
+def test_a_key_that_is_known_is_answered_whatever_the_limits_are_now() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            new = scene.new(kind=(await scene.place()).kind, body=to_fields(BUY))
+            first, is_new = await scene.desk.submit(new)
+            scene.tables.take(risk_table({"order_quantity_max": 1}))
+            again, is_again = await scene.desk.submit(dataclasses.replace(new, task_id=new.task_id))
+            assert (is_new, is_again) == (True, False)
+            assert again.task_id == first.task_id
+
+    virtual_time.run(play())
+
+
+def test_the_same_order_under_another_key_is_denied_for_a_while_and_names_the_first() -> None:
+    scene = Scene(risk={"duplicate_window_s": 2})
+
+    async def play() -> None:
+        async with scene.opened():
+            first = await scene.place()
+            refusal = await denied(scene)
+            assert refusal.code == "RISK_DUPLICATE"
+            assert first.client_order_id in refusal.rule
+            await scene.place(dataclasses.replace(BUY, price=Decimal("100.10")))
+            await asyncio.sleep(2.1)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_a_caller_has_so_many_orders_a_minute_and_others_have_theirs() -> None:
+    scene = Scene(risk={"orders_per_minute_max": 2})
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.place()
+            await scene.place()
+            assert (await denied(scene)).code == "RISK_ORDER_RATE"
+            await scene.place(principal="other")
+            await asyncio.sleep(60.1)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_a_symbol_that_is_banned_after_the_claim_does_not_leave() -> None:
+    scene = Scene()
+
+    async def ban(name: str) -> None:
+        if name == "claim":
+            scene.tables.take(risk_table({"banned_symbols": [f"NFO:{BUY.tradingsymbol}"]}))
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.journal.after = ban
+            placed = await scene.place()
+            await scene.until(lambda: scene.now(placed).attempt == 1)
+            await scene.reaches(placed, S.EXPIRED)
+            assert not scene.broker.sent
+
+    virtual_time.run(play())
+
+
+def test_what_is_not_known_to_be_taken_is_reserved_until_its_deadline() -> None:
+    scene = Scene(risk={"open_value_inr_max": 10_000})
+
+    async def lose(name: str) -> None:
+        if name == "admit":
+            raise JournalUnavailable("the confirmation was lost")
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.journal.before = lose
+            with pytest.raises(JournalUnavailable):
+                await scene.place()
+            scene.journal.before = _at_once
+            assert (await denied(scene)).code == "RISK_OPEN_VALUE"
+            await asyncio.sleep(scene.config.deadline_s + 2.0)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+async def _at_once(_: str) -> None:
+    return
+
+
+def test_a_position_limit_counts_what_is_open_and_what_was_filled_since_it_was_read() -> None:
+    scene = Scene(risk={"position_quantity_max": 225})
+
+    async def play() -> None:
+        async with scene.opened():
+            first = await scene.reaches(await scene.place(), S.WORKING)
+            await scene.place()
+            await scene.place()
+            assert (await denied(scene)).code == "RISK_POSITION"
+            scene.broker.net_positions = []  # the broker lags behind its own fills
+            order_id = scene.now(first).broker_order_id or ""
+            row = scene.broker.change(order_id, status="COMPLETE", filled_quantity=75)
+            scene.desk.take_update(row)
+            await scene.reaches(first, S.FILLED)
+            assert (await denied(scene)).code == "RISK_POSITION"
+
+    virtual_time.run(play())

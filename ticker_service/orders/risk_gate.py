@@ -1,0 +1,484 @@
+"""Hold an order against its account's risk limits, and reserve what it may come to (I13).
+
+Path: order -> [admit] -> journal -> execute -> settle -> report. What the rules need is fetched
+first; then, without anything between, the rules are asked and the order is reserved: of two at
+once that each fit alone, one is denied. An order is judged by one version of the limits: where
+they change while something is fetched, it begins anew. The rules themselves are pure
+(``domain.risk_rules``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+import structlog
+
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.exposure import NOTHING_OPEN
+from ticker_service.domain.order import TaskKind, change_from_fields, request_from_fields
+from ticker_service.domain.risk import RiskTable, risk_table
+from ticker_service.domain.risk_input import IN_LOTS, HeldPositions, RiskInput
+from ticker_service.domain.risk_rules import (
+    SPARES_REDUCING,
+    Denied,
+    Need,
+    RiskName,
+    denials,
+    in_force,
+    wanted,
+)
+from ticker_service.domain.trading_hours import Calendar, Venue, VenueKind
+from ticker_service.errors import (
+    BrokerUnavailable,
+    InvariantViolatedError,
+    JournalUnavailable,
+    LoginRequired,
+    OrderRefused,
+    RiskDenied,
+)
+from ticker_service.orders.recent_orders import RecentOrders
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from ticker_service.domain.contracts import Contract, Contracts
+    from ticker_service.domain.exposure import Exposure, OpenKey
+    from ticker_service.domain.order import Account, NewTask, OrderRequest, OrderTask
+    from ticker_service.domain.risk import RiskLimits
+    from ticker_service.domain.risk_input import DayResult, Holdings, ReferencePrice
+    from ticker_service.domain.risk_rules import RiskRule
+    from ticker_service.domain.trading_hours import Phase
+    from ticker_service.orders.positions import Positions, Reading
+    from ticker_service.ports import LastPrices
+    from ticker_service.runtime.clock import Clock
+
+log = structlog.get_logger()
+
+CODE: Final = "RISK_"
+_CURRENCIES: Final = frozenset({"CDS", "BCD"})
+_COMMODITIES: Final = frozenset({"MCX", "NCO"})
+_SHARES: Final = frozenset({"NSE", "BSE"})
+
+
+class RiskTables:
+    """The limits in force, one object for all accounts; who changes them changes it here."""
+
+    def __init__(
+        self,
+        table: RiskTable | None = None,
+        *,
+        on_change: Callable[[RiskTable], None] | None = None,
+    ) -> None:
+        """Begin with a table; with none, with the defaults."""
+        self.current = table or risk_table()
+        self._on_change = on_change
+
+    def take(self, table: RiskTable) -> bool:
+        """Put a table in force; return whether it says anything else than the one before."""
+        if table.version == self.current.version:
+            return False
+        before, self.current = self.current.version, table
+        log.warning("risk_limits_changed", before=before, version=table.version)
+        if self._on_change is not None:
+            self._on_change(table)
+        return True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskSources:
+    """Where what a rule asks for comes from; what is None is not to be had."""
+
+    contracts: Callable[[], Contracts | None] = lambda: None
+    calendar: Calendar | None = None
+    prices: LastPrices | None = None
+    group: Callable[[], str] = str
+    """The account's group, empty for none."""
+
+
+class Judged(NamedTuple):
+    """A decision; ``may_reduce`` says that only rules deny which spare what strictly reduces."""
+
+    refusal: RiskDenied | None
+    may_reduce: bool = False
+    facts: Mapping[str, object] | None = None
+
+    def because_it_may_not(self, why: str) -> Judged:
+        """Return the refusal with why the order does not strictly reduce a position."""
+        refusal = self.refusal
+        if refusal is None:
+            return self
+        said = RiskDenied(
+            refusal.code,
+            f"{refusal.rule}; it would pass if it strictly reduced a position: {why}",
+            field=refusal.field,
+            value=refusal.value,
+            limit=refusal.limit,
+            numbers=refusal.numbers,
+            version=refusal.version,
+        )
+        return Judged(said)
+
+
+@dataclass(frozen=True, slots=True)
+class _Plan:
+    """What a version of the limits asks of an account."""
+
+    table: RiskTable
+    group: str
+    limits: RiskLimits
+    rules: tuple[RiskRule, ...]
+    needs: frozenset[Need]
+    knows_contracts: bool
+
+
+@dataclass(slots=True)
+class _Fetched:
+    """What was fetched for one decision."""
+
+    reference: ReferencePrice | None = None
+    references: Mapping[tuple[str, str], ReferencePrice] = dataclasses.field(default_factory=dict)
+    positions: HeldPositions | None = None
+    filled_before: Mapping[OpenKey, int] = dataclasses.field(default_factory=dict)
+    """What had been filled when the positions were asked for."""
+    holdings: Holdings | None = None
+    day: DayResult | None = None
+
+
+class RiskGate:
+    """One account's; belongs to one event loop."""
+
+    def __init__(
+        self,
+        account: Account,
+        tables: RiskTables,
+        exposure: Exposure,
+        positions: Positions,
+        clock: Clock,
+        sources: RiskSources | None = None,
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            account: Whose.
+            tables: The limits in force.
+            exposure: What is open; what passes is reserved in it.
+            positions: What is held.
+            clock: Time.
+            sources: Where the rest comes from.
+        """
+        self.on_denial: Callable[[NewTask, RiskDenied], None] = _unheard
+        self.day: Callable[[], DayResult | None] = lambda: None
+        """What the day has brought, as it was last seen."""
+        self.tables = tables
+        self._account = account
+        self._exposure = exposure
+        self._positions = positions
+        self._clock = clock
+        self._sources = sources or RiskSources()
+        self._recent = RecentOrders()
+        self._plan: _Plan | None = None
+        self._reading = asyncio.Lock()
+        self._held: tuple[int, Reading, Mapping[OpenKey, int]] | None = None
+        """When positions were asked for, wall ns, what came, and what had been filled by then."""
+
+    # --- what the desk asks -------------------------------------------------------------------
+
+    async def judge(
+        self, new: NewTask, target: OrderTask | None, *, is_reducing: bool = False
+    ) -> Judged:
+        """Decide on a new order or a change, and reserve it if it passes.
+
+        Args:
+            new: Neither a cancel nor a job.
+            target: The order that a change is about.
+            is_reducing: Whether it is known to do nothing but reduce a position.
+
+        Raises:
+            JournalUnavailable: What an order's positions are cannot be told.
+        """
+        order = _order_of(new, target)
+        while True:
+            plan = self._plan_now()
+            fetched = await self._fetch(plan, order) if plan.needs else _Fetched()
+            if self._plan_now() is plan:
+                break
+        # From here to the reservation nothing waits: two orders at once are judged one by one.
+        given = self._input(plan, new, order, fetched)
+        found = denials(given, plan.rules)
+        if is_reducing:
+            found = [each for each in found if each.rule.name not in SPARES_REDUCING]
+        if not found:
+            facts = _facts(given, plan.table, is_reducing=is_reducing)
+            self._reserve(new)
+            return Judged(None, facts=facts)
+        may_reduce = all(each.rule.name in SPARES_REDUCING for each in found)
+        return Judged(_refusal(found[0], plan.table.version), may_reduce=may_reduce)
+
+    def release(self, new: NewTask) -> None:
+        """Take back the reservation of what was not taken."""
+        self._exposure.release(new)
+        self._recent.forget(new)
+
+    def record(self, new: NewTask, refusal: OrderRefused) -> None:
+        """Tell of a denial; of a key that was known before there is none."""
+        if isinstance(refusal, RiskDenied):
+            log.warning(
+                "risk_denied",
+                account=self._account,
+                principal=new.principal,
+                client_order_id=new.client_order_id,
+                kind=new.kind,
+                code=refusal.code,
+                field=refusal.field,
+                limit=str(refusal.limit),
+                version=refusal.version,
+                **{f"used_{name}": value for name, value in refusal.numbers.items()},
+            )
+            self.on_denial(new, refusal)
+
+    def holds_back(self, body: Mapping[str, str]) -> str:
+        """Return why what was admitted must not leave now after all, empty if it may.
+
+        Only what may have changed since and needs nothing fetched: a symbol that was banned.
+        Losses stop an account by a kill switch.
+        """
+        plan = self._plan_now()
+        banned = [rule for rule in plan.rules if rule.name is RiskName.BANNED]
+        if not banned or "exchange" not in body:
+            return ""
+        order = request_from_fields(body)
+        given = RiskInput(
+            kind=TaskKind.PLACE,
+            account=self._account,
+            key="",
+            order=order,
+            limits=plan.limits,
+            now_ns=self._clock.now_ns(),
+            contract=self._contract(order),
+        )
+        found = denials(given, banned)
+        return found[0].finding.must if found else ""
+
+    @property
+    def limits(self) -> RiskLimits:
+        """The limits of the account that are in force."""
+        return self._plan_now().limits
+
+    # --- inside -------------------------------------------------------------------------------
+
+    def _plan_now(self) -> _Plan:
+        table, group = self.tables.current, self._sources.group()
+        known = self._plan
+        if known is None or known.table is not table or known.group != group:
+            limits = table.of(self._account, group)
+            rules = in_force(limits)
+            bare = all(rule.name is RiskName.ABSURD_VALUE for rule in rules)
+            known = _Plan(table, group, limits, rules, wanted(rules), not bare)
+            self._plan = known
+        return known
+
+    def _reserve(self, new: NewTask) -> None:
+        self._exposure.reserve(new)
+        if new.kind is TaskKind.PLACE:
+            self._recent.take(new, monotonic_ns=self._clock.monotonic_ns())
+
+    def _input(
+        self, plan: _Plan, new: NewTask, order: OrderRequest, fetched: _Fetched
+    ) -> RiskInput:
+        counted, counts = self._exposure.with_(new)
+        limits, now_ns = plan.limits, self._clock.now_ns()
+        monotonic_ns = self._clock.monotonic_ns()
+        contract = self._contract(order) if plan.knows_contracts else None
+        if not plan.knows_contracts:
+            return RiskInput(
+                kind=new.kind,
+                account=self._account,
+                key=new.client_order_id,
+                order=order,
+                limits=limits,
+                now_ns=now_ns,
+                counted=counted,
+                counts=counts,
+            )
+        window_s = limits.duplicate_window_s
+        earlier = None
+        if window_s is not None:
+            earlier = self._recent.like(new, within_s=float(window_s), monotonic_ns=monotonic_ns)
+        return RiskInput(
+            kind=new.kind,
+            account=self._account,
+            key=new.client_order_id,
+            order=order,
+            limits=limits,
+            now_ns=now_ns,
+            contract=contract,
+            reference=fetched.reference,
+            references=fetched.references,
+            counted=counted,
+            counts=counts,
+            open=self._exposure.by_key(),
+            names=self._names(plan),
+            positions=self._with_fills(fetched),
+            holdings=fetched.holdings,
+            phase=self._phase(order, now_ns),
+            earlier=earlier,
+            orders_of_minute=self._recent.of_minute(new.principal, monotonic_ns=monotonic_ns),
+            day=fetched.day,
+        )
+
+    def _contract(self, order: OrderRequest) -> Contract | None:
+        contracts = self._sources.contracts()
+        symbol = order.tradingsymbol.strip().upper()
+        return None if contracts is None else contracts.find(order.exchange, symbol)
+
+    def _names(self, plan: _Plan) -> dict[tuple[str, str], str]:
+        """Return the underlyings of what is open, where a rule asks for them."""
+        asks = plan.limits.underlying_quantity_max is not None
+        found = {}
+        for key in self._exposure.by_key():
+            if asks or key.exchange in IN_LOTS:
+                name = self._name(key.exchange, key.tradingsymbol)
+                if name:
+                    found[key.exchange, key.tradingsymbol] = name
+        return found
+
+    def _name(self, exchange: str, symbol: str) -> str:
+        contracts = self._sources.contracts()
+        contract = None if contracts is None else contracts.find(exchange, symbol)
+        if contract is None:
+            return ""
+        return contract.name if contract.is_derivative else symbol
+
+    def _phase(self, order: OrderRequest, now_ns: int) -> Phase | None:
+        calendar = self._sources.calendar
+        if calendar is None:
+            return None
+        kind = VenueKind.SHARE_DERIVATIVE
+        if order.exchange in _SHARES:
+            kind = VenueKind.SHARE
+        elif order.exchange in _CURRENCIES:
+            kind = VenueKind.CURRENCY
+        elif order.exchange in _COMMODITIES:
+            kind = VenueKind.COMMODITY
+        return calendar.phase(Venue(order.exchange, kind), now_ns)
+
+    async def _fetch(self, plan: _Plan, order: OrderRequest) -> _Fetched:
+        """Fetch what the rules need; what is not to be had is missing, and they deny."""
+        fetched, needs = _Fetched(), plan.needs
+        unpriced = order.price is None and order.trigger_price is None
+        symbol = order.exchange, order.tradingsymbol.strip().upper()
+        symbols = set()
+        if Need.LAST_PRICE in needs or Need.QUOTE in needs or (Need.UNPRICED in needs and unpriced):
+            symbols.add(symbol)
+        if Need.OPEN_PRICES in needs:
+            open_now = self._exposure.by_key().items()
+            symbols |= {
+                (key.exchange, key.tradingsymbol)
+                for key, each in open_now
+                if each.unpriced_quantity
+            }
+            symbols |= {symbol} if unpriced else set()
+        if symbols and self._sources.prices is not None:
+            fetched.references = await self._sources.prices.fresh(
+                symbols,
+                within_s=float(plan.limits.reference_age_s_max),
+                with_circuit=Need.QUOTE in needs,
+            )
+            fetched.reference = fetched.references.get(symbol)
+        if Need.POSITIONS in needs:
+            await self._read_positions(plan, fetched)
+        if Need.DAY in needs:
+            fetched.day = self.day()
+        return fetched
+
+    async def _read_positions(self, plan: _Plan, fetched: _Fetched) -> None:
+        """Fetch positions that are young enough; older ones stay if they cannot be read."""
+        limit_ns = int(plan.limits.positions_age_s_max * NS_PER_S)
+        async with self._reading:
+            if self._held is None or self._clock.now_ns() - self._held[0] > limit_ns // 2:
+                # What is filled from here on may not be in the answer, so it counts beside it.
+                at_ns, filled = self._clock.now_ns(), self._exposure.filled()
+                try:
+                    self._held = at_ns, await self._positions.read(), filled
+                except (BrokerUnavailable, LoginRequired, JournalUnavailable) as error:
+                    log.warning("risk_positions_not_read", account=self._account, error=str(error))
+            held = self._held
+        if held is None:
+            return
+        at_ns, reading, fetched.filled_before = held
+        net: dict[tuple[str, str], int] = {}
+        for position in reading.positions:
+            symbol = position.key.exchange, position.key.tradingsymbol
+            net[symbol] = net.get(symbol, 0) + position.quantity
+        net = {symbol: quantity for symbol, quantity in net.items() if quantity}
+        names = {symbol: name for symbol in net if (name := self._name(*symbol))}
+        fetched.positions = HeldPositions(at_ns=at_ns, net=net, names=names)
+
+    def _with_fills(self, fetched: _Fetched) -> HeldPositions | None:
+        if fetched.positions is None:
+            return None
+        before = fetched.filled_before
+        since = {
+            key: quantity - before.get(key, 0)
+            for key, quantity in self._exposure.filled().items()
+            if quantity > before.get(key, 0)
+        }
+        return dataclasses.replace(fetched.positions, filled=since)
+
+
+def _order_of(new: NewTask, target: OrderTask | None) -> OrderRequest:
+    """Return the order that an instruction asks for: a new one, or one as a change leaves it."""
+    if new.kind is not TaskKind.MODIFY:
+        return request_from_fields(new.body)
+    if target is None:
+        raise InvariantViolatedError(f"Invariant: a change has an order, task_id={new.task_id}")
+    change, placed = change_from_fields(new.body), request_from_fields(target.body)
+    said = {
+        field.name: value
+        for field in dataclasses.fields(change)
+        if (value := getattr(change, field.name)) is not None
+    }
+    return dataclasses.replace(placed, **said)
+
+
+def _refusal(denied: Denied, version: str) -> RiskDenied:
+    finding = denied.finding
+    return RiskDenied(
+        f"{CODE}{denied.rule.name}",
+        f"must be {finding.must}",
+        field=finding.field,
+        value=finding.value,
+        limit=finding.limit,
+        numbers=finding.numbers,
+        version=version,
+    )
+
+
+def _facts(given: RiskInput, table: RiskTable, *, is_reducing: bool) -> dict[str, object] | None:
+    """Return what a pass was made of, for the journal; None where nobody set a limit."""
+    if not table.said:
+        return None
+    facts: dict[str, object] = {"limits": table.version}
+    if is_reducing:
+        facts["is_reducing"] = True
+    if given.reference is not None:
+        facts["reference_inr"] = given.reference.price_inr
+        facts["reference_age_s"] = round((given.now_ns - given.reference.at_ns) / NS_PER_S, 3)
+        facts["reference_source"] = given.reference.source
+    if given.counts != NOTHING_OPEN:
+        facts["counts_inr"] = f"{given.counts.value_inr:f}"
+        held = sum((each.value_inr for each in given.open.values()), Decimal(0))
+        facts["open_inr"] = f"{held:f}"
+    if given.positions is not None:
+        facts["held"] = given.positions.net.get(given.symbol, 0)
+    if given.day is not None:
+        facts["result_inr"] = str(given.day.result_inr)
+    return facts
+
+
+def _unheard(_: NewTask, __: RiskDenied) -> None:
+    return
