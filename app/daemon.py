@@ -119,8 +119,11 @@ async def run(
             if office is not None:
                 tasks.create_task(office.run(stop), name="orders")
             looking = (
-                tasks.create_task(watch_journal(half, surroundings), name="journal")
-                if half is not None
+                tasks.create_task(
+                    watch_journal(half, surroundings, on_fault=office.journal_disagrees),
+                    name="journal",
+                )
+                if half is not None and office is not None
                 else None
             )
             _say_started(

@@ -187,6 +187,12 @@ class Settings(BaseSettings):
     )
     order_settle_spacing_s: float = Field(2.0, gt=0, le=60, description="Between two proofs")
     order_book_poll_s: float = Field(5.0, gt=0, le=60, description="While an order is live")
+    order_open_uncompared_after_s: float = Field(
+        120.0,
+        ge=0,
+        le=86_400,
+        description="Open although fills and positions cannot be read for so long; 0: never",
+    )
     order_rules: dict[str, StrictBool | StrictInt] = Field(
         default_factory=dict,
         description='Changes of docs/rules.md by name, such as {"no_ioc_on_mcx": false}',
@@ -577,6 +583,7 @@ class Settings(BaseSettings):
                 book_poll_idle_s=6.0 * self.order_book_poll_s,
                 audit_s=9.0 * self.order_book_poll_s,
                 audit_again_s=2.0 * self.order_book_poll_s,
+                open_uncompared_after_s=self.order_open_uncompared_after_s,
                 freeze_quantities=self.freeze_quantities,
                 rules=self.order_rules,
             ),

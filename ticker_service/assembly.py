@@ -89,7 +89,7 @@ if TYPE_CHECKING:
         RecordConfig,
     )
     from ticker_service.domain.halt import Halt
-    from ticker_service.domain.journal_audit import Audit, Rebuild
+    from ticker_service.domain.journal_audit import Audit, JournalFault, Rebuild
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import NewTask
     from ticker_service.domain.trading_hours import Calendar
@@ -623,7 +623,12 @@ def _watch_audit(desk: AccountDesk, gauge: Gauge, notices: Notices) -> None:
             left=left,
         )
 
+    def uncompared(begins: bool) -> None:  # noqa: FBT001 - as the desk calls it
+        state = "uncompared" if begins else "compared"
+        notices.tell("account", account=desk.account, state=state)
+
     desk.audit.on_change = changed
+    desk.on_uncompared = uncompared
 
 
 def _audit_age_s(desk: AccountDesk) -> float:
@@ -847,16 +852,21 @@ async def look_at_newest_events(config: OrderHalfConfig) -> str:
 
 
 async def watch_journal(
-    config: OrderHalfConfig, surroundings: Surroundings, *, every_s: float = JOURNAL_LOOK_S
+    config: OrderHalfConfig,
+    surroundings: Surroundings,
+    *,
+    on_fault: Callable[[JournalFault], None],
+    every_s: float = JOURNAL_LOOK_S,
 ) -> None:
     """Replay each account's newest events again and again until cancelled.
 
-    What its tables say otherwise is an alarm in the log and in the metrics. It holds no order back:
-    what is sent is decided by rows that the database guards, and a person has to look.
+    What its tables say otherwise is an alarm in the log and in the metrics. Fills that are not
+    there are positions that nobody counts, so the account is to send nothing new.
 
     Args:
         config: Accounts and database.
         surroundings: Where the metric is.
+        on_fault: Told of an account's first fault at each look that finds any.
         every_s: From one look to the next.
     """
     faults = surroundings.telemetry.gauge(
@@ -890,6 +900,7 @@ async def watch_journal(
                     faults=audit.fault_count,
                     advice="run `ticker-service journal verify`",
                 )
+                on_fault(fault)
 
 
 async def rebuild_journal(database_url: str, account: str | None = None) -> Rebuild:

@@ -175,7 +175,9 @@ class OrdersConfig:
     after its intent was recorded an order may still leave; ``settle_after_s`` counts from the end
     of that window: orders have surfaced in Kite's book 90 s late (kite.md §5.2). ``cooldown_s`` is
     how long nothing is sent after a 429: Kite refuses everything meanwhile (kite.md §4).
-    ``freeze_quantities`` and ``rules`` are what the settings change about ``domain.rulebook``'s.
+    ``open_uncompared_after_s`` is how long an account whose fills and positions cannot be read
+    takes cancels alone, 0 for ever. ``freeze_quantities`` and ``rules`` are what the settings
+    change about ``domain.rulebook``'s.
     """
 
     installation: str = "T0"
@@ -196,6 +198,7 @@ class OrdersConfig:
     book_poll_idle_s: float = 30.0
     audit_s: float = 45.0
     audit_again_s: float = 10.0
+    open_uncompared_after_s: float = 120.0
     freeze_quantities: Mapping[str, int] = field(default_factory=dict)
     rules: Mapping[str, int] = field(default_factory=dict)
 

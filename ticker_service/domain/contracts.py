@@ -91,6 +91,8 @@ class Contracts:
     def find(self, exchange: str, tradingsymbol: str) -> Contract | None:
         """Return a contract, None if the dump does not have it."""
         wanted = f"{exchange}:{tradingsymbol}".encode()
+        if len(wanted) > self.key.dtype.itemsize:
+            return None  # to compare it, numpy would copy every key at its length
         row = int(np.searchsorted(self.key, wanted))
         if row == len(self.key) or self.key[row] != wanted:
             return None

@@ -30,6 +30,8 @@ class HaltCode(StrEnum):
     """The book holds an order of a try that we held for unsent, which must not be."""
     ORPHAN_ORDER = "ORPHAN_ORDER"
     """The book holds an order with our tag that the journal does not know."""
+    JOURNAL_FAULT = "JOURNAL_FAULT"
+    """The journal's newest events do not make what its tables hold."""
 
 
 _ADVICE: Final = {
@@ -53,6 +55,10 @@ _ADVICE: Final = {
         "the journal has lost what was sent (was an older copy of the database put back?), or "
         "another daemon with another database has the same `installation`: look at the order, then "
         "`ticker-service account resume {account}`"
+    ),
+    HaltCode.JOURNAL_FAULT: (
+        "what was sent may not be what the journal says: run `ticker-service journal verify`, then "
+        "`journal rebuild` if only tables differ; then `ticker-service account resume {account}`"
     ),
 }
 

@@ -58,6 +58,8 @@ class CancelAll:
         self._config = config
         self._clock = clock
         self._asked_ns: dict[str, int] = {}
+        self._skipped: frozenset[tuple[str, str]] = frozenset()
+        """Orders that are open and that we cannot cancel, with the variety they are of."""
         self._slots = asyncio.Semaphore(config.sends_parallel)
         """So few wait for a turn at once: callers' cancels are let through between them."""
 
@@ -88,6 +90,7 @@ class CancelAll:
         rows = [row for row in await self._gateway.orders() if self._is_meant(row, scopes)]
         now_ns = self._clock.monotonic_ns()
         until_ns = now_ns + int(PASS_S_MAX * NS_PER_S)
+        self._tell_skipped(rows)
         still_open = {row.order_id for row in rows}
         self._asked_ns = {k: at for k, at in self._asked_ns.items() if k in still_open}
         async with asyncio.TaskGroup() as tasks:
@@ -104,10 +107,18 @@ class CancelAll:
         is_open = state_of(row) not in TERMINAL
         return is_open and any(scope.covers(self._account, symbol) for scope in scopes)
 
+    def _tell_skipped(self, rows: Sequence[BrokerOrder]) -> None:
+        """Say once of an order that there is no way by which we could cancel it."""
+        skipped = frozenset(
+            (row.order_id, row.variety) for row in rows if routed_variety_of(row) is None
+        )
+        for order_id, variety in sorted(skipped - self._skipped):
+            log.error("cancel_all_skips", account=self._account, order_id=order_id, variety=variety)
+        self._skipped = skipped
+
     async def _cancel(self, row: BrokerOrder, until_ns: int) -> None:
         variety = routed_variety_of(row)
         if variety is None:
-            log.error("cancel_all_skips", order_id=row.order_id, variety=row.variety)
             return
         async with self._slots:
             if not await self._pacer.admit("cancel", deadline_ns=until_ns):

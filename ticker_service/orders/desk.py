@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 import structlog
 
 from ticker_service.accounts.kill_switches import refusal_of, symbol_of
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_legs import is_exit
@@ -43,7 +44,7 @@ from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
@@ -157,11 +158,15 @@ class AccountDesk:
         )
         self.book.on_whole = self._take_book
         self._book_period_s = config.book_poll_idle_s
+        self.on_uncompared: Callable[[bool], None] = lambda _: None
+        """Told True when the account opens although its fills cannot be read, False when they
+        could be."""
         self._updates: asyncio.Queue[BrokerOrder] = asyncio.Queue(maxsize=config.waiting_max)
         self.updates_dropped = 0
         """Updates of the feed that found no room; the broker's book tells the same."""
         self._reducing = asyncio.Lock()
         executor.why_not_reducing = partial(self.positions.not_reducing, counts_unsent=False)
+        self._uncompared_since_ns: int | None = None
         self._slots = asyncio.Semaphore(config.sends_parallel)
         self._cancel_slots = asyncio.Semaphore(config.sends_parallel)
 
@@ -403,16 +408,23 @@ class AccountDesk:
         self._opens()
 
     async def _compare(self) -> None:
-        """Open admission: fills and positions have been read once (I11)."""
-        attempt = 0
+        """Open admission: fills and positions have been read once (I11).
+
+        Or they could not be for as long as the settings allow. They are witnesses: what differs is
+        told and holds nothing back, so neither are orders held back for ever for want of them.
+        """
+        attempt, began_ns = 0, self._clock.monotonic_ns()
         while True:
             ring = self._logged_in.listen()
             try:
                 await self.audit.look()
             except LoginRequired as error:
                 self._needs_login(str(error))
+                began_ns = self._clock.monotonic_ns()  # nothing can be asked for meanwhile
             except (JournalUnavailable, BrokerUnavailable) as error:
                 log.warning("account_takes_cancels_only", account=self.account, error=str(error))
+                if self._opens_uncompared(began_ns, error):
+                    break
             else:
                 break
             await _sleep_or_ring(START_RETRY.delay_s(attempt, self._surroundings.chance), ring)
@@ -424,6 +436,24 @@ class AccountDesk:
             self._opens()
         self._work.ring()
         log.info("account_open", account=self.account, writer_epoch=self._executor.writer_epoch)
+
+    def _opens_uncompared(self, began_ns: int, error: Exception) -> bool:
+        """Return whether the account opens although nobody could compare; then say so loudly."""
+        after_s = self._config.open_uncompared_after_s
+        waited_ns = self._clock.monotonic_ns() - began_ns
+        is_broker = isinstance(error, BrokerUnavailable)
+        if not (is_broker and after_s and waited_ns >= after_s * NS_PER_S):
+            return False
+        log.error(
+            "account_opened_uncompared",
+            account=self.account,
+            after_s=after_s,
+            error=str(error),
+            advice="look at the broker's fills and positions",
+        )
+        self._uncompared_since_ns = self._clock.monotonic_ns()
+        self.on_uncompared(True)  # noqa: FBT003 - as it is documented
+        return True
 
     async def _end_when_lost(self) -> None:
         await self._lost.wait()
@@ -571,11 +601,23 @@ class AccountDesk:
             period_s = self._config.audit_s
             try:
                 await exposure.compare(self.exposure, self._journal, self.account)
-                if self.state is DeskState.OPEN and await self.audit.look():
+                differs = self.state is DeskState.OPEN and await self.audit.look()
+                self._say_compared()
+                if differs:
                     self._book_wanted.ring()
                     period_s = self._config.audit_again_s
             except (BrokerUnavailable, LoginRequired, JournalUnavailable) as error:
                 log.warning("account_not_audited", account=self.account, error=str(error))
+
+    def _say_compared(self) -> None:
+        """Take back that the account is open uncompared, once it was compared."""
+        since_ns, age_ns = self._uncompared_since_ns, self.audit.age_ns
+        if since_ns is None or age_ns is None:
+            return
+        if self._clock.monotonic_ns() - age_ns >= since_ns:
+            self._uncompared_since_ns = None
+            log.info("account_compared", account=self.account)
+            self.on_uncompared(False)  # noqa: FBT003 - as it is documented
 
     def _opens(self) -> None:
         # A pass that ends while we are told to stop must not let anybody in again.

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from ticker_service.domain.halt import HaltCode
 from ticker_service.errors import AccountTaken, JournalError
 from ticker_service.orders.desk import DeskState
 from ticker_service.orders.risk_gate import RiskTables
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.accounts.token_watch import TokenWatch
     from ticker_service.domain.halt import Halt
+    from ticker_service.domain.journal_audit import JournalFault
     from ticker_service.domain.order import Account
     from ticker_service.orders.cancel_all import CancelAll
     from ticker_service.orders.contract_watch import ContractWatch
@@ -96,6 +98,17 @@ class OrderOffice:
     def halts(self) -> list[Halt]:
         """Return what halts which account."""
         return [halt for desk in self.front.desks.values() for halt in desk.halts.standing()]
+
+    def journal_disagrees(self, fault: JournalFault) -> None:
+        """Halt an account whose events do not make its tables, until a person says otherwise.
+
+        What the database guards is sent as it says, but a fill that is not there is a position that
+        nobody counts.
+        """
+        desk = self.front.desks.get(fault.account)
+        if desk is not None:
+            where = f"{fault.code}: {fault.where} {fault.field}"
+            desk.halts.begin(HaltCode.JOURNAL_FAULT, where.rstrip())
 
     async def run(self, stop: asyncio.Event) -> None:
         """Run every desk until ``stop`` is set, then let what was sent be recorded."""

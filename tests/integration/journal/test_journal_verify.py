@@ -345,9 +345,13 @@ def test_a_running_daemon_shows_what_its_next_look_finds(told_url: str) -> None:
             if sample.name == "journal_faults"
         }
 
+    told: list[JournalFault] = []
+
     async def scene() -> None:
         async with asyncio.timeout(SECONDS_MAX), asyncio.TaskGroup() as tasks:
-            watching = tasks.create_task(watch_journal(config, surroundings, every_s=0.01))
+            watching = tasks.create_task(
+                watch_journal(config, surroundings, on_fault=told.append, every_s=0.01)
+            )
             await asyncio.sleep(0)
             assert shown() == {"UNUSED": 0, ACCOUNT: 0, journal_story.OTHER: 0}
             await asyncio.to_thread(
@@ -356,6 +360,9 @@ def test_a_running_daemon_shows_what_its_next_look_finds(told_url: str) -> None:
             while shown()[journal_story.OTHER] != 1:  # noqa: ASYNC110 - a metric rings no bell
                 await asyncio.sleep(0.01)
             assert shown()[ACCOUNT] == 0
+            while not told:  # noqa: ASYNC110 - likewise
+                await asyncio.sleep(0.01)
+            assert (told[0].account, told[0].code) == (journal_story.OTHER, "TASK_DIFFERS")
             watching.cancel()
 
     asyncio.run(scene())

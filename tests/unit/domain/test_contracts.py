@@ -79,3 +79,13 @@ def test_freeze_quantities_are_of_their_day_and_the_settings_win() -> None:
     changed = rulebook.freeze_quantities({"NIFTY": 1_500, "BANKEX": 0, "SBIN": 9}, today=since)
     assert (changed["NIFTY"], changed["SBIN"]) == (1_500, 9)
     assert "BANKEX" not in changed
+
+
+def test_a_name_longer_than_any_is_none_and_does_not_copy_all_names() -> None:
+    known = contracts_of([share(number, f"S{number}") for number in range(1, 5_001)])
+    tracemalloc.start()
+    found = known.find("NSE", "X" * 60_000)
+    peak_bytes = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert found is None
+    assert peak_bytes < 1_000_000

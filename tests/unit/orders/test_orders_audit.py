@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from order_scene import BUY, Scene, broker_order
+from structlog.testing import capture_logs
 from virtual_time import run
 
+from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import TaskKind, to_fields
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
@@ -350,5 +352,56 @@ def test_a_login_that_is_needed_while_fills_are_read_is_said_and_ends_with_the_l
                 broken.undo()
                 scene.desk.has_new_token()
                 await scene.until(lambda: scene.desk.state is DeskState.OPEN, within_s=15)
+
+    run(scenario())
+
+
+@pytest.mark.parametrize("opens_after_s", [20.0, 0.0])
+def test_an_account_whose_fills_stay_unreadable_opens_after_a_settable_time_with_an_alarm(
+    opens_after_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene = Scene(config=OrdersConfig(open_uncompared_after_s=opens_after_s))
+    told: list[bool] = []
+
+    async def unreadable() -> None:
+        raise BrokerUnavailable("not whole and readable")
+
+    async def scenario() -> None:
+        scene.desk.on_uncompared = told.append
+        with monkeypatch.context() as broken, capture_logs() as logs:
+            broken.setattr(scene.broker, "trades", unreadable)
+            async with scene.running():
+                await asyncio.sleep(19.0)
+                assert scene.desk.state is DeskState.STARTING
+                await asyncio.sleep(20.0)
+                if not opens_after_s:
+                    assert scene.desk.state is DeskState.STARTING
+                    return
+                assert scene.desk.state is DeskState.OPEN
+                await scene.reaches(await scene.place(), TaskState.WORKING)
+                assert told == [True]
+                assert scene.desk.audit.age_ns is None
+                broken.undo()
+                await scene.until(lambda: scene.desk.audit.age_ns is not None, within_s=60)
+                await scene.until(lambda: told == [True, False], within_s=5)
+        (alarm,) = [each for each in logs if each["event"] == "account_opened_uncompared"]
+        assert (alarm["log_level"], alarm["account"]) == ("error", "MAIN")
+
+    run(scenario())
+
+
+def test_a_login_that_is_needed_does_not_open_an_account_uncompared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    scene = Scene(config=OrdersConfig(open_uncompared_after_s=20.0))
+
+    async def refused() -> None:
+        raise LoginRequired("told to refuse the access token")
+
+    async def scenario() -> None:
+        monkeypatch.setattr(scene.broker, "trades", refused)
+        async with scene.running():
+            await asyncio.sleep(100.0)
+            assert scene.executor.is_uncompared
 
     run(scenario())

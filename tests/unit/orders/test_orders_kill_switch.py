@@ -9,6 +9,7 @@ import uuid
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 import virtual_time
 from order_scene import ACCOUNT, BUY, NOON_NS, Scene, broker_order
 
@@ -486,3 +487,25 @@ _BODY = {
     "validity": "DAY",
     "price": "100.05",
 }
+
+
+def test_an_order_that_cannot_be_cancelled_is_told_once_and_again_when_it_changes() -> None:
+    scene = Scene()
+
+    async def play() -> list[tuple[str, str]]:
+        async with cancelling(scene):
+            scene.broker.book["a"] = broker_order(order_id="a", variety="strange")
+            with structlog.testing.capture_logs() as said:
+                scene.kill_store.throw(switch(level=KillLevel.CANCEL_ALL))
+                await asyncio.sleep(60.0)
+                scene.broker.change("a", variety="stranger")
+                await asyncio.sleep(60.0)
+                scene.broker.change("a", status="CANCELLED")
+                await asyncio.sleep(60.0)
+                scene.broker.change("a", status="OPEN")
+                await asyncio.sleep(60.0)
+        skips = [each for each in said if each["event"] == "cancel_all_skips"]
+        return [(each["order_id"], each["variety"]) for each in skips]
+
+    told = virtual_time.run(play())
+    assert told == [("a", "strange"), ("a", "stranger"), ("a", "stranger")]
