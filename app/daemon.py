@@ -98,6 +98,7 @@ async def run(
                     accounts=office.states if office else dict,
                     halts=office.halts if office else tuple,
                     kill_switches=office.switches.standing if office else tuple,
+                    egress=office.egress if office else tuple,
                     refusals=engine.refusals,
                 ),
                 health_listener,

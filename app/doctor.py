@@ -12,6 +12,7 @@ from app import settings
 from app.console import latency
 from ticker_service import assembly
 from ticker_service.errors import (
+    AddressUnknown,
     BrokerUnavailable,
     CatalogError,
     ConfigurationError,
@@ -111,7 +112,17 @@ async def _order_half(loaded: settings.Settings, half: OrderHalfConfig, clock: C
         )
         for each in half.accounts
     ]
-    outcomes = [await _run(check) for check in [database, *accounts]]
+    ways_out = [
+        _Check(
+            f"way out {each.account}",
+            lambda each=each: assembly.look_at_egress(half, each, clock),  # type: ignore[misc]
+            "do what it says; the broker refuses orders, changes and cancels from there",
+            {AddressUnknown: "correct egress_probe_url, or the account's source_address or proxy"},
+        )
+        for each in half.accounts
+        if half.egress_probe_url
+    ]
+    outcomes = [await _run(check) for check in [database, *accounts, *ways_out]]
     if not outcomes[0]:
         print("-     halts: they are in the database")  # noqa: T201 - the answer
         return outcomes

@@ -62,9 +62,10 @@ from ticker_service.config import (
 )
 from ticker_service.domain import trading_hours
 from ticker_service.domain.bar import BAR_SECONDS
+from ticker_service.domain.egress import read_address
 from ticker_service.domain.limit import limits_of
 from ticker_service.domain.risk import RiskTable, risk_table
-from ticker_service.domain.rulebook import rules_of
+from ticker_service.domain.rulebook import RuleName, number_of, rules_of
 from ticker_service.domain.tick import Mode
 from ticker_service.errors import ConfigurationError, InvariantViolatedError
 
@@ -109,8 +110,17 @@ class AccountSettings(BaseModel):
     api_secret: SecretStr
     access_token: SecretStr = SecretStr("")
     source_address: str = ""
+    registered_addresses: tuple[str, ...] = ()
     algo_id: str = Field("", pattern="^[!-~]{0,64}$")
     proxy: SecretStr = SecretStr("")
+
+    @field_validator("registered_addresses")
+    @classmethod
+    def _check_addresses(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        most = number_of(RuleName.REGISTERED_ADDRESS)
+        if len(value) > most:
+            raise ValueError(f"must be at most {most}, which is what the broker registers")
+        return tuple(read_address(each) for each in value)
 
 
 class Settings(BaseSettings):
@@ -165,6 +175,9 @@ class Settings(BaseSettings):
     kill_switch_file: Path = Field(
         default_factory=lambda: _state_folder() / "kill-switch.json",
         description="What people have stopped; below STATE_DIRECTORY or the current folder",
+    )
+    egress_probe_url: str = Field(
+        "", description="Answers with the caller's address; asked before the market opens"
     )
     limits: dict[str, int] = Field(
         default_factory=dict,
@@ -380,6 +393,11 @@ class Settings(BaseSettings):
     def _check_rest_root(cls, value: str) -> str:
         return _checked_root(value, encrypted="https", plain="http")
 
+    @field_validator("egress_probe_url")
+    @classmethod
+    def _check_probe(cls, value: str) -> str:
+        return _checked_root(value, encrypted="https", plain="http") if value else ""
+
     @field_validator("kite_ws_root")
     @classmethod
     def _check_ws_root(cls, value: str) -> str:
@@ -552,6 +570,7 @@ class Settings(BaseSettings):
             hours=self.hours_config(),
             breakers=self.breaker_config(),
             kill_switch_file=self.kill_switch_file,
+            egress_probe_url=self.egress_probe_url,
             requires_durable_storage=not self.journal_may_be_volatile,
             order_connections_max=self.order_connections_max,
             query_connections_max=self.query_connections_max,
@@ -565,6 +584,7 @@ class Settings(BaseSettings):
                     api_secret=each.api_secret.get_secret_value(),
                     access_token=each.access_token.get_secret_value(),
                     source_address=each.source_address,
+                    registered_addresses=each.registered_addresses,
                     algo_id=each.algo_id,
                     proxy=each.proxy.get_secret_value(),
                 )

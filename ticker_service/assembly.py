@@ -15,6 +15,7 @@ import structlog
 from ticker_service.accounts import login
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
 from ticker_service.accounts.breakers import Breakers
+from ticker_service.accounts.egress_watch import EgressWatch
 from ticker_service.accounts.halts import Halts
 from ticker_service.accounts.kill_switches import KillSwitches
 from ticker_service.accounts.limits import Lane, OrderLimits, Pacer
@@ -22,6 +23,7 @@ from ticker_service.accounts.reads import PacedReads, ReadPace
 from ticker_service.accounts.token_watch import FixedToken, TokenWatch, WatchedLogins
 from ticker_service.accounts.tokens import AccessToken, MemoryTokens, VaultTokens
 from ticker_service.adapters import postgres_audit, postgres_migrate, postgres_rebuild
+from ticker_service.adapters.egress_probe import EgressProbe
 from ticker_service.adapters.kill_file import KillFile
 from ticker_service.adapters.kite_broker import BrokerLane, BrokerOptions, KiteBroker
 from ticker_service.adapters.kite_feed import KiteFeed
@@ -40,6 +42,7 @@ from ticker_service.config import KiteConfig
 from ticker_service.constants import NS_PER_S, NS_PER_US
 from ticker_service.domain import trading_hours, universe
 from ticker_service.domain.breaker import BreakerName, BreakerState
+from ticker_service.domain.egress import EgressVerdict, compared
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import Account
 from ticker_service.domain.session import ist_date
@@ -88,6 +91,7 @@ if TYPE_CHECKING:
         OrderHalfConfig,
         RecordConfig,
     )
+    from ticker_service.domain.egress import EgressLook
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.journal_audit import Audit, JournalFault, Rebuild
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
@@ -402,6 +406,12 @@ async def assemble_orders(
         "Orders and changes that a rule of the risk gate denied",
         ["account", "rule"],
     )
+    egress: dict[Account, EgressWatch] = {}
+    way_out = surroundings.telemetry.gauge(
+        "egress_registered",
+        "1 while orders leave from a registered address, 0 from another, -1 while unknown",
+        ["account"],
+    )
     dials = _BreakerDials(surroundings.telemetry, notices)
     paces = {each.api_key: ReadPace(config.limits, clock) for each in config.accounts}
     for each in config.accounts:
@@ -463,6 +473,11 @@ async def assemble_orders(
         updates_dropped.labels(account).set_function(
             partial(getattr, desks[account], "updates_dropped")
         )
+        if config.egress_probe_url:
+            egress[account] = _egress_watch(
+                each, config.egress_probe_url, surroundings, way_out, notices
+            )
+            desks[account].halts.on_cause = partial(_look_again, egress[account])
         _watch_audit(desks[account], differ, notices)
         audited.labels(account).set_function(partial(_audit_age_s, desks[account]))
         external.labels(account).set_function(partial(_external_count, desks[account]))
@@ -485,6 +500,7 @@ async def assemble_orders(
         cancel_all=cancel_all,
         surroundings=surroundings,
         risk=tables,
+        egress=egress,
     )
 
 
@@ -575,7 +591,7 @@ def _gateway(  # noqa: PLR0913 - the parts of one gateway
     sends: SendGate | None = None,
 ) -> KiteBroker:
     kite = _rest_of(config, api_key=account.api_key)
-    egress = Egress(source_address=account.source_address or None, proxy=account.proxy or None)
+    egress = _egress(account)
     return KiteBroker(
         kite,
         user_id=account.user_id,
@@ -587,6 +603,52 @@ def _gateway(  # noqa: PLR0913 - the parts of one gateway
         sends=sends,
         reach=reach,
     )
+
+
+def _egress(account: AccountConfig) -> Egress:
+    return Egress(source_address=account.source_address or None, proxy=account.proxy or None)
+
+
+def _egress_watch(
+    account: AccountConfig, url: str, surroundings: Surroundings, gauge: Gauge, notices: Notices
+) -> EgressWatch:
+    """Return who looks at an account's way out, shown in the metrics and told to everybody."""
+    name = Account(account.account)
+    gauge.labels(name).set(-1.0)
+    told: list[EgressVerdict] = []
+
+    def looked(look: EgressLook) -> None:
+        shown = {EgressVerdict.REGISTERED: 1.0, EgressVerdict.WRONG: 0.0}
+        gauge.labels(name).set(shown.get(look.verdict, -1.0))
+        if told[-1:] != [look.verdict]:
+            told[:] = [look.verdict]
+            notices.tell("egress", account=name, state=look.verdict.value)
+
+    probe = EgressProbe(url, _egress(account), surroundings.clock)
+    return EgressWatch(
+        name, probe, surroundings, registered=account.registered_addresses, on_look=looked
+    )
+
+
+def _look_again(watch: EgressWatch, code: HaltCode) -> None:
+    """Look at the way out when the broker has refused for it."""
+    if code is HaltCode.WRONG_IP:
+        watch.want()
+
+
+async def look_at_egress(config: OrderHalfConfig, account: AccountConfig, clock: Clock) -> str:
+    """Return from where an account's orders leave, for people.
+
+    Raises:
+        ConfigurationError: From an address that is not registered.
+        AddressUnknown: The probe does not tell.
+    """
+    probe = EgressProbe(config.egress_probe_url, _egress(account), clock)
+    name, registered = Account(account.account), account.registered_addresses
+    look = compared(name, await probe.address(), registered, at_ns=clock.now_ns())
+    if look.verdict is EgressVerdict.WRONG:
+        raise ConfigurationError(look.told)
+    return look.told
 
 
 def _halts(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Halts:

@@ -231,7 +231,8 @@ class AccountConfig:
     """A trading account and the app it trades through; secrets are kept out of ``repr``.
 
     ``source_address`` and ``proxy`` are its way out: Kite takes orders from a registered address
-    only (kite.md §3.2). ``algo_id`` goes with every new order if the exchange gave one.
+    only (kite.md §3.2), which ``registered_addresses`` names. ``algo_id`` goes with every new order
+    if the exchange gave one.
     """
 
     account: str
@@ -240,6 +241,7 @@ class AccountConfig:
     api_secret: str = field(repr=False)
     access_token: str = field(default="", repr=False)
     source_address: str = ""
+    registered_addresses: tuple[str, ...] = ()
     algo_id: str = ""
     proxy: str = field(default="", repr=False)
 
@@ -255,6 +257,7 @@ class OrderHalfConfig:
     route_prefix: str
     accounts: tuple[AccountConfig, ...]
     kill_switch_file: Path
+    egress_probe_url: str = ""
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     limits: Limits = field(default_factory=limits_of)
     risk: RiskTable = field(default_factory=risk_table)

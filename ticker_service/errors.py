@@ -13,6 +13,7 @@
     ├── RecordingError            a recording cannot be written or read; the feed goes on
     ├── BrokerUnavailable         nothing was sent, or a read failed: safe to try again
     │   └── BrokerThrottled       asked too often: later
+    ├── AddressUnknown            from where orders leave could not be told: an alarm, no more
     ├── OrderRefused              a known no: nothing was and nothing will be sent
     │   ├── IdempotencyConflict   the key was used with another body
     │   └── RiskDenied            a limit of the risk gate
@@ -106,6 +107,10 @@ class BrokerUnavailable(TickerServiceError):  # noqa: N818 - names the broker's 
 
 class BrokerThrottled(BrokerUnavailable):
     """The broker was asked too often (HTTP 429); it is well, and wants to be left alone."""
+
+
+class AddressUnknown(TickerServiceError):  # noqa: N818 - says what is not known
+    """The probe of our own address did not tell it; orders go on."""
 
 
 class OrderRefused(TickerServiceError):  # noqa: N818 - the answer the caller gets

@@ -400,6 +400,18 @@ class LastPrices(Protocol):
         ...
 
 
+class AddressProbe(Protocol):
+    """Tells from which address an account's orders leave."""
+
+    async def address(self) -> str:
+        """Return the address as ``domain.egress.read_address`` writes it.
+
+        Raises:
+            AddressUnknown: It could not be told.
+        """
+        ...
+
+
 class BrokerGateway(Protocol):
     """One account's orders at the broker. Nothing here is ever repeated by the gateway itself."""
 

@@ -9,12 +9,14 @@ from fastapi import FastAPI, Response
 from fastapi.responses import JSONResponse
 
 from ticker_service.constants import NS_PER_US
+from ticker_service.domain.egress import look_message
 from ticker_service.domain.kill_switch import switch_message
 from ticker_service.runtime.telemetry import CONTENT_TYPE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
+    from ticker_service.domain.egress import EgressLook
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.kill_switch import KillSwitch
     from ticker_service.engine import Health
@@ -23,21 +25,22 @@ if TYPE_CHECKING:
 HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
-def application(
+def application(  # noqa: PLR0913 - what the listener shows
     health: Callable[[], Health],
     telemetry: Telemetry,
     *,
     accounts: Callable[[], Mapping[str, str]] = dict,
     halts: Callable[[], Sequence[Halt]] = tuple,
     kill_switches: Callable[[], Sequence[KillSwitch]] = tuple,
+    egress: Callable[[], Sequence[EgressLook]] = tuple,
     refusals: Callable[[], Mapping[str, Any]] = dict,
 ) -> FastAPI:
     """Return the routes; each answers from memory and waits for nothing.
 
     ``accounts`` says how each account's desk stands and ``halts`` what holds one back; an account
     that takes no orders does not make the tick half unready, and is there to be read.
-    ``kill_switches`` says what people have stopped. ``refusals``
-    says what was not published, and why.
+    ``kill_switches`` says what people have stopped, ``egress`` from where orders leave.
+    ``refusals`` says what was not published, and why.
     """
     app = FastAPI(title="ticker-service health", docs_url=None, redoc_url=None)
 
@@ -56,6 +59,7 @@ def application(
             "accounts": accounts(),
             "halts": [_halt(halt) for halt in halts()],
             "kill_switches": [switch_message(each) for each in kill_switches()],
+            "egress": [look_message(each) for each in egress()],
         }
         return JSONResponse(body, status_code=200 if now.is_ready else 503, headers=HEADERS)
 

@@ -31,6 +31,10 @@ LOOK_S_IDLE: Final = 30.0
 REASON_CHARACTERS_MAX: Final = 500
 
 
+def _unheard(_: HaltCode) -> None:
+    return
+
+
 class Halts:
     """What halts one account; belongs to one event loop."""
 
@@ -51,6 +55,8 @@ class Halts:
         self.account = account
         self.news = Bell()
         """Rung when one has begun and is to be made durable."""
+        self.on_cause: Callable[[HaltCode], None] = _unheard
+        """Told of every refusal that halts, also while its halt stands."""
         self._clock = clock
         self._on_change = on_change
         self._standing: dict[HaltCode, Halt] = {}
@@ -66,6 +72,7 @@ class Halts:
             fact_ns: When what the book tells happened, by wall time. What is older than the last
                 time a person lifted a halt of this kind was looked at then.
         """
+        self.on_cause(code)
         now_ns = self._clock.now_ns()
         standing = self._standing.get(code)
         if standing is not None and standing.stands(now_ns):

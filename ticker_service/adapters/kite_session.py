@@ -184,6 +184,13 @@ class Exchange:
         with self._lock:
             self._answer = (status, content_type, body)
 
+    def answer(self) -> tuple[int, bytes]:
+        """Return status and body of the answer, which there must be."""
+        with self._lock:
+            if self._answer is None:
+                raise InvariantViolatedError("Invariant: an answer was asked for and there is none")
+            return self._answer[0], self._answer[2]
+
     def abandon(self, failure: str) -> Reply:
         """Stop waiting: what has not left by now never will; return what is known by now."""
         with self._lock:

@@ -119,10 +119,9 @@ class AccountDesk:
             installation=config.installation,
             halts=executor.halts,
         )
-        executor.on_named = self._reconciler.memory.keep_named
-        executor.legs_of = self._reconciler.memory.legs_of
-        self._limits = executor.limits
         memory, clock = self._reconciler.memory, surroundings.clock
+        executor.on_named, executor.legs_of = memory.keep_named, memory.legs_of
+        self._limits = executor.limits
         self._limits.placed_elsewhere = lambda: memory.placed_elsewhere
         self.positions = Positions(account, journal, gateway, memory, clock)
         self.audit = Audit(account, journal, self.positions, memory, clock)

@@ -17,8 +17,10 @@ from ticker_service.runtime.pacing import Backoff
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from ticker_service.accounts.egress_watch import EgressWatch
     from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.accounts.token_watch import TokenWatch
+    from ticker_service.domain.egress import EgressLook
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.journal_audit import JournalFault
     from ticker_service.domain.order import Account
@@ -56,6 +58,7 @@ class OrderOffice:
         surroundings: Surroundings,
         contracts: ContractWatch | None = None,
         risk: RiskTables | None = None,
+        egress: Mapping[Account, EgressWatch] | None = None,
     ) -> None:
         """Take the parts.
 
@@ -71,8 +74,10 @@ class OrderOffice:
             surroundings: Time and chance.
             contracts: The day's instruments, which this object keeps up to date.
             risk: The risk limits in force.
+            egress: By account, who looks from which address its orders leave, if anybody does.
         """
         self.risk = risk or RiskTables()
+        self._egress = egress or {}
         self.contracts = contracts
         self.front = front
         self._journal = journal
@@ -110,6 +115,10 @@ class OrderOffice:
             where = f"{fault.code}: {fault.where} {fault.field}"
             desk.halts.begin(HaltCode.JOURNAL_FAULT, where.rstrip())
 
+    def egress(self) -> list[EgressLook]:
+        """Return from where each account's orders leave, as far as it was looked at."""
+        return [each.newest for each in self._egress.values() if each.newest is not None]
+
     async def run(self, stop: asyncio.Event) -> None:
         """Run every desk until ``stop`` is set, then let what was sent be recorded."""
         try:
@@ -123,6 +132,10 @@ class OrderOffice:
                 work += [
                     tasks.create_task(each.run(partial(self._has, account)), name=f"all-{account}")
                     for account, each in self._cancel_all.items()
+                ]
+                work += [
+                    tasks.create_task(each.run(), name=f"egress-{account}")
+                    for account, each in self._egress.items()
                 ]
                 if self.contracts is not None:
                     work.append(tasks.create_task(self.contracts.run(), name="contracts"))

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final, assert_never
 
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ticker_service.constants import NS_PER_S, NS_PER_US
@@ -19,7 +20,6 @@ from ticker_service.simulator.order_faults import OrderFaultKind
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from ticker_service.runtime.clock import Clock
     from ticker_service.simulator.connection import Connection
@@ -84,6 +84,7 @@ class PanelRoutes:
         """Return the routes to mount at the REST root."""
         return [
             Route("/sim/truth", self._truth),
+            Route("/sim/address", _address),
             Route("/sim/faults", self._active_faults, methods=["GET"]),
             Route("/sim/faults", self._inject_fault, methods=["POST"]),
             Route("/sim/faults", self._clear_faults, methods=["DELETE"]),
@@ -266,6 +267,12 @@ def _whole(request: Request, name: str, meaning: str) -> int | None:
     if not (text.isascii() and text.isdecimal()) or len(text) > len(str(2**62)):
         raise KiteError.input(f"`{name}` must be {meaning}, a whole number.")
     return int(text)
+
+
+async def _address(request: Request) -> Response:
+    """Answer with the caller's own address, as a probe of the way out does."""
+    _check_loopback(request)
+    return Response(request.client.host if request.client else "", media_type="text/plain")
 
 
 def _check_loopback(request: Request) -> None:

@@ -264,6 +264,7 @@ def house(
                     if user == market.user_id
                     else log_in(market.simulator, user)
                 ),
+                "registered_addresses": ["127.0.0.1"],
             }
             for name, user in USERS.items()
         }
@@ -277,6 +278,7 @@ def house(
             "token_secret": SECRET,
             "orders_port": 0,
             "kill_switch_file": f"{folder}/kill-switch.json",
+            "egress_probe_url": f"{market.rest_root}/sim/address",
             "order_book_poll_s": 0.3,
             "order_request_s": 2.0,
             "order_settle_after_s": 2.5,

@@ -249,6 +249,8 @@ def test_the_doctor_finds_nothing_wrong_with_what_runs(home: House) -> None:
         "database",
         "account",
         "account",
+        "way",
+        "way",
         "halts",
         "journal",
     ]
@@ -276,6 +278,17 @@ def test_the_doctor_names_each_fault_and_what_to_do(
     (at,) = [n for n, line in enumerate(lines) if line.startswith(f"FAULT {name}:")]
     assert lines[at + 1].strip().startswith("->")
     assert advice in lines[at + 1]
+
+
+def test_the_doctor_says_that_orders_leave_from_an_address_nobody_registered(home: House) -> None:
+    accounts: dict[str, Any] = orjson.loads(str(home.settings["accounts"]))
+    accounts["MAIN"]["registered_addresses"] = ["203.0.113.7"]
+    ran = run("doctor", env=env_of(home, accounts=orjson.dumps(accounts).decode()))
+    assert ran.status == 1
+    assert "FAULT way out MAIN: orders leave from 127.0.0.1, registered is 203.0.113.7" in ran.out
+    assert "ok    way out SPARE: orders leave from 127.0.0.1, which is registered" in ran.out
+    silent = run("doctor", env=env_of(home, egress_probe_url=f"http://{NOWHERE}"))
+    assert "FAULT way out MAIN: no answer from" in silent.out
 
 
 def test_the_doctor_asks_for_a_login_where_the_broker_refuses_the_token(home: House) -> None:

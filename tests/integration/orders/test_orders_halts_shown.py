@@ -43,6 +43,9 @@ def test_a_wrong_address_halts_the_account_until_somebody_resumes_it(home: House
         resting = new_name()
         caller.place(resting, home.order(), account="SPARE")
         caller.reaches(resting, "WORKING")
+        looked = _way_out(home, "SPARE")
+        assert (looked["verdict"], looked["address"]) == ("registered", "127.0.0.1")
+        assert home.daemon.metric('egress_registered{account="SPARE"}') == 1.0
         home.exchange.fault(
             fault="refuse_4xx",
             user_id="CD5678",
@@ -59,6 +62,9 @@ def test_a_wrong_address_halts_the_account_until_somebody_resumes_it(home: House
         assert rejected["code"] == "WRONG_IP"
         told = events.until(halted)
         assert told["until_us"] is None
+        # The refusal has the way out looked at again.
+        before_us = looked["checked_at_us"]
+        assert eventually(lambda: _way_out(home, "SPARE")["checked_at_us"] > before_us, pace_s=0.5)
         refused = caller.place(later, home.order(), account="SPARE")
         assert refused.status_code == 503
         assert refused.json()["code"] == "ACCOUNT_HALTED"
@@ -84,6 +90,11 @@ def test_a_wrong_address_halts_the_account_until_somebody_resumes_it(home: House
         caller.place(later, home.order(), account="SPARE")
         caller.reaches(later, "WORKING")
         assert home.daemon.ready().json()["halts"] == []
+
+
+def _way_out(home: House, account: str) -> dict[str, Any]:
+    looks: list[dict[str, Any]] = home.daemon.ready().json()["egress"]
+    return next(look for look in looks if look["account"] == account)
 
 
 def test_the_metrics_show_every_queue_of_every_account(home: House) -> None:
