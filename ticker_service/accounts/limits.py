@@ -374,10 +374,13 @@ class OrderLimits:
         """How many there may be before the rest is kept for exits."""
         return self._day.open
 
-    def take_order_of_day(self) -> Callable[[], None] | None:
-        """Count one new order; return how to uncount it, or None when the day has no room."""
+    def take_order_of_day(self, *, is_exit: bool = False) -> Callable[[], None] | None:
+        """Count one new order; return how to uncount it, or None when the day has no room.
+
+        ``is_exit`` is an order that strictly reduces a position: what is kept free is for it.
+        """
         today = ist_date(self._clock.now_ns())
-        if self.placed_today >= self._day.open:
+        if self.placed_today >= (self._day.at_most if is_exit else self._day.open):
             return None
         # Yesterday's number is kept: the clock may be set back over midnight.
         self._placed = dict(sorted(self._placed.items())[-1:]) | {
@@ -390,9 +393,9 @@ class OrderLimits:
 
         return uncount
 
-    def day_refusal(self) -> OrderRefused | None:
+    def day_refusal(self, *, is_exit: bool = False) -> OrderRefused | None:
         """Return what a new order is told when the day has no room, None when it has."""
-        if self.placed_today < self._day.open:
+        if self.placed_today < (self._day.at_most if is_exit else self._day.open):
             return None
         return OrderRefused("ORDER_LIMIT", self.day_is_full, field="account", value=self._account)
 

@@ -147,7 +147,8 @@ RULES: Final = (
         since=_JULY,
         number=5_000,
         says="at most so many new orders a day of one client account, over all its apps",
-        advice="What is kept free is for exits by hand; after that only a call to the broker helps",
+        advice="What is kept free is for orders that strictly reduce a position, and for exits by "
+        "hand; after that only a call to the broker helps",
         source="Kite's documentation, exceptions",
     ),
     Rule(

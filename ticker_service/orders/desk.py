@@ -189,7 +189,9 @@ class AccountDesk:
 
     async def _take(self, new: NewTask, *, is_alone: bool = False) -> tuple[OrderTask, bool]:
         refusal = (
-            self._refusal(new) or await self._beyond_limits(new) or await self._unreducing(new)
+            self._refusal(new)
+            or await self._beyond_limits(new, is_alone=is_alone)
+            or await self._unreducing(new)
         )
         if refusal is None and new.kind in _JUDGED:
             judged = await self._judge(new, is_alone=is_alone)
@@ -250,10 +252,21 @@ class AccountDesk:
         stopped = self._executor.switches.refusal(self.account, symbol_of(new.body))
         return self._waiting.refusal(new.kind) or stopped or self.halts.refusal()
 
-    async def _beyond_limits(self, new: NewTask) -> OrderRefused | None:
-        """Return which limit an instruction would exceed that waiting does not help."""
+    async def _beyond_limits(self, new: NewTask, *, is_alone: bool) -> OrderRefused | None:
+        """Return which limit an instruction would exceed that waiting does not help.
+
+        Raises:
+            _MayReduceError: What the day keeps free is for it if it reduces a position.
+        """
         match new.kind:
-            case TaskKind.PLACE | TaskKind.BASKET | TaskKind.SLICES:
+            case TaskKind.PLACE:
+                refusal = self._limits.day_refusal()
+                if refusal is None or self._limits.day_refusal(is_exit=True) is not None:
+                    return refusal
+                if not is_alone:
+                    raise _MayReduceError
+                return refusal if await self._why_not_reducing(new, None) else None
+            case TaskKind.BASKET | TaskKind.SLICES:
                 return self._limits.day_refusal()
             case TaskKind.MODIFY:
                 return await self._limits.changes_refusal(new.target_task_id, self._journal)
@@ -272,12 +285,16 @@ class AccountDesk:
         switch = self._executor.switches.reduce_only(self.account, symbol_of(new.body))
         if switch is None or new.kind is TaskKind.CANCEL:
             return None
-        try:
-            target = await self._journal.task(new.target_task_id) if new.target_task_id else None
-            why = await self.positions.not_reducing(new, target)
-        except (BrokerUnavailable, LoginRequired) as error:
-            why = f"whether it does is not known: {error}"
+        target = await self._journal.task(new.target_task_id) if new.target_task_id else None
+        why = await self._why_not_reducing(new, target)
         return refusal_of(switch, self.account, why) if why else None
+
+    async def _why_not_reducing(self, new: NewTask, target: OrderTask | None) -> str:
+        """Return why something does not strictly reduce a position, empty if it does."""
+        try:
+            return await self.positions.not_reducing(new, target)
+        except (BrokerUnavailable, LoginRequired) as error:
+            return f"whether it does is not known: {error}"
 
     async def _judge(self, new: NewTask, *, is_alone: bool) -> Judged:
         """Hold an order or a change against the risk limits.
@@ -291,10 +308,7 @@ class AccountDesk:
             return judged
         if not is_alone:
             raise _MayReduceError
-        try:
-            why = await self.positions.not_reducing(new, target)
-        except (BrokerUnavailable, LoginRequired) as error:
-            why = f"whether it does is not known: {error}"
+        why = await self._why_not_reducing(new, target)
         if not why:
             return await self.risk.judge(new, target, is_reducing=True)
         return judged.because_it_may_not(why)

@@ -185,6 +185,10 @@ class Executor:
         is_asked = self.switches.reduce_only(task.account, symbol) is not None
         if task.kind is TaskKind.CANCEL or not is_asked:
             return ""
+        return await self._why_not_reducing(task, target)
+
+    async def _why_not_reducing(self, task: OrderTask, target: OrderTask | None) -> str:
+        """Return why something does not strictly reduce a position, empty if it does."""
         try:
             return await self.why_not_reducing(task, target)
         except (BrokerUnavailable, LoginRequired, JournalError) as error:
@@ -261,6 +265,8 @@ class Executor:
     ) -> OrderTask:
         """Commit the intent, send, judge, record; never abandoned halfway."""
         uncount = self.limits.take_order_of_day() if task.kind is TaskKind.PLACE else _nothing
+        if uncount is None and not await self._why_not_reducing(task, target):
+            uncount = self.limits.take_order_of_day(is_exit=True)
         if uncount is None:
             full = self.limits.day_is_full
             return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "ORDER_LIMIT", full)

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from held_scene import KEY, SELL, Held
-from order_scene import broker_order
+from order_scene import BUY, broker_order
 from virtual_time import run
 
 from ticker_service.domain.order import Side, TaskKind, Variety, to_fields
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerTrade
-from ticker_service.errors import BrokerUnavailable
+from ticker_service.errors import BrokerUnavailable, OrderRefused
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer
 
@@ -190,3 +190,34 @@ def test_a_reading_is_used_again_while_it_is_young() -> None:
         assert scene.broker.reads - before <= 1
 
     play(scenario)
+
+
+def test_what_the_day_keeps_free_is_for_orders_that_reduce_a_position() -> None:
+    async def playing() -> None:
+        scene = Held(limit_changes={"orders_per_day": 4, "orders_per_day_reserve": 2})
+        async with scene.opened():
+            for _ in range(2):
+                await scene.reaches(await scene.place(BUY), TaskState.ACKED)
+            with pytest.raises(OrderRefused, match="ORDER_LIMIT"):
+                await scene.place(BUY)
+            for _ in range(2):
+                await scene.reaches(await scene.place(SELL), TaskState.ACKED)
+            # They would reduce it further, but the broker takes no more.
+            with pytest.raises(OrderRefused, match="ORDER_LIMIT"):
+                await scene.place(SELL)
+        assert len(scene.broker.sent_tags()) == 4
+
+    run(playing())
+
+
+def test_without_positions_what_the_day_keeps_free_stays_free() -> None:
+    async def playing() -> None:
+        scene = Held(limit_changes={"orders_per_day": 2, "orders_per_day_reserve": 1})
+        async with scene.opened():
+            await scene.reaches(await scene.place(BUY), TaskState.ACKED)
+            scene.broker.is_down = True
+            await asyncio.sleep(60)
+            with pytest.raises(OrderRefused, match="ORDER_LIMIT"):
+                await scene.place(SELL)
+
+    run(playing())
