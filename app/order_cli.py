@@ -106,6 +106,9 @@ def place(
     iceberg_quantity: Annotated[
         int | None, typer.Option(min=1, max=INTEGER_MAX, help="Units of each leg, likewise.")
     ] = None,
+    slice_it: Annotated[
+        bool, typer.Option("--slice", help="Cut it if it is above the freeze quantity.")
+    ] = False,
     url: Url = URL,
     token: Token = "",
 ) -> None:
@@ -132,7 +135,42 @@ def place(
         "iceberg_quantity": iceberg_quantity,
     }
     given = {name: value for name, value in order.items() if value is not None}
-    _ask(url, token, lambda client: client.place(client_order_id, account, given))
+    _ask(
+        url,
+        token,
+        lambda client: client.place(client_order_id, account, given, is_to_be_sliced=slice_it),
+    )
+
+
+@order_cli.command()
+def basket(
+    file: Annotated[
+        typer.FileText,
+        typer.Argument(help="JSON: client_order_id, account, legs, mode, buys_first; - for stdin."),
+    ],
+    url: Url = URL,
+    token: Token = "",
+) -> None:
+    """Journal a basket of orders and print it; they are sent behind this. Repeating it is safe."""
+    from app.http import exact_json  # noqa: PLC0415 - other verbs start faster without it
+    from app.http.schemas import BasketRequest  # noqa: PLC0415 - as above
+
+    try:
+        asked = BasketRequest.model_validate(exact_json.read(file.read()))
+    except (ValueError, RecursionError) as error:
+        raise typer.BadParameter(f"{file.name}: {error}") from None
+    told = asked.model_dump(mode="json", exclude_none=True, exclude={"request_id"})
+    _ask(
+        url,
+        token,
+        lambda client: client.basket(
+            asked.client_order_id,
+            asked.account,
+            told["legs"],
+            mode=asked.mode,
+            is_buys_first=asked.buys_first,
+        ),
+    )
 
 
 @order_cli.command()

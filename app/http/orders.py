@@ -17,12 +17,18 @@ from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, invalid,
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
     KEY_PATTERN,
+    PART_KEY_CHARACTERS_MAX,
+    PART_KEY_PATTERN,
+    BasketRequest,
     ErrorAnswer,
+    JobAnswer,
     ModifyRequest,
     OrdersAnswer,
     PlaceRequest,
     TaskAnswer,
     external_answer,
+    job_answer,
+    status_answer,
     task_answer,
 )
 from app.security.tokens import TokenFault, TokenRefused
@@ -45,7 +51,7 @@ HEADERS: Final = {
 }
 BODY_BYTES_MAX: Final = 16_384
 PAGE_MAX: Final = 500
-_OrderKey = Annotated[str, Path(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
+_OrderKey = Annotated[str, Path(max_length=PART_KEY_CHARACTERS_MAX, pattern=PART_KEY_PATTERN)]
 _Key = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _Page = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 
@@ -53,9 +59,21 @@ _Page = Annotated[int, Query(ge=1, le=PAGE_MAX)]
 router = APIRouter(prefix="/v1/orders", tags=["orders"], responses=ERRORS, route_class=ExactRoute)
 
 
-@router.post("", status_code=202, response_model=TaskAnswer)
+@router.post("", status_code=202, response_model=TaskAnswer | JobAnswer)
 async def place(request: PlaceRequest, who: Writes, doors: DoorsHere) -> Response:
-    """Journal a new order; 202 when new, 200 with the same task when its key is known."""
+    """Journal a new order; 202 when new, 200 with the same task when its key is known.
+
+    With `slice` an order above the freeze quantity is cut into several, and the answer is a job.
+    """
+    if request.slice:
+        sliced = await doors.front.place_sliced(
+            who,
+            account=request.account,
+            client_order_id=request.client_order_id,
+            request_id=request.request_id or request.client_order_id,
+            order=request.order.to_domain(),
+        )
+        return await _job_answer(sliced, doors)
     answer = await doors.front.place(
         who,
         account=request.account,
@@ -64,6 +82,25 @@ async def place(request: PlaceRequest, who: Writes, doors: DoorsHere) -> Respons
         order=request.order.to_domain(),
     )
     return _answer(answer)
+
+
+@router.post("/basket", status_code=202, response_model=JobAnswer)
+async def basket(request: BasketRequest, who: Writes, doors: DoorsHere) -> Response:
+    """Journal a basket; 202 when new, 200 with the same job as it stands when its key is known."""
+    answer = await doors.front.basket(
+        who,
+        account=request.account,
+        client_order_id=request.client_order_id,
+        request_id=request.request_id or request.client_order_id,
+        basket=request.to_domain(),
+    )
+    return await _job_answer(answer, doors)
+
+
+@router.get("/basket/{client_order_id}", response_model=JobAnswer)
+async def job_status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> dict[str, Any]:
+    """Return a basket or a sliced order as the journal has it, leg by leg."""
+    return job_answer(*await doors.front.job(who, client_order_id))
 
 
 @router.get("", response_model_exclude_unset=True)
@@ -97,10 +134,10 @@ async def events(
     return {"events": [event_message(event) for event in found]}
 
 
-@router.get("/{client_order_id}", response_model=TaskAnswer)
+@router.get("/{client_order_id}", response_model=TaskAnswer | JobAnswer)
 async def status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> dict[str, Any]:
-    """Return an order as the journal has it."""
-    return task_answer(await doors.front.order(who, client_order_id))
+    """Return an order, a basket or a sliced order as the journal has it."""
+    return status_answer(await doors.front.order_or_job(who, client_order_id))
 
 
 @router.get("/{client_order_id}/changes", response_model_exclude_unset=True)
@@ -134,7 +171,7 @@ async def cancel(
     doors: DoorsHere,
     closes: Annotated[bool, Query(alias="exit", description="The exit of a cover order.")] = False,  # noqa: FBT002 - a query is named
 ) -> Response:
-    """Journal the cancel of an order, or the exit of a cover order that was filled."""
+    """Journal the cancel of an order or a whole job, or the exit of a filled cover order."""
     answer = await doors.front.cancel(
         who, client_order_id=client_order_id, request_id=request_id, closes=closes
     )
@@ -212,6 +249,15 @@ def bearer_token(authorization: str) -> str:
 def forbidden(scope: str) -> OrderRefused:
     """Return the refusal of a token that lacks a scope."""
     return OrderRefused("FORBIDDEN", f"needs a token with scope {scope}")
+
+
+async def _job_answer(answer: Answer, doors: Doors) -> JSONResponse:
+    children = () if answer.is_new else await doors.front.children_of(answer.task)
+    return JSONResponse(
+        job_answer(answer.task, children),
+        status_code=202 if answer.is_new else 200,
+        headers=HEADERS,
+    )
 
 
 def _answer(answer: Answer) -> JSONResponse:

@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from ticker_service.constants import NS_PER_US
+from ticker_service.domain.job import (
+    Basket,
+    BasketMode,
+    Leg,
+    LegStatus,
+    basket_of,
+    has_failed,
+    report,
+)
 from ticker_service.domain.order import (
     OrderChange,
     OrderRequest,
@@ -21,14 +30,21 @@ from ticker_service.domain.order import (
     Side,
     Validity,
     Variety,
+    to_fields,
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from ticker_service.domain.job import LegReport
     from ticker_service.domain.order import OrderTask
     from ticker_service.orders.front import ExternalOrder
 
 KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
 KEY_CHARACTERS_MAX: Final = 64
+PART_KEY_PATTERN: Final = KEY_PATTERN.removesuffix("$") + r"(~[0-9]+(\.[0-9]+)?)?$"
+"""A key, or that of an order of a basket or of a sliced order."""
+PART_KEY_CHARACTERS_MAX: Final = KEY_CHARACTERS_MAX + len("~20.10")
 _DIGITS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")
 
 
@@ -43,6 +59,9 @@ def _exact(value: object) -> object:
 
 
 Key = Annotated[str, Field(min_length=1, max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
+PartKey = Annotated[
+    str, Field(min_length=1, max_length=PART_KEY_CHARACTERS_MAX, pattern=PART_KEY_PATTERN)
+]
 Money = Annotated[Decimal, BeforeValidator(_exact), Field(max_digits=20, allow_inf_nan=False)]
 Units = Annotated[int, Field(strict=True)]
 
@@ -95,12 +114,42 @@ class ChangeBody(Strict):
 
 
 class PlaceRequest(Strict):
-    """``request_id`` is the idempotency key; it is the ``client_order_id`` unless given."""
+    """``request_id`` is the idempotency key; it is the ``client_order_id`` unless given.
+
+    With ``slice`` an order above the freeze quantity is cut; the answer is then that of a job.
+    """
 
     client_order_id: Key
     account: Key
     order: OrderBody
     request_id: Key | None = None
+    slice: bool = False
+
+
+class LegBody(Strict):
+    """One order of a basket; with ``slice`` it may be cut."""
+
+    order: OrderBody
+    slice: bool = False
+
+
+class BasketRequest(Strict):
+    """Several orders under one key; all are checked before any is journalled."""
+
+    client_order_id: Key
+    account: Key
+    legs: list[LegBody]
+    mode: BasketMode = BasketMode.INDEPENDENT
+    buys_first: bool = False
+    request_id: Key | None = None
+
+    def to_domain(self) -> Basket:
+        """Return the basket as a value."""
+        return Basket(
+            legs=tuple(Leg(order=leg.order.to_domain(), slice=leg.slice) for leg in self.legs),
+            mode=self.mode,
+            buys_first=self.buys_first,
+        )
 
 
 class ModifyRequest(Strict):
@@ -128,6 +177,48 @@ class TaskAnswer(BaseModel):
     code: str | None
     reason: str | None
     order: dict[str, str]
+    created_at_us: int
+    updated_at_us: int
+
+
+class LegError(BaseModel):
+    """Why a leg is not filled: the first of its orders that ended otherwise."""
+
+    client_order_id: str
+    state: str
+    code: str | None
+    reason: str | None
+
+
+class LegAnswer(BaseModel):
+    """How one leg of a job stands; ``cancels`` is what was done to end its orders."""
+
+    leg: int
+    status: LegStatus
+    order: dict[str, str]
+    filled_quantity: int
+    average_price: str | None
+    error: LegError | None
+    orders: list[TaskAnswer]
+    cancels: list[TaskAnswer]
+
+
+class JobAnswer(BaseModel):
+    """A basket or a sliced order as the journal has it, leg by leg."""
+
+    task_id: str
+    kind: str
+    account: str
+    client_order_id: str
+    request_id: str
+    state: str
+    version: int
+    mode: BasketMode
+    buys_first: bool
+    code: str | None
+    reason: str | None
+    filled_quantity: int
+    legs: list[LegAnswer]
     created_at_us: int
     updated_at_us: int
 
@@ -219,3 +310,52 @@ def task_answer(task: OrderTask) -> dict[str, Any]:
         created_at_us=task.created_at_ns // NS_PER_US,
         updated_at_us=task.updated_at_ns // NS_PER_US,
     ).model_dump()
+
+
+def job_answer(job: OrderTask, children: Sequence[OrderTask]) -> dict[str, Any]:
+    """Return a job as callers see it."""
+    basket = basket_of(job.body)
+    legs = [_leg_answer(leg) for leg in report(job, children)]
+    return JobAnswer(
+        task_id=str(job.task_id),
+        kind=job.kind,
+        account=job.account,
+        client_order_id=job.client_order_id,
+        request_id=job.request_id,
+        state=job.state,
+        version=job.version,
+        mode=basket.mode,
+        buys_first=basket.buys_first,
+        code=job.reason_code or None,
+        reason=job.reason or None,
+        filled_quantity=sum(leg.filled_quantity for leg in legs),
+        legs=legs,
+        created_at_us=job.created_at_ns // NS_PER_US,
+        updated_at_us=job.updated_at_ns // NS_PER_US,
+    ).model_dump()
+
+
+def _leg_answer(leg: LegReport) -> LegAnswer:
+    failed = next((each for each in leg.orders if has_failed(each)), None)
+    return LegAnswer(
+        leg=leg.leg,
+        status=leg.status,
+        order=to_fields(leg.order),
+        filled_quantity=leg.filled_quantity,
+        average_price=None if leg.average_price is None else f"{leg.average_price:f}",
+        error=None
+        if failed is None
+        else LegError(
+            client_order_id=failed.client_order_id,
+            state=failed.state,
+            code=failed.reason_code or None,
+            reason=failed.reason or None,
+        ),
+        orders=[TaskAnswer(**task_answer(each)) for each in leg.orders],
+        cancels=[TaskAnswer(**task_answer(each)) for each in leg.cancels],
+    )
+
+
+def status_answer(found: OrderTask | tuple[OrderTask, Sequence[OrderTask]]) -> dict[str, Any]:
+    """Return an order, or a job with its children, as callers see it."""
+    return job_answer(*found) if isinstance(found, tuple) else task_answer(found)

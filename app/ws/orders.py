@@ -22,10 +22,14 @@ from app.http import exact_json
 from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, not_json, text_of
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
+    BasketRequest,
     Key,
     ModifyRequest,
+    PartKey,
     PlaceRequest,
     Strict,
+    job_answer,
+    status_answer,
     task_answer,
 )
 from app.security.tokens import Scope, TokenFault, TokenRefused
@@ -33,7 +37,6 @@ from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import event_message
 from ticker_service.errors import JournalUnavailable, OrderRefused
 from ticker_service.orders.disconnects import AFTER_S_MAX
-from ticker_service.orders.front import Answer
 from ticker_service.orders.report import wait_for_news
 
 if TYPE_CHECKING:
@@ -41,6 +44,7 @@ if TYPE_CHECKING:
 
     from app.doors import Doors, KnownCaller
     from app.security.limits import ConnectionSlot
+    from ticker_service.orders.front import Answer
 
 log = structlog.get_logger()
 
@@ -66,7 +70,7 @@ TOO_MANY_CONNECTIONS: Final = "TOO_MANY_CONNECTIONS"
 class _Target(Strict):
     """What `cancel` and `status` name."""
 
-    client_order_id: Key
+    client_order_id: PartKey
     request_id: Key
 
 
@@ -79,7 +83,7 @@ class _Cancel(_Target):
 class _Modify(ModifyRequest):
     """The change of an order with the order's name beside it, where REST has it in the path."""
 
-    client_order_id: Key
+    client_order_id: PartKey
 
 
 class _CancelOnDisconnect(Strict):
@@ -259,7 +263,8 @@ class _Session:
             case "place":
                 demand(caller, Scope.ORDERS_WRITE)
                 place = PlaceRequest.model_validate(frame)
-                answer = await front.place(
+                asks = front.place_sliced if place.slice else front.place
+                answer = await asks(
                     caller,
                     account=place.account,
                     client_order_id=place.client_order_id,
@@ -267,6 +272,22 @@ class _Session:
                     order=place.order.to_domain(),
                     facts=self._facts,
                 )
+                if place.slice:
+                    await self._send_job(answer)
+                    return
+            case "basket":
+                demand(caller, Scope.ORDERS_WRITE)
+                basket = BasketRequest.model_validate(frame)
+                answer = await front.basket(
+                    caller,
+                    account=basket.account,
+                    client_order_id=basket.client_order_id,
+                    request_id=basket.request_id or basket.client_order_id,
+                    basket=basket.to_domain(),
+                    facts=self._facts,
+                )
+                await self._send_job(answer)
+                return
             case "cancel_on_disconnect":
                 demand(caller, Scope.ORDERS_WRITE)
                 await self._take_up(_CancelOnDisconnect.model_validate(frame), caller)
@@ -292,14 +313,14 @@ class _Session:
             case "status":
                 demand(caller, Scope.ORDERS_READ)
                 target = _Target.model_validate(frame)
-                task = await front.order(caller, target.client_order_id)
-                answer = Answer(task, is_new=False)
-                await self._send(_ack(answer, target.request_id))
+                found = await front.order_or_job(caller, target.client_order_id)
+                told = status_answer(found) | {"request_id": target.request_id}
+                await self._send({"op": "ack", **told})
                 return
             case _:
                 raise OrderRefused(
                     "UNKNOWN_OP",
-                    "must be auth, place, modify, cancel, status, subscribe, ping or "
+                    "must be auth, place, basket, modify, cancel, status, subscribe, ping or "
                     "cancel_on_disconnect",
                     field="op",
                     value=op,
@@ -322,6 +343,10 @@ class _Session:
         self._session = wanted.session
         ack = {"op": "ack", "request_id": wanted.request_id, "session": wanted.session}
         await self._send({**ack, "after_s": wanted.after_s})
+
+    async def _send_job(self, answer: Answer) -> None:
+        children = () if answer.is_new else await self._doors.front.children_of(answer.task)
+        await self._send({"op": "ack", **job_answer(answer.task, children)})
 
     async def _subscribe(
         self,

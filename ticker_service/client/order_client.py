@@ -19,7 +19,7 @@ from websockets.exceptions import ConnectionClosed, WebSocketException
 from ticker_service.errors import TickerServiceError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from websockets.asyncio.client import ClientConnection
 
@@ -114,9 +114,16 @@ class OrderClient:
         await self._tasks.__aexit__(None, None, None)
 
     async def place(
-        self, client_order_id: str, account: str, order: Mapping[str, object]
+        self,
+        client_order_id: str,
+        account: str,
+        order: Mapping[str, object],
+        *,
+        is_to_be_sliced: bool = False,
     ) -> dict[str, Any]:
         """Send a new order in Kite's field names; return the task once it is durable.
+
+        One that is to be sliced is cut if it is above the freeze quantity, and a job is returned.
 
         Raises:
             OrderInDoubt: Nobody can say whether it was taken; send the same again.
@@ -130,6 +137,37 @@ class OrderClient:
                 "client_order_id": client_order_id,
                 "account": account,
                 "order": dict(order),
+            }
+            | ({"slice": True} if is_to_be_sliced else {})
+        )
+
+    async def basket(
+        self,
+        client_order_id: str,
+        account: str,
+        legs: Sequence[Mapping[str, object]],
+        *,
+        mode: str = "independent",
+        is_buys_first: bool = False,
+    ) -> dict[str, Any]:
+        """Send several orders under one key; return the job once it is durable; as :meth:`place`.
+
+        Args:
+            client_order_id: Your name for the basket.
+            account: Where all of it is traded.
+            legs: Each ``{"order": {…}}``, with ``"slice": True`` where it may be cut.
+            mode: ``independent`` or ``all_or_compensate``.
+            is_buys_first: No SELL leaves before every BUY is filled.
+        """
+        return await self._ask(
+            {
+                "op": "basket",
+                "request_id": client_order_id,
+                "client_order_id": client_order_id,
+                "account": account,
+                "legs": [dict(leg) for leg in legs],
+                "mode": mode,
+                "buys_first": is_buys_first,
             }
         )
 

@@ -32,6 +32,8 @@ class HaltCode(StrEnum):
     """The book holds an order with our tag that the journal does not know."""
     JOURNAL_FAULT = "JOURNAL_FAULT"
     """The journal's newest events do not make what its tables hold."""
+    MORE_THAN_ASKED = "MORE_THAN_ASKED"
+    """The orders of a job would have come to more than its caller asked for, which must not be."""
 
 
 _ADVICE: Final = {
@@ -59,6 +61,10 @@ _ADVICE: Final = {
     HaltCode.JOURNAL_FAULT: (
         "what was sent may not be what the journal says: run `ticker-service journal verify`, then "
         "`journal rebuild` if only tables differ; then `ticker-service account resume {account}`"
+    ),
+    HaltCode.MORE_THAN_ASKED: (
+        "a bug of ours: the order that would have been too much did not leave. Look at the job and "
+        "its orders in the broker's book; then `ticker-service account resume {account}`"
     ),
 }
 

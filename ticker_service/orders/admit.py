@@ -153,11 +153,16 @@ def _check_lots(quantity: int, contract: Contract, freeze: Mapping[str, int]) ->
     if lot_size > 1 and quantity % lot_size:
         rule = f"whole lots of {lot_size}: {_beside(quantity, lot_size)}"
         raise invalid_field("quantity", quantity, rule)
-    largest = freeze.get(contract.name)
+    largest = freeze_quantity(contract, freeze)
     if largest is not None and quantity > largest:
         told = NEWEST[RuleName.FREEZE_QUANTITY].told
         rule = f"at most {largest}, the freeze quantity of {contract.name}: {told}"
-        raise invalid_field("quantity", quantity, rule)
+        raise invalid_field("quantity", quantity, f"{rule}; a new order is cut with `slice`: true")
+
+
+def freeze_quantity(contract: Contract, freeze: Mapping[str, int]) -> int | None:
+    """Return the most that one order of a contract may have, None if that is not known."""
+    return freeze.get(contract.name) if contract.exchange in _IN_UNITS else None
 
 
 def _check_step(field: str, value: Decimal | None, contract: Contract) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import uuid
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
@@ -20,7 +21,8 @@ import structlog
 from ticker_service.accounts.kill_switches import refusal_of, symbol_of
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exposure import Exposure
-from ticker_service.domain.order import TaskKind
+from ticker_service.domain.job import order_forms
+from ticker_service.domain.order import JOBS, TaskKind
 from ticker_service.domain.order_legs import is_exit
 from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.errors import (
@@ -34,6 +36,7 @@ from ticker_service.errors import (
 from ticker_service.orders import exposure, pipeline
 from ticker_service.orders.audit import Audit
 from ticker_service.orders.book import BookKeeper
+from ticker_service.orders.jobs import Jobs
 from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
@@ -43,10 +46,10 @@ from ticker_service.runtime.bell import Bell
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
-    import uuid
     from collections.abc import Callable, Mapping, Sequence
 
     from ticker_service.config import OrdersConfig
+    from ticker_service.domain.kill_switch import KillSwitch
     from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
     from ticker_service.orders.execute import Executor
     from ticker_service.orders.risk_gate import Judged, RiskSources
@@ -99,6 +102,7 @@ class AccountDesk:
         reach: Reach,
         tables: RiskTables | None = None,
         sources: RiskSources | None = None,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
     ) -> None:
         self.account = account
         self.state = DeskState.STARTING
@@ -156,6 +160,14 @@ class AccountDesk:
             work=self._work,
         )
         self.book.on_whole = self._take_book
+        self.jobs = Jobs(
+            account,
+            journal=journal,
+            take=self._take_child,
+            config=config,
+            clock=surroundings.clock,
+            new_id=new_id,
+        )
         self._book_period_s = config.book_poll_idle_s
         self.on_uncompared: Callable[[bool], None] = lambda _: None
         """Told True when the account opens although its fills cannot be read, False when they
@@ -206,6 +218,32 @@ class AccountDesk:
                 self.risk.record(new, refusal)
                 raise refusal
         # What the risk gate let through is reserved already; it and this wait for nothing between.
+        return await self._admit(new)
+
+    async def _take_child(self, new: NewTask) -> None:
+        """Journal an order or cancel of a job, if enough room and the risk limits let it.
+
+        Halts and kill switches hold it back where it is sent, and its time ends there.
+        """
+        refusal = self._waiting.refusal(new.kind)
+        if refusal is not None:
+            raise refusal
+        try:
+            await self._admit_judged(new, is_alone=False)
+        except _MayReduceError:
+            async with self._reducing:
+                await self._admit_judged(new, is_alone=True)
+
+    async def _admit_judged(self, new: NewTask, *, is_alone: bool) -> None:
+        if new.kind in _JUDGED:
+            judged = await self._judge(new, is_alone=is_alone)
+            if judged.refusal is not None:
+                self.risk.record(new, judged.refusal)
+                raise judged.refusal
+            new = dataclasses.replace(new, risk=judged.facts)
+        await self._admit(new)
+
+    async def _admit(self, new: NewTask) -> tuple[OrderTask, bool]:
         self._waiting.begin(new)
         self._asking.add(new.task_id)
         try:
@@ -224,9 +262,12 @@ class AccountDesk:
             self._asking.discard(new.task_id)
         if not admitted.is_new:
             self.risk.release(new)
+        if not admitted.is_new or new.kind in JOBS:
             self._waiting.end(new)
+        if new.kind in JOBS:
+            self.jobs.begun.ring()
         self._reach("C1")
-        if admitted.is_new and new.kind is not TaskKind.MODIFY:
+        if admitted.is_new and new.kind in {TaskKind.PLACE, TaskKind.CANCEL}:
             self._admitted.append(admitted.task)
             self._handed_on.ring()
         else:
@@ -249,8 +290,12 @@ class AccountDesk:
             return OrderRefused("ACCOUNT_NOT_OPEN", rule)
         if new.kind is TaskKind.CANCEL:
             return self._waiting.refusal(new.kind)
-        stopped = self._executor.switches.refusal(self.account, symbol_of(new.body))
-        return self._waiting.refusal(new.kind) or stopped or self.halts.refusal()
+        for form in order_forms(new):
+            stopped = self._executor.switches.refusal(self.account, symbol_of(form))
+            if stopped is not None:
+                return stopped
+        full = self.jobs.refusal() if new.kind in JOBS else None
+        return full or self._waiting.refusal(new.kind) or self.halts.refusal()
 
     async def _beyond_limits(self, new: NewTask, *, is_alone: bool) -> OrderRefused | None:
         """Return which limit an instruction would exceed that waiting does not help.
@@ -277,14 +322,23 @@ class AccountDesk:
 
     def _is_reduce_only(self, new: NewTask) -> bool:
         """Return whether a switch lets nothing of this kind through but what reduces a position."""
-        reduce_only = self._executor.switches.reduce_only(self.account, symbol_of(new.body))
-        return new.kind is not TaskKind.CANCEL and reduce_only is not None
+        return new.kind is not TaskKind.CANCEL and self._reduce_only(new) is not None
+
+    def _reduce_only(self, new: NewTask) -> KillSwitch | None:
+        """Return the first such switch that concerns an order of an instruction."""
+        found = (
+            self._executor.switches.reduce_only(self.account, symbol_of(form))
+            for form in order_forms(new)
+        )
+        return next((switch for switch in found if switch is not None), None)
 
     async def _unreducing(self, new: NewTask) -> OrderRefused | None:
         """Return the refusal of what such a switch holds back; what cannot be told, it does."""
-        switch = self._executor.switches.reduce_only(self.account, symbol_of(new.body))
+        switch = self._reduce_only(new)
         if switch is None or new.kind is TaskKind.CANCEL:
             return None
+        if new.kind in JOBS:
+            return refusal_of(switch, self.account, "of a job of several orders it is not told")
         target = await self._journal.task(new.target_task_id) if new.target_task_id else None
         why = await self._why_not_reducing(new, target)
         return refusal_of(switch, self.account, why) if why else None
@@ -390,6 +444,7 @@ class AccountDesk:
                 tasks.create_task(self._keep_book())
                 tasks.create_task(self._find_work(tasks))
                 tasks.create_task(self._carry_admitted(tasks))
+                tasks.create_task(self.jobs.run(self.news))
                 await self._compare()
                 tasks.create_task(self._keep_audit())
         finally:

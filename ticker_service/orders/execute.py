@@ -16,6 +16,8 @@ import structlog
 from ticker_service.accounts.breaker import Health
 from ticker_service.accounts.kill_switches import symbol_of
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.halt import HaltCode
+from ticker_service.domain.job import excess
 from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import (
     TaskKind,
@@ -65,9 +67,22 @@ CANCEL_ATTEMPTS_MAX: Final = 100
 """A cancel is tried until its time is over, which a refusal for rate (429) may put off: what it
 does a second time is harmless (reliability.md §1.8). Its deadline comes first as a rule."""
 WINDOW_CLOSED: Final = "send window closed"
+MORE_THAN_ASKED: Final = "the orders of its job would be more than was asked"
+NOT_COUNTED: Final = "the orders of its job could not be counted"
 NO_BROKER_ID: Final = "the order has no broker id yet"
 HALTED: Final = "the account was halted, or a kill switch thrown, meanwhile"
-OURS: Final = frozenset({WINDOW_CLOSED, NO_BROKER_ID, HALTED, NO_TURN, LANE_FULL, NO_ACCESS_TOKEN})
+OURS: Final = frozenset(
+    {
+        WINDOW_CLOSED,
+        MORE_THAN_ASKED,
+        NOT_COUNTED,
+        NO_BROKER_ID,
+        HALTED,
+        NO_TURN,
+        LANE_FULL,
+        NO_ACCESS_TOKEN,
+    }
+)
 """Why we did not ask; nothing about the broker's health."""
 
 
@@ -314,12 +329,15 @@ class Executor:
 
     async def _transmit(self, task: OrderTask, target: OrderTask | None, closes_ns: int) -> Reply:
         """Hand the bytes to the gateway, if they may still leave."""
+        # The sum first: it asks the journal, and nothing may wait between the last look and the
+        # first byte.
+        failure = await self._beyond_its_job(task)
         symbol = symbol_of((target or task).body)
         # Known before the claim, and asked again now that every other send sees this one.
         reduces = self.switches.reduce_only(task.account, symbol) is not None
         if reduces and await self._unreducing(task, target):
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=HALTED)
-        failure = self._held_at_the_last(task, target, closes_ns, reduces=reduces)
+        failure = failure or self._held_at_the_last(task, target, closes_ns, reduces=reduces)
         if failure:
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=failure)
 
@@ -352,6 +370,26 @@ class Executor:
     def address(self, task: OrderTask, target: OrderTask | None) -> Address | None:
         """Return which order at the broker a change or a cancel goes to; None while unknown."""
         return None if target is None else address_of(task, target, self.legs_of(target))
+
+    async def _beyond_its_job(self, task: OrderTask) -> str:
+        """Return why an order would make its job more than was asked, empty if it does not (I13).
+
+        Counted from the journal with this intent in it: of two that together would be too much the
+        one whose intent was committed last sees both, whoever sends them.
+        """
+        if task.job_id is None or task.kind is not TaskKind.PLACE:
+            return ""
+        try:
+            job = await self._journal.task(task.job_id)
+            children = await self._journal.children_of([task.job_id])
+        except JournalUnavailable:
+            return NOT_COUNTED
+        beyond = "no such job" if job is None else excess(job, children)
+        if not beyond:
+            return ""
+        log.error("more_than_asked", account=task.account, task_id=str(task.task_id), beyond=beyond)
+        self.halts.begin(HaltCode.MORE_THAN_ASKED, f"{task.client_order_id}: {beyond}")
+        return MORE_THAN_ASKED
 
     def _held_at_the_last(
         self, task: OrderTask, target: OrderTask | None, closes_ns: int, *, reduces: bool

@@ -13,6 +13,15 @@ from typing import TYPE_CHECKING, Literal
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import rulebook
+from ticker_service.domain.job import (
+    LEGS_MAX,
+    PARTS_MAX,
+    SEPARATOR,
+    SLICES,
+    Basket,
+    Leg,
+    body_of,
+)
 from ticker_service.domain.kill_switch import KillSwitch, ScopeKind
 from ticker_service.domain.order import (
     Account,
@@ -27,7 +36,7 @@ from ticker_service.domain.order_legs import EXIT
 from ticker_service.domain.session import ist_date
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import IdempotencyConflict, OrderRefused
-from ticker_service.orders import admit
+from ticker_service.orders import admit, slices
 from ticker_service.orders.dead_letters import DeadLetters
 from ticker_service.orders.disconnects import Disconnects
 
@@ -139,6 +148,77 @@ class FrontDesk:
         new = replace(new, facts=facts)
         return await self._submit(desk, new, lambda: self._check_order(order))
 
+    async def place_sliced(
+        self,
+        caller: Caller,
+        *,
+        account: str,
+        client_order_id: str,
+        request_id: str,
+        order: OrderRequest,
+        facts: Mapping[str, object] | None = None,
+    ) -> Answer:
+        """Journal an order that is cut if it is above the freeze quantity; as :meth:`place`."""
+        basket = Basket(legs=(Leg(order=order, slice=True),))
+        return await self._submit_job(
+            TaskKind.SLICES,
+            caller,
+            account,
+            basket,
+            client_order_id=client_order_id,
+            request_id=request_id,
+            facts=facts,
+        )
+
+    async def basket(
+        self,
+        caller: Caller,
+        *,
+        account: str,
+        client_order_id: str,
+        request_id: str,
+        basket: Basket,
+        facts: Mapping[str, object] | None = None,
+    ) -> Answer:
+        """Journal several orders as one job; all of them are checked before it; as :meth:`place`.
+
+        Its orders follow, each with a key, a task and an end of its own.
+        """
+        return await self._submit_job(
+            TaskKind.BASKET,
+            caller,
+            account,
+            basket,
+            client_order_id=client_order_id,
+            request_id=request_id,
+            facts=facts,
+        )
+
+    async def job(self, caller: Caller, client_order_id: str) -> tuple[OrderTask, list[OrderTask]]:
+        """Return a job as the journal has it, and all that was asked in its name.
+
+        Raises:
+            OrderRefused: There is none the caller may see.
+            JournalUnavailable: It cannot be read now.
+        """
+        job = await self._journal.job_of(caller.principal, client_order_id)
+        if job is None or not caller.may_use(job.account):
+            raise _unknown(client_order_id)
+        return job, await self.children_of(job)
+
+    async def children_of(self, job: OrderTask) -> list[OrderTask]:
+        """Return all that was asked in the name of a job of the caller's."""
+        return await self._journal.children_of([job.task_id])
+
+    async def order_or_job(
+        self, caller: Caller, client_order_id: str
+    ) -> OrderTask | tuple[OrderTask, list[OrderTask]]:
+        """Return what a caller calls so: an order, or a job and its children; as :meth:`order`."""
+        try:
+            return await self.order(caller, client_order_id)
+        except OrderRefused:
+            return await self.job(caller, client_order_id)
+
     async def modify(
         self, caller: Caller, *, client_order_id: str, request_id: str, change: OrderChange
     ) -> Answer:
@@ -146,16 +226,29 @@ class FrontDesk:
         target = await self.order(caller, client_order_id)
         desk, new = self._about(TaskKind.MODIFY, caller, target, request_id, to_fields(change))
         placed = request_from_fields(target.body)
-        return await self._submit(desk, new, lambda: self._check_change(change, placed))
+
+        def check() -> None:
+            self._check_change(change, placed)
+            if target.job_id is not None and change.quantity is not None:
+                # What was asked of the job is the sum of its orders (I13).
+                raise OrderRefused(
+                    "INVALID_FIELD",
+                    "must be left out: it is an order of a basket or of a sliced order",
+                    field="order.quantity",
+                    value=change.quantity,
+                )
+
+        return await self._submit(desk, new, check)
 
     async def cancel(
         self, caller: Caller, *, client_order_id: str, request_id: str, closes: bool = False
     ) -> Answer:
-        """Journal the cancel of an order; raises as :meth:`place`.
+        """Journal the cancel of an order, or of all of a job; raises as :meth:`place`.
 
         With ``closes`` the second leg of a cover order is meant: Kite closes the position then.
         """
-        target = await self.order(caller, client_order_id)
+        found = await self.order_or_job(caller, client_order_id)
+        target = found[0] if isinstance(found, tuple) else found
         if closes and target.body.get("variety") != Variety.CO:
             raise OrderRefused(
                 "INVALID_FIELD", "must be left out for any variety but co", field="exit", value=True
@@ -204,12 +297,7 @@ class FrontDesk:
         """
         task = await self._journal.task_of_order(caller.principal, client_order_id)
         if task is None or not caller.may_use(task.account):
-            raise OrderRefused(
-                "UNKNOWN_ORDER",
-                "must be one of your orders",
-                field="client_order_id",
-                value=client_order_id,
-            )
+            raise _unknown(client_order_id)
         return task
 
     async def orders(
@@ -320,6 +408,73 @@ class FrontDesk:
             return Answer(known, is_new=False)
         return Answer(*await desk.submit(new))
 
+    async def _submit_job(  # noqa: PLR0913 - as a placement
+        self,
+        kind: TaskKind,
+        caller: Caller,
+        account: str,
+        basket: Basket,
+        *,
+        client_order_id: str,
+        request_id: str,
+        facts: Mapping[str, object] | None,
+    ) -> Answer:
+        desk = self._desk(caller, account)
+        new = self._new(
+            kind,
+            caller,
+            desk.account,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=body_of(basket),
+        )
+        try:
+            cuts = (
+                self._cut(basket) if kind is TaskKind.BASKET else {1: self._cut_leg(*basket.legs)}
+            )
+        except OrderRefused as refusal:
+            return Answer(await self._known(new, refusal), is_new=False)
+        plan = {SLICES: {str(leg): parts for leg, parts in cuts.items() if len(parts) > 1}}
+        return Answer(*await desk.submit(replace(new, facts={**(facts or {}), **plan})))
+
+    def _cut(self, basket: Basket) -> dict[int, list[int]]:
+        """Check every leg of a job and return how each is cut.
+
+        Raises:
+            OrderRefused: With the first rule a leg breaks, and which leg.
+        """
+        if not 0 < len(basket.legs) <= LEGS_MAX:
+            rule = f"must be 1 to {LEGS_MAX} orders"
+            raise OrderRefused("INVALID_FIELD", rule, field="legs", value=len(basket.legs))
+        cuts: dict[int, list[int]] = {}
+        for number, leg in enumerate(basket.legs, 1):
+            try:
+                cuts[number] = self._cut_leg(leg)
+            except OrderRefused as refusal:
+                field = f"legs.{number}.{refusal.field}"
+                raise OrderRefused(
+                    refusal.code, refusal.rule, field=field, value=refusal.value
+                ) from None
+        parts = sum(map(len, cuts.values()))
+        if parts > PARTS_MAX:
+            rule = f"must come to at most {PARTS_MAX} orders, slices counted"
+            raise OrderRefused("INVALID_FIELD", rule, field="legs", value=parts)
+        return cuts
+
+    def _cut_leg(self, leg: Leg) -> list[int]:
+        if not leg.slice:
+            self._check_order(leg.order)
+            return [leg.order.quantity]
+        admit.check_order(leg.order, self._rules())
+        if leg.order.disclosed_quantity:
+            raise OrderRefused(
+                "INVALID_FIELD",
+                "must be left out of an order that may be cut",
+                field="order.disclosed_quantity",
+                value=leg.order.disclosed_quantity,
+            )
+        return slices.cut(leg.order, self._contracts(), self._freeze(), self._rules())
+
     def _check_order(self, order: OrderRequest) -> None:
         admit.check_order(order, self._rules())
         contracts = self._contracts()
@@ -380,6 +535,11 @@ class FrontDesk:
         body: Mapping[str, str],
         target_task_id: uuid.UUID | None = None,
     ) -> NewTask:
+        for field, key in (("request_id", request_id), ("client_order_id", client_order_id)):
+            # The keys of a job's orders are made of it and this; nobody else's may look like one.
+            if SEPARATOR in key and (field == "request_id" or target_task_id is None):
+                rule = f"must be without {SEPARATOR}, which is in the keys of a job's orders"
+                raise OrderRefused("INVALID_FIELD", rule, field=field, value=key)
         now_ns = self._clock.now_ns()
         says = {"kind": kind, "account": account, "client_order_id": client_order_id, "body": body}
         return NewTask(
@@ -414,3 +574,12 @@ class FrontDesk:
                 "UNKNOWN_ACCOUNT", "must be an account of yours", field="account", value=account
             )
         return desk
+
+
+def _unknown(client_order_id: str) -> OrderRefused:
+    return OrderRefused(
+        "UNKNOWN_ORDER",
+        "must be one of your orders",
+        field="client_order_id",
+        value=client_order_id,
+    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
-from ticker_service.domain.order import TaskKind, TaskUpdate
+from ticker_service.domain.order import JOBS, TaskKind, TaskUpdate
 from ticker_service.domain.order_state import IN_DOUBT, TERMINAL, UNSENT, TaskState
 
 if TYPE_CHECKING:
@@ -51,6 +51,8 @@ async def carry(
         task = await journal.record(task, ready, now_ns=now_ns())
         executor.reach("C2")
     target = await journal.task(task.target_task_id) if task.target_task_id else None
+    if target is not None and target.kind in JOBS:
+        return await _stop_job(task, target, journal, now_ns=now_ns)
     lacks_order_id = target is not None and target.broker_order_id is None
     if target is not None and lacks_order_id:
         if target.state in UNSENT and task.kind is TaskKind.CANCEL:
@@ -95,6 +97,29 @@ async def _withdraw(
         reason="withdrawn before it was sent",
     )
     return await journal.record(target, withdrawn, now_ns=now_ns())
+
+
+async def _stop_job(
+    cancel: OrderTask, job: OrderTask, journal: OrderJournal, *, now_ns: Callable[[], int]
+) -> OrderTask:
+    """Let a job place no more; what rests of it is cancelled by whoever steps it."""
+    if job.state is TaskState.RUNNING:
+        stops = TaskUpdate(
+            state=TaskState.STOPPING,
+            event="job_stops",
+            reason_code="CANCELLED_BY_CALLER",
+            reason="its caller cancelled it",
+        )
+        job = await journal.record(job, stops, now_ns=now_ns())
+    if job.state in TERMINAL:
+        return await journal.record(cancel, _about_ended(cancel, job), now_ns=now_ns())
+    stopped = TaskUpdate(
+        state=TaskState.CANCELLED_LOCAL,
+        event="job_stopped",
+        reason_code="JOB_STOPPED",
+        reason="nothing more of it is placed, and what rests of it is being cancelled",
+    )
+    return await journal.record(cancel, stopped, now_ns=now_ns())
 
 
 def _about_ended(task: OrderTask, target: OrderTask) -> TaskUpdate:

@@ -1,0 +1,254 @@
+"""Baskets and sliced orders on a desk in memory, at virtual time."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import virtual_time
+from order_scene import ACCOUNT, BUY, Scene
+
+from ticker_service.domain.halt import HaltCode
+from ticker_service.domain.job import (
+    Basket,
+    BasketMode,
+    Leg,
+    LegStatus,
+    body_of,
+    cancels_of,
+    report,
+)
+from ticker_service.domain.order import Side, TaskKind
+from ticker_service.domain.order_state import TaskState as S
+from ticker_service.errors import OrderRefused
+from ticker_service.testing import Answer, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from ticker_service.domain.order import OrderRequest, OrderTask
+
+SELL = replace(BUY, transaction_type=Side.SELL, tradingsymbol="NIFTY26NOV25100CE")
+MARGIN = Answer(reply=refusal(400, "MarginException", "insufficient funds"), takes_effect=False)
+
+
+class Desk(Scene):
+    """A scene that trades baskets."""
+
+    async def basket(self, *orders: OrderRequest, **how: Any) -> OrderTask:
+        basket = Basket(legs=tuple(Leg(order=order) for order in orders), **how)
+        return await self.submit(TaskKind.BASKET, body_of(basket))
+
+    async def sliced(self, order: OrderRequest, parts: list[int]) -> OrderTask:
+        body = body_of(Basket(legs=(Leg(order=order, slice=True),)))
+        return await self.submit(TaskKind.SLICES, body, facts={"slices": {"1": parts}})
+
+    def children(self, job: OrderTask) -> list[OrderTask]:
+        found = [task for task in self.journal.tasks.values() if task.job_id == job.task_id]
+        return sorted(found, key=lambda task: (task.leg, task.slice, task.created_at_ns))
+
+    def orders(self, job: OrderTask) -> list[OrderTask]:
+        return [child for child in self.children(job) if child.kind is TaskKind.PLACE]
+
+    def statuses(self, job: OrderTask) -> list[LegStatus]:
+        return [leg.status for leg in report(self.now(job), self.children(job))]
+
+    def fill(self, order: OrderTask, quantity: int | None = None) -> None:
+        row = self.broker.order_of_tag(self.now(order).tag or "")
+        filled = row.quantity if quantity is None else quantity
+        status = "COMPLETE" if filled == row.quantity else "OPEN"
+        price = Decimal("100.05")
+        row = self.broker.change(
+            row.order_id, status=status, filled_quantity=filled, average_price=price
+        )
+        self.desk.take_update(row)
+
+    async def ends(self, job: OrderTask) -> OrderTask:
+        await self.until(lambda: self.now(job).state in {S.DONE, S.ESCALATED})
+        return self.now(job)
+
+    async def placed(self, job: OrderTask, count: int) -> list[OrderTask]:
+        await self.until(
+            lambda: sum(order.broker_order_id is not None for order in self.orders(job)) == count
+        )
+        return self.orders(job)
+
+
+def on_desk(play: Callable[[Desk], Awaitable[None]]) -> None:
+    async def opened() -> None:
+        desk = Desk()
+        async with desk.opened():
+            await play(desk)
+
+    virtual_time.run(opened())
+
+
+def test_each_leg_becomes_an_order_with_a_key_and_a_tag_of_its_own() -> None:
+    async def play(desk: Desk) -> None:
+        job = await desk.basket(BUY, SELL)
+        orders = await desk.placed(job, 2)
+        assert [order.client_order_id for order in orders] == [
+            f"{job.client_order_id}~1",
+            f"{job.client_order_id}~2",
+        ]
+        assert len(set(desk.broker.sent_tags())) == 2
+        for order in orders:
+            desk.fill(order)
+        job = await desk.ends(job)
+        assert (job.state, job.reason_code) == (S.DONE, None)
+        assert job.facts == {"filled": {"1": 75, "2": 75}}
+        assert desk.statuses(job) == [LegStatus.FILLED] * 2
+
+    on_desk(play)
+
+
+def test_independent_legs_go_their_own_ways() -> None:
+    async def play(desk: Desk) -> None:
+        desk.broker.answers.append(MARGIN)
+        job = await desk.basket(BUY, SELL)
+        await desk.until(lambda: len(desk.broker.sent) == 2)
+        await desk.until(lambda: LegStatus.FAILED in desk.statuses(job))
+        assert desk.now(job).state is S.RUNNING
+        (alive,) = [order for order in desk.orders(job) if order.state is not S.REJECTED]
+        desk.fill(alive)
+        job = await desk.ends(job)
+        assert (job.state, job.reason_code) == (S.DONE, "NOT_ALL_FILLED")
+        assert not [child for child in desk.children(job) if child.kind is TaskKind.CANCEL]
+
+    on_desk(play)
+
+
+def test_after_a_failure_what_rests_is_cancelled_and_what_filled_is_told() -> None:
+    async def play(desk: Desk) -> None:
+        job = await desk.basket(
+            BUY, SELL, replace(BUY, quantity=150), mode=BasketMode.ALL_OR_COMPENSATE
+        )
+        first, second, third = await desk.placed(job, 3)
+        desk.fill(first)
+        desk.fill(second, 25)
+        row = desk.broker.order_of_tag(third.tag or "")
+        desk.desk.take_update(
+            desk.broker.change(row.order_id, status="REJECTED", status_message="RMS: no")
+        )
+        job = await desk.ends(job)
+        assert (job.state, job.reason_code) == (S.DONE, "LEG_FAILED")
+        assert f"{third.client_order_id} is REJECTED: RMS: no" in (job.reason or "")
+        assert job.facts == {"filled": {"1": 75, "2": 25, "3": 0}}
+        assert [desk.now(order).state for order in (first, second, third)] == [
+            S.FILLED,
+            S.CANCELLED,
+            S.REJECTED,
+        ]
+        assert len(cancels_of(second, desk.children(job))) == 1
+        assert desk.statuses(job) == [LegStatus.FILLED, LegStatus.FAILED, LegStatus.FAILED]
+
+    on_desk(play)
+
+
+def test_no_sell_leaves_before_every_buy_is_filled() -> None:
+    async def play(desk: Desk) -> None:
+        job = await desk.basket(SELL, BUY, buys_first=True)
+        (buy,) = await desk.placed(job, 1)
+        assert buy.leg == 2
+        desk.fill(buy, 25)
+        await desk.reaches(buy, S.PARTIAL)
+        await desk.until(lambda: desk.clock.monotonic_ns() > 60 * 10**9)
+        assert desk.statuses(job) == [LegStatus.WAITING, LegStatus.OPEN]
+        desk.fill(buy)
+        orders = await desk.placed(job, 2)
+        desk.fill(orders[0])
+        assert (await desk.ends(job)).reason_code is None
+
+    on_desk(play)
+
+
+@pytest.mark.parametrize("mode", BasketMode)
+def test_a_buy_that_fails_keeps_the_sells_from_leaving(mode: BasketMode) -> None:
+    async def play(desk: Desk) -> None:
+        desk.broker.answers.append(MARGIN)
+        job = await desk.basket(SELL, BUY, buys_first=True, mode=mode)
+        job = await desk.ends(job)
+        assert len(desk.broker.sent) == 1
+        assert desk.statuses(job) == [LegStatus.NOT_SENT, LegStatus.FAILED]
+
+    on_desk(play)
+
+
+def test_a_basket_is_cancelled_as_a_whole() -> None:
+    async def play(desk: Desk) -> None:
+        job = await desk.basket(BUY, SELL, BUY, buys_first=True)
+        first, third = await desk.placed(job, 2)
+        desk.fill(first)
+        cancel = await desk.cancel(job)
+        job = await desk.ends(job)
+        assert (job.state, job.reason_code) == (S.DONE, "CANCELLED_BY_CALLER")
+        assert desk.now(cancel).reason_code == "JOB_STOPPED"
+        assert desk.now(third).state is S.CANCELLED
+        assert desk.statuses(job) == [LegStatus.FILLED, LegStatus.NOT_SENT, LegStatus.FAILED]
+        late = await desk.cancel(job)
+        assert (await desk.reaches(late, S.REJECTED_LOCAL)).reason_code == "ORDER_ENDED"
+
+    on_desk(play)
+
+
+def test_a_sliced_order_is_several_orders_that_come_to_its_quantity() -> None:
+    async def play(desk: Desk) -> None:
+        job = await desk.sliced(replace(BUY, quantity=225), [75, 75, 75])
+        orders = await desk.placed(job, 3)
+        assert [order.body["quantity"] for order in orders] == ["75"] * 3
+        assert orders[2].client_order_id == f"{job.client_order_id}~1.3"
+        for order in orders:
+            desk.fill(order)
+        assert (await desk.ends(job)).facts == {
+            "slices": {"1": [75, 75, 75]},
+            "filled": {"1": 225},
+        }
+        (leg,) = report(desk.now(job), desk.children(job))
+        assert (leg.status, leg.filled_quantity) == (LegStatus.FILLED, 225)
+        assert leg.average_price == Decimal("100.05")
+
+    on_desk(play)
+
+
+def test_what_would_be_more_than_was_asked_does_not_leave_and_halts_the_account() -> None:
+    async def play(desk: Desk) -> None:
+        # I13, on the sending path: the plan itself is wrong here.
+        job = await desk.sliced(replace(BUY, quantity=150), [75, 75, 75])
+        await desk.until(desk.halts.standing)
+        (halt,) = desk.halts.standing()
+        assert halt.code is HaltCode.MORE_THAN_ASKED
+        await desk.until(lambda: all(o.state is not S.SENDING for o in desk.orders(job)))
+        assert sum(row.quantity for row in desk.broker.book.values()) <= 150
+        with pytest.raises(OrderRefused, match="ACCOUNT_HALTED"):
+            await desk.place()
+
+    on_desk(play)
+
+
+def test_a_basket_of_an_earlier_run_is_brought_to_its_end_and_no_leg_is_sent_twice() -> None:
+    async def play() -> None:
+        desk = Desk()
+        async with desk.opened():
+            job = await desk.basket(SELL, BUY, buys_first=True)
+            (buy,) = await desk.placed(job, 1)
+        desk.fill(buy)
+        desk.renew()
+        async with desk.opened():
+            orders = await desk.placed(job, 2)
+            desk.fill(orders[0])
+            assert (await desk.ends(job)).state is S.DONE
+        assert len(desk.broker.sent) == 2
+
+    virtual_time.run(play())
+
+
+def test_a_basket_holds_no_more_than_so_many_open_jobs() -> None:
+    async def play(desk: Desk) -> None:
+        desk.desk.jobs.open_count = 200
+        with pytest.raises(OrderRefused, match="TOO_MANY_WAITING"):
+            await desk.basket(BUY)
+        assert desk.journal.events[ACCOUNT] == []
+
+    on_desk(play)

@@ -1,0 +1,237 @@
+"""One account's jobs: look at each that is open, ask its kind what to do, and have that journalled.
+
+Path of a job: admit -> journal -> [step] -> its orders. Everything a step decides from is in the
+journal, and everything it does is one write there under a key that follows from the job: an order
+of a job that was journalled before is not journalled again, whoever steps it and however often
+(I2). Sending is not done here; a child is carried like any other instruction.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from typing import TYPE_CHECKING, Final, TypeAlias
+
+import structlog
+
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.job import cancel_key, cancels_of, inherited
+from ticker_service.domain.order import (
+    NewTask,
+    TaskKind,
+    TaskUpdate,
+    body_sha256,
+    to_fields,
+)
+from ticker_service.domain.order_state import TaskState
+from ticker_service.errors import JournalUnavailable, OrderRefused, TaskMoved
+from ticker_service.orders import basket
+from ticker_service.runtime.bell import Bell
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
+
+    from ticker_service.config import OrdersConfig
+    from ticker_service.domain.job import Moves, Part
+    from ticker_service.domain.order import Account, OrderTask
+    from ticker_service.ports import OrderJournal
+    from ticker_service.runtime.clock import Clock
+
+log = structlog.get_logger()
+
+LOOK_S: Final = 1.0
+"""Jobs that nobody rang for, such as those of an earlier run, are found within this."""
+PAUSE_S: Final = 0.02
+"""News of a burst of orders is one look, not one each."""
+OPEN_MAX: Final = 200
+"""Jobs of an account that may be open at once; below what one look reads."""
+
+Stepper: TypeAlias = "Callable[[OrderTask, Sequence[OrderTask], int], Awaitable[Moves]]"
+"""Says what to do about a job, given all that was asked in its name and wall time in ns."""
+STEPPERS: Final[Mapping[TaskKind, Stepper]] = {
+    TaskKind.BASKET: basket.step,
+    TaskKind.SLICES: basket.step,
+}
+
+
+class Jobs:
+    """Steps the jobs of one account; one pass at a time."""
+
+    def __init__(
+        self,
+        account: Account,
+        *,
+        journal: OrderJournal,
+        take: Callable[[NewTask], Awaitable[object]],
+        config: OrdersConfig,
+        clock: Clock,
+        new_id: Callable[[], uuid.UUID],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            account: Whose jobs.
+            journal: Where they are.
+            take: Journals a child and has it carried out; refuses it when too many wait.
+            config: How long a child may wait to be sent.
+            clock: Wall time.
+            new_id: Makes ids of children.
+        """
+        self.steppers: dict[TaskKind, Stepper] = dict(STEPPERS)
+        self.begun = Bell()
+        """Rung when a job has been journalled."""
+        self.open_count = 0
+        """How many were open at the last look."""
+        self._account = account
+        self._journal = journal
+        self._take = take
+        self._config = config
+        self._clock = clock
+        self._new_id = new_id
+
+    def refusal(self) -> OrderRefused | None:
+        """Return why one more job is too many, None if it is not."""
+        if self.open_count < OPEN_MAX:
+            return None
+        return OrderRefused("TOO_MANY_WAITING", f"{self.open_count} jobs are open")
+
+    async def run(self, news: Bell) -> None:
+        """Step what is open whenever there is news of an order, until cancelled."""
+        while True:
+            ring, begun = news.listen(), self.begun.listen()
+            try:
+                await self.look()
+            except JournalUnavailable as error:
+                log.warning("jobs_not_stepped", account=self._account, error=str(error))
+            # While none is open, news of orders is no news of jobs.
+            bell = ring if self.open_count else begun
+            try:
+                async with asyncio.timeout(LOOK_S):
+                    await bell.wait()
+            except TimeoutError:
+                continue
+            if not begun.is_set():
+                await asyncio.sleep(PAUSE_S)
+
+    async def look(self) -> None:
+        """Step every open job once.
+
+        Raises:
+            JournalUnavailable: What is not done is done at the next look.
+        """
+        jobs = await self._journal.open_jobs(self._account)
+        self.open_count = len(jobs)
+        if not jobs:
+            return
+        children: defaultdict[uuid.UUID | None, list[OrderTask]] = defaultdict(list)
+        for child in await self._journal.children_of([job.task_id for job in jobs]):
+            children[child.job_id].append(child)
+        for job in jobs:
+            try:
+                await self._step(job, children[job.task_id])
+            except TaskMoved:
+                continue  # by a caller who stopped it, or by who has the account by now
+
+    async def _step(self, job: OrderTask, children: Sequence[OrderTask]) -> None:
+        moves = await self.steppers[job.kind](job, children, self._clock.now_ns())
+        try:
+            for part in moves.place:
+                await self._take(self._order(job, part))
+            for order in moves.cancel:
+                number = len(cancels_of(order, children)) + 1
+                await self._take(self._cancel(job, order, number))
+        except TaskMoved:
+            raise
+        except OrderRefused as refused:
+            if refused.code == "TOO_MANY_WAITING":
+                return  # at a later look
+            await self._escalate(job, refused)
+            return
+        if moves.update is not None:
+            await self._record(job, moves.update)
+
+    async def _record(self, job: OrderTask, update: TaskUpdate) -> None:
+        await self._journal.record(job, update, now_ns=self._clock.now_ns())
+        log.info(
+            update.event,
+            account=self._account,
+            kind=job.kind,
+            client_order_id=job.client_order_id,
+            state=update.state,
+            code=update.reason_code,
+            reason=update.reason,
+        )
+
+    async def _escalate(self, job: OrderTask, refused: OrderRefused) -> None:
+        """Stop at an order that can never be journalled, such as one whose key is another's."""
+        log.error("job_cannot_go_on", account=self._account, client_order_id=job.client_order_id)
+        update = TaskUpdate(
+            state=TaskState.ESCALATED,
+            event="job_escalated",
+            reason_code=refused.code,
+            reason=str(refused),
+        )
+        await self._record(job, update)
+
+    def _order(self, job: OrderTask, part: Part) -> NewTask:
+        return self._child(
+            job,
+            TaskKind.PLACE,
+            part.key,
+            part.key,
+            body=to_fields(part.order),
+            leg=part.leg,
+            slice=part.slice,
+            facts=inherited(job),
+        )
+
+    def _cancel(self, job: OrderTask, order: OrderTask, number: int) -> NewTask:
+        return self._child(
+            job,
+            TaskKind.CANCEL,
+            cancel_key(order, number),
+            order.client_order_id,
+            body={},
+            leg=order.leg,
+            slice=order.slice,
+            target_task_id=order.task_id,
+        )
+
+    def _child(  # noqa: PLR0913 - the fields of one instruction
+        self,
+        job: OrderTask,
+        kind: TaskKind,
+        request_id: str,
+        client_order_id: str,
+        *,
+        body: Mapping[str, str],
+        leg: int | None,
+        slice: int | None,  # noqa: A002 - the field's name
+        target_task_id: uuid.UUID | None = None,
+        facts: Mapping[str, object] | None = None,
+    ) -> NewTask:
+        now_ns = self._clock.now_ns()
+        says = {
+            "kind": kind,
+            "account": job.account,
+            "client_order_id": client_order_id,
+            "body": body,
+        }
+        return NewTask(
+            task_id=self._new_id(),
+            kind=kind,
+            account=job.account,
+            principal=job.principal,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=body,
+            body_sha256=body_sha256(says),
+            deadline_ns=now_ns + int(self._config.deadline_s * NS_PER_S),
+            received_at_ns=now_ns,
+            target_task_id=target_task_id,
+            job_id=job.task_id,
+            leg=leg,
+            slice=slice,
+            facts=facts,
+        )
