@@ -13,11 +13,11 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from ticker_service.domain.order_state import IN_DOUBT, TRANSITIONS, UNSENT
+from ticker_service.domain.order_state import IN_DOUBT, JOB_OPEN, LIVE, TRANSITIONS, UNSENT
 from ticker_service.domain.order_state import TaskState as S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
 PAISA: Final = Decimal("0.01")
 NEVER_AT_BROKER: Final = frozenset(
@@ -42,7 +42,7 @@ class Told:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Task:
-    """One instruction as the journal has it in the end."""
+    """One instruction as the journal has it in the end; ``form`` is its body field by field."""
 
     task_id: str
     kind: str
@@ -55,6 +55,9 @@ class Task:
     filled_quantity: int
     average_price: Decimal | None
     target_task_id: str = ""
+    job_id: str = ""
+    leg: int = 0
+    form: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -155,6 +158,10 @@ class Records:
         self.attempts_of: dict[str, list[Attempt]] = defaultdict(list)
         for attempt in sorted(self.attempts, key=lambda each: each.attempt):
             self.attempts_of[attempt.task_id].append(attempt)
+        self.orders_by_job: dict[str, list[Task]] = defaultdict(list)
+        for task in self.tasks:
+            if task.job_id and task.kind == "PLACE":
+                self.orders_by_job[task.job_id].append(task)
         self.events_of: dict[str, list[Event]] = defaultdict(list)
         for event in self.events:
             self.events_of[event.task_id].append(event)
@@ -233,9 +240,19 @@ def unsettled(records: Records) -> list[str]:
     for task in records.tasks:
         if task.state in UNRESOLVED:
             found.append(f"I3: {task.name} is left {task.state}")
+        elif task.state in JOB_OPEN:
+            found += _left_open(task, records)
         elif task.kind == "PLACE":
             found += _disagreement(task, records)
     return found
+
+
+def _left_open(job: Task, records: Records) -> list[str]:
+    """Return whether a job is open although nothing of it rests, or rests although it stopped."""
+    rests = [each for each in records.orders_by_job[job.task_id] if each.state in LIVE]
+    if rests and job.state is S.RUNNING:
+        return []
+    return [f"I3: {job.name} is left {job.state}, {len(rests)} of its orders rest"]
 
 
 def _disagreement(task: Task, records: Records) -> list[str]:
@@ -262,7 +279,8 @@ def left_to_a_person(records: Records) -> list[str]:
     """I3: an end as MANUAL needs a book that could not be read for what it was."""
     if records.doubts_allowed:
         return []
-    return [f"I3: {task.name} is MANUAL" for task in records.tasks if task.state is S.MANUAL]
+    people = {S.MANUAL, S.ESCALATED}
+    return [f"I3: {task.name} is {task.state}" for task in records.tasks if task.state in people]
 
 
 def intent_comes_first(records: Records) -> list[str]:
@@ -359,6 +377,66 @@ def one_writer_at_a_time(records: Records) -> list[str]:
     return found
 
 
+def parts_within_the_whole(records: Records) -> list[str]:
+    """I13: what reached the broker of a leg is never more than was asked of it."""
+    found = []
+    for job in records.tasks:
+        sums: dict[int, int] = Counter()
+        for order in records.orders_by_job[job.task_id]:
+            reached = records.orders_of(order)
+            # What the broker refused was never at the market.
+            if any(each.state is not S.REJECTED or each.filled_quantity for each in reached):
+                sums[order.leg] += int(order.form["quantity"])
+        for leg, total in sums.items():
+            whole = int(job.form.get(f"legs.{leg}.quantity", "0"))
+            if total > whole:
+                found.append(f"I13: leg {leg} of {job.name} is {whole}, and {total} were sent")
+    return found
+
+
+def baskets_keep_their_word(records: Records) -> list[str]:
+    """I18: SELLs after BUYs if asked, nothing journalled or at rest of a job that has stopped."""
+    found = []
+    for job in records.tasks:
+        orders = records.orders_by_job[job.task_id]
+        stopped = _first(records.events_of[job.task_id], S.STOPPING)
+        begun = {each.task_id: records.events_of[each.task_id][0].account_seq for each in orders}
+        if stopped is not None and any(seq > stopped for seq in begun.values()):
+            found.append(f"I18: an order of {job.name} was journalled after it had stopped")
+        rests = [each.name for each in orders if each.state in LIVE]
+        if job.state is S.DONE and rests:
+            found.append(f"I18: {job.name} is done, and {rests} rest")
+        failed = [each.name for each in orders if each.state in NEVER_AT_BROKER | {S.CANCELLED}]
+        is_all = job.form.get("mode") == "all_or_compensate"
+        if is_all and failed and job.state is S.DONE and stopped is None:
+            found.append(f"I18: {failed} of {job.name} failed, and it went on")
+        if job.form.get("buys_first") == "true":
+            found += _sells_before_buys(job, orders, records)
+    return found
+
+
+def _sells_before_buys(job: Task, orders: list[Task], records: Records) -> list[str]:
+    sides = {True: "BUY", False: "SELL"}
+    by_side = {
+        is_buy: [each for each in orders if each.form["transaction_type"] == side]
+        for is_buy, side in sides.items()
+    }
+    if not by_side[False]:
+        return []
+    legs = {name.split(".")[1] for name, text in job.form.items() if text == "BUY"}
+    filled = [_first(records.events_of[each.task_id], S.FILLED) for each in by_side[True]]
+    sold = min(records.events_of[each.task_id][0].account_seq for each in by_side[False])
+    if len({each.leg for each in by_side[True]}) < len(legs) or None in filled:
+        return [f"I18: a SELL of {job.name} left, and not every BUY is filled"]
+    if any(seq is not None and seq > sold for seq in filled):
+        return [f"I18: a SELL of {job.name} left before every BUY was filled"]
+    return []
+
+
+def _first(events: Iterable[Event], state: S) -> int | None:
+    return next((event.account_seq for event in events if event.state is state), None)
+
+
 def facts_only_grow(records: Records) -> list[str]:
     """I5, I7: legal steps, no version skipped, fills never fall, an end gives way to facts only."""
     found = []
@@ -412,6 +490,8 @@ CHECKS: Final[tuple[Callable[[Records], list[str]], ...]] = (
     refused_means_no_order,
     requests_tell_the_truth,
     one_writer_at_a_time,
+    parts_within_the_whole,
+    baskets_keep_their_word,
     facts_only_grow,
     events_reach_their_sinks,
 )

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]*$"
 KEY_CHARACTERS_MAX: Final = 64
-PART_KEY_PATTERN: Final = KEY_PATTERN.removesuffix("$") + r"(~[0-9]+(\.[0-9]+)?)?$"
+PART_KEY_PATTERN: Final = r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,63}(~[0-9]{1,2}(\.[0-9]{1,2})?)?$"
 """A key, or that of an order of a basket or of a sliced order."""
 PART_KEY_CHARACTERS_MAX: Final = KEY_CHARACTERS_MAX + len("~20.10")
 _DIGITS: Final = re.compile(r"-?[0-9]+(\.[0-9]+)?")

@@ -68,6 +68,7 @@ CANCEL_ATTEMPTS_MAX: Final = 100
 does a second time is harmless (reliability.md §1.8). Its deadline comes first as a rule."""
 WINDOW_CLOSED: Final = "send window closed"
 MORE_THAN_ASKED: Final = "the orders of its job would be more than was asked"
+JOB_STOPPED: Final = "its job was stopped meanwhile"
 NOT_COUNTED: Final = "the orders of its job could not be counted"
 NO_BROKER_ID: Final = "the order has no broker id yet"
 HALTED: Final = "the account was halted, or a kill switch thrown, meanwhile"
@@ -75,6 +76,7 @@ OURS: Final = frozenset(
     {
         WINDOW_CLOSED,
         MORE_THAN_ASKED,
+        JOB_STOPPED,
         NOT_COUNTED,
         NO_BROKER_ID,
         HALTED,
@@ -372,7 +374,7 @@ class Executor:
         return None if target is None else address_of(task, target, self.legs_of(target))
 
     async def _beyond_its_job(self, task: OrderTask) -> str:
-        """Return why an order would make its job more than was asked, empty if it does not (I13).
+        """Return why its job forbids an order: it has stopped, or would be more than asked (I13).
 
         Counted from the journal with this intent in it: of two that together would be too much the
         one whose intent was committed last sees both, whoever sends them.
@@ -384,6 +386,8 @@ class Executor:
             children = await self._journal.children_of([task.job_id])
         except JournalUnavailable:
             return NOT_COUNTED
+        if job is not None and job.state is not TaskState.RUNNING:
+            return JOB_STOPPED
         beyond = "no such job" if job is None else excess(job, children)
         if not beyond:
             return ""

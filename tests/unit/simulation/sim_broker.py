@@ -146,7 +146,7 @@ class SimBroker(ScriptedBroker):
         else:
             symbol, side = form["tradingsymbol"], form["transaction_type"]
         rows = [row for row in self.book.values() if row.tradingsymbol == symbol]
-        held = OVERNIGHT + sum(
+        held = (OVERNIGHT if symbol == "INFY" else 0) + sum(
             row.filled_quantity * (1 if row.transaction_type == "BUY" else -1) for row in rows
         )
         sizes = {row.order_id: row.quantity for row in rows if row.status not in ENDED}
@@ -167,9 +167,10 @@ class SimBroker(ScriptedBroker):
     async def positions(self) -> Sequence[BrokerPosition]:
         """Return what was carried into the day with what the fills made of it."""
         carried = PositionKey("NSE", "INFY", "MIS")
-        traded = {each.key: each.quantity for each in await super().positions()}
-        quantity = OVERNIGHT + traded.get(carried, 0)
-        return [BrokerPosition(key=carried, quantity=quantity, overnight_quantity=OVERNIGHT)]
+        traded = {each.key: each for each in await super().positions()}
+        quantity = OVERNIGHT + (traded[carried].quantity if carried in traded else 0)
+        held = BrokerPosition(key=carried, quantity=quantity, overnight_quantity=OVERNIGHT)
+        return [*(traded | {carried: held}).values()]
 
     async def _took_effect(self, sent: Sent) -> None:
         """Give the order that was just placed, changed or cancelled its interim state and life."""

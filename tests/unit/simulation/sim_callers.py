@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from exactly_once import Told
 from sim_world import NoAnswer
 
+from ticker_service.domain.job import Basket, BasketMode, Leg, body_of
 from ticker_service.domain.order import (
     OrderChange,
     OrderRequest,
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from ticker_service.orders.front import Answer, FrontDesk
 
+FUTURE: Final = "NIFTY26NOVFUT"
 TRIES_MAX: Final = 40
 AGAIN: Final = frozenset({"ACCOUNT_NOT_OPEN", "ACCOUNT_HALTED", "TOO_MANY_WAITING"})
 
@@ -50,6 +53,8 @@ class Person:
         async with asyncio.TaskGroup() as wishes:
             for number in range(orders):
                 wishes.create_task(self._follow(f"{self.name}-{number}"))
+            if self.play.world.happens(0.4):
+                wishes.create_task(self._follow_job(f"{self.name}-job"))
 
     async def _follow(self, key: str) -> None:
         world = self.play.world
@@ -68,6 +73,58 @@ class Person:
                 at_once.create_task(self._modify(key, number))
             if world.happens(0.45):
                 at_once.create_task(self._cancel(key))
+
+    async def _follow_job(self, key: str) -> None:
+        """Place a basket or a sliced order, perhaps twice, and perhaps cancel all of it."""
+        world = self.play.world
+        await asyncio.sleep(world.random_s(0.0, self.play.busy_s))
+        is_basket = world.happens(0.7)
+        world.met["basket" if is_basket else "sliced"] += 1
+        basket = self._basket() if is_basket else Basket(legs=(self._leg(),))
+        async with asyncio.TaskGroup() as at_once:
+            at_once.create_task(self._place_job(key, basket, is_basket=is_basket))
+            if world.happens(0.3):
+                later_s = world.random_s(0.0, 8.0)
+                at_once.create_task(
+                    self._place_job(key, basket, is_basket=is_basket, after_s=later_s)
+                )
+            if world.happens(0.3):
+                at_once.create_task(self._cancel(key))
+
+    async def _place_job(
+        self, key: str, basket: Basket, *, is_basket: bool, after_s: float = 0.0
+    ) -> None:
+        names = {"account": self.play.account, "client_order_id": key, "request_id": key}
+        await asyncio.sleep(after_s)
+        await self._insist(
+            key,
+            body_text(body_of(basket)),
+            lambda front: (
+                front.basket(self._who, basket=basket, **names)
+                if is_basket
+                else front.place_sliced(self._who, order=basket.legs[0].order, **names)
+            ),
+        )
+
+    def _basket(self) -> Basket:
+        chance = self.play.world.chance
+        legs = [
+            self._leg() if chance.random() < 0.2 else Leg(order=self._order())
+            for _ in range(chance.randint(2, 4))
+        ]
+        return Basket(
+            legs=tuple(legs),
+            mode=chance.choice(list(BasketMode)),
+            buys_first=chance.random() < 0.4,
+        )
+
+    def _leg(self) -> Leg:
+        """Return a leg that may have to be cut."""
+        lots = self.play.world.chance.randint(1, 20)
+        order = dataclasses.replace(
+            self._order(), exchange="NFO", tradingsymbol=FUTURE, quantity=5 * lots
+        )
+        return Leg(order=order, slice=True)
 
     def _order(self) -> OrderRequest:
         chance = self.play.world.chance

@@ -17,7 +17,7 @@ from ticker_service.domain import order_state
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
-from ticker_service.orders import classify
+from ticker_service.orders import basket, classify, execute, slices
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.classify import Outcome
 from ticker_service.orders.desk import AccountDesk
@@ -243,6 +243,28 @@ def _unheard(_: Exposure, __: OrderTask) -> None:
     return
 
 
+def cuts_too_much(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """The slices of an order come to more than it, and nobody sums them before they leave."""
+    cut = slices.cut
+
+    def one_more(*arguments: Any) -> list[int]:
+        quantities = cut(*arguments)
+        return [*quantities, quantities[-1]]
+
+    patch.setattr(slices, "cut", one_more)
+    patch.setattr(execute, "excess", lambda *_: "")
+
+
+def sells_before_it_has_bought(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """The legs of a basket leave in any order, whatever was asked."""
+    patch.setattr(basket, "_gate", lambda *_: basket._Gate.NOW)
+
+
+def forgets_that_a_leg_failed(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """A basket that is to be taken back as a whole goes on after a failure."""
+    patch.setattr(basket, "has_failed", lambda _: False)
+
+
 PLANTS: Final[dict[Any, set[str]]] = {
     sends_twice: {"I1", "I4"},
     sends_again_in_doubt: {"I1"},
@@ -264,6 +286,9 @@ PLANTS: Final[dict[Any, set[str]]] = {
     sends_what_was_being_sent: {"I1"},
     lets_changes_overtake: {"I5"},
     does_not_look_at_kill_switches_last: {"I12"},
+    cuts_too_much: {"I13"},
+    sells_before_it_has_bought: {"I18"},
+    forgets_that_a_leg_failed: {"I18"},
     takes_all_for_reducing: {"I12"},
     does_not_follow_its_writes: {"I13"},
 }

@@ -8,10 +8,12 @@ loop stalls; then everything works, and the world is left alone until journal an
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import random
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
+import numpy as np
 import virtual_time
 from exactly_once import (
     UNRESOLVED,
@@ -24,7 +26,7 @@ from exactly_once import (
     violations,
 )
 from sim_broker import Line, SimBroker
-from sim_callers import Person, body_text
+from sim_callers import FUTURE, Person, body_text
 from sim_journal import JournalLine
 from sim_world import NOON_NS, Process, World
 
@@ -38,6 +40,7 @@ from ticker_service.accounts.tokens import AccessToken, MemoryTokens
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.breaker import BreakerName
+from ticker_service.domain.contracts import Contracts
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
 from ticker_service.domain.order import Account, TaskKind
@@ -62,6 +65,15 @@ if TYPE_CHECKING:
     from ticker_service.orders.audit import Difference
 
 ACCOUNT: Final = Account("MAIN")
+CONTRACTS: Final = Contracts(
+    day=dt.date(2026, 11, 21),
+    key=np.array([f"NFO:{FUTURE}".encode(), b"NSE:INFY"], np.bytes_),
+    name_number=np.array([1, 0], np.int32),
+    names=("INFY", "NIFTY"),
+    price_step=np.array([0.05, 0.05]),
+    lot_size=np.array([5, 1], np.int32),
+    kind=np.array([1, 0], np.uint8),
+)
 MERGED: Final = ("broker_order_id", "broker_status", "filled_quantity", "average_price")
 CONFIG: Final = OrdersConfig(
     deadline_s=10.0,
@@ -74,6 +86,7 @@ CONFIG: Final = OrdersConfig(
     book_poll_idle_s=3.0,
     audit_s=2.0,
     audit_again_s=0.5,
+    freeze_quantities={"NIFTY": 30},
 )
 PEACE_S_MAX: Final = 900.0
 """Peace lasts until all is settled, and at most so long; what is left then is a violation.
@@ -562,6 +575,7 @@ class Daemon:
             config=play.config,
             surroundings=surroundings,
             reach=self._reach,
+            new_id=world.new_id,
         )
         self.desk.audit.on_change = self._differs
         self.front = FrontDesk(
@@ -571,6 +585,7 @@ class Daemon:
             world.clock,
             switches=switches,
             new_id=world.new_id,
+            contracts=lambda: CONTRACTS,
         )
         cancel_all = CancelAll(
             ACCOUNT,
@@ -647,6 +662,9 @@ def _task(task: OrderTask) -> Task:
         filled_quantity=task.filled_quantity,
         average_price=task.average_price,
         target_task_id=str(task.target_task_id or ""),
+        job_id=str(task.job_id or ""),
+        leg=task.leg or 0,
+        form=task.body,
     )
 
 

@@ -52,7 +52,7 @@ def test_no_seed_breaks_a_promise(block: int) -> None:
 
 @functools.cache
 def some() -> list[Outcome]:
-    return judge(range(1_000, 1_120))
+    return judge(range(1_000, 1_150))
 
 
 def total(counters: Iterator[Counter[str]]) -> Counter[str]:
@@ -63,7 +63,13 @@ def test_the_plays_have_every_trouble_and_every_answer_in_them() -> None:
     met = total(outcome.met for outcome in some())
     expected = {f"mood_{mood.__name__.strip('_')}" for mood in MOODS}
     expected |= {"book_truncated", "book_null_tags", "book_late", "late_in_book", "standby"}
-    expected |= {"key_repeated", "key_in_conflict", "commit_late_or_unconfirmed"}
+    expected |= {
+        "basket",
+        "sliced",
+        "key_repeated",
+        "key_in_conflict",
+        "commit_late_or_unconfirmed",
+    }
     expected |= {"reduced_under_a_switch"}
     assert expected <= met.keys()
     kills = total(outcome.kills for outcome in some())
@@ -78,6 +84,9 @@ def test_the_plays_bring_orders_to_every_end() -> None:
         for end in ("ACKED", "REJECTED", "NOT_PLACED"):
             assert ends[kind, end], ends
     assert ends["MODIFY", "EXPIRED"], ends
+    for kind in ("BASKET", "SLICES"):
+        assert ends[kind, "DONE"], ends
+    assert ends["BASKET", "RUNNING"], ends
     placed = [task for each in some() for task in each.records.kinds("PLACE")]
     at_broker = sum(1 for task in placed if task.broker_order_id)
     assert at_broker > len(placed) / 2
