@@ -182,10 +182,13 @@ class TaskAnswer(BaseModel):
 
 
 class LegError(BaseModel):
-    """Why a leg is not filled: the first of its orders that ended otherwise."""
+    """Why a leg is not filled: the first of its orders that ended otherwise, if one did.
 
-    client_order_id: str
-    state: str
+    Without an order our own limits refused it before it was journalled.
+    """
+
+    client_order_id: str | None
+    state: str | None
     code: str | None
     reason: str | None
 
@@ -336,21 +339,13 @@ def job_answer(job: OrderTask, children: Sequence[OrderTask]) -> dict[str, Any]:
 
 
 def _leg_answer(leg: LegReport) -> LegAnswer:
-    failed = next((each for each in leg.orders if has_failed(each)), None)
     return LegAnswer(
         leg=leg.leg,
         status=leg.status,
         order=to_fields(leg.order),
         filled_quantity=leg.filled_quantity,
         average_price=None if leg.average_price is None else f"{leg.average_price:f}",
-        error=None
-        if failed is None
-        else LegError(
-            client_order_id=failed.client_order_id,
-            state=failed.state,
-            code=failed.reason_code or None,
-            reason=failed.reason or None,
-        ),
+        error=_leg_error(leg),
         orders=[TaskAnswer(**task_answer(each)) for each in leg.orders],
         cancels=[TaskAnswer(**task_answer(each)) for each in leg.cancels],
     )
@@ -359,3 +354,18 @@ def _leg_answer(leg: LegReport) -> LegAnswer:
 def status_answer(found: OrderTask | tuple[OrderTask, Sequence[OrderTask]]) -> dict[str, Any]:
     """Return an order, or a job with its children, as callers see it."""
     return job_answer(*found) if isinstance(found, tuple) else task_answer(found)
+
+
+def _leg_error(leg: LegReport) -> LegError | None:
+    failed = next((each for each in leg.orders if has_failed(each)), None)
+    if failed is not None:
+        return LegError(
+            client_order_id=failed.client_order_id,
+            state=failed.state,
+            code=failed.reason_code or None,
+            reason=failed.reason or None,
+        )
+    if not leg.refused:
+        return None
+    code, _, reason = leg.refused.partition(": ")
+    return LegError(client_order_id=None, state=None, code=code, reason=reason)

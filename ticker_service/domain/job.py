@@ -35,7 +35,9 @@ PARTS_MAX: Final = 100
 """At ten orders a second they have all left long before the last one's time is over."""
 SLICES: Final = "slices"
 FILLED: Final = "filled"
-_OF_THE_JOB: Final = frozenset({SLICES, FILLED})
+REFUSED: Final = "refused"
+"""The fact of a job that tells which parts our own limits refused, by key, and why."""
+_OF_THE_JOB: Final = frozenset({SLICES, FILLED, REFUSED})
 
 
 class BasketMode(StrEnum):
@@ -152,6 +154,12 @@ def cuts_of(job: OrderTask) -> dict[int, list[int]]:
     }
 
 
+def refused_parts(job: OrderTask) -> dict[str, str]:
+    """Return which parts of a job were refused before they were journalled, by key, and why."""
+    told: Any = (job.facts or {}).get(REFUSED, {})
+    return {str(key): str(why) for key, why in told.items()}
+
+
 def inherited(job: OrderTask) -> dict[str, object] | None:
     """Return what a job's orders are told of it, such as the session it was asked for in."""
     facts = {name: told for name, told in (job.facts or {}).items() if name not in _OF_THE_JOB}
@@ -213,7 +221,7 @@ def excess(job: OrderTask, children: Collection[OrderTask]) -> str:
 
 
 class LegStatus(StrEnum):
-    """How a leg stands, for who asked for it."""
+    """How a leg stands, for who asked for it; in sum where it is several orders."""
 
     WAITING = "WAITING"
     """Nothing of it has been journalled; it waits for other legs."""
@@ -242,12 +250,17 @@ class LegReport:
     average_price: Decimal | None
     orders: tuple[OrderTask, ...]
     cancels: tuple[OrderTask, ...]
+    refused: str = ""
+    """Why our own limits refused a part of it."""
 
 
 def report(job: OrderTask, children: Sequence[OrderTask]) -> list[LegReport]:
     """Return how each leg of a job stands by what the journal has of its orders."""
     orders = orders_among(children)
     cuts = cuts_of(job)
+    refused = refused_parts(job)
+    keys = {part.key: part.leg for part in parts_of(job)}
+    why = {keys[key]: said for key, said in refused.items() if key in keys}
     return [
         _leg_report(
             job,
@@ -255,6 +268,7 @@ def report(job: OrderTask, children: Sequence[OrderTask]) -> list[LegReport]:
             leg.order,
             [orders.get((number, position)) for position in range(1, len(cuts[number]) + 1)],
             children,
+            why.get(number, ""),
         )
         for number, leg in enumerate(basket_of(job.body).legs, 1)
     ]
@@ -266,6 +280,7 @@ def _leg_report(
     order: OrderRequest,
     slots: Sequence[OrderTask | None],
     children: Sequence[OrderTask],
+    refused: str,
 ) -> LegReport:
     placed = tuple(each for each in slots if each is not None)
     filled = sum(each.filled_quantity for each in placed)
@@ -276,16 +291,17 @@ def _leg_report(
     of_price = sum(each.filled_quantity for each in priced)
     return LegReport(
         leg=number,
-        status=_status(job, slots),
+        status=_status(job, slots, is_refused=bool(refused)),
         order=order,
         filled_quantity=filled,
         average_price=value / of_price if of_price and of_price == filled else None,
         orders=placed,
         cancels=tuple(cancel for each in placed for cancel in cancels_of(each, children)),
+        refused=refused,
     )
 
 
-def _status(job: OrderTask, slots: Sequence[OrderTask | None]) -> LegStatus:
+def _status(job: OrderTask, slots: Sequence[OrderTask | None], *, is_refused: bool) -> LegStatus:
     states = {each.state for each in slots if each is not None}
     is_whole = None not in slots
     if S.MANUAL in states:
@@ -296,7 +312,7 @@ def _status(job: OrderTask, slots: Sequence[OrderTask | None]) -> LegStatus:
         return LegStatus.OPEN
     if states == {S.FILLED} and is_whole:
         return LegStatus.FILLED
-    if not is_whole and job.state is S.RUNNING:
+    if not is_whole and job.state is S.RUNNING and not is_refused:
         return LegStatus.OPEN if states else LegStatus.WAITING
     return LegStatus.FAILED if states else LegStatus.NOT_SENT
 

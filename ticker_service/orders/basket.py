@@ -22,6 +22,7 @@ from ticker_service.domain.job import (
     has_failed,
     orders_among,
     parts_of,
+    refused_parts,
 )
 from ticker_service.domain.order import Side, TaskUpdate
 from ticker_service.domain.order_state import TERMINAL, TaskState
@@ -68,16 +69,21 @@ def decide(job: OrderTask, children: Sequence[OrderTask], now_ns: int) -> Moves:
         return _stopping(job, orders, children, now_ns)
     basket, parts = basket_of(job.body), parts_of(job)
     failed = [order for order in orders.values() if has_failed(order)]
-    if failed and basket.mode is BasketMode.ALL_OR_COMPENSATE:
-        return Moves(update=_stops(failed[0]))
-    waiting = [part for part in parts if (part.leg, part.slice) not in orders]
+    absent = [part for part in parts if (part.leg, part.slice) not in orders]
+    refused = refused_parts(job)
+    denied = [part for part in absent if part.key in refused]
+    if (failed or denied) and basket.mode is BasketMode.ALL_OR_COMPENSATE:
+        return Moves(update=_stops(failed, denied, refused))
+    if basket.buys_first and buys(denied):
+        absent = [part for part in absent if part.order.transaction_type is Side.BUY]
+    waiting = [part for part in absent if part not in denied]
     gates = [_gate(part, basket, parts, orders) for part in waiting]
     allowed = [part for part, gate in zip(waiting, gates, strict=True) if gate is _Gate.NOW]
     if allowed:
         return Moves(place=tuple(allowed))
     has_ended = all(order.state in TERMINAL for order in orders.values())
     if has_ended and _Gate.LATER not in gates:
-        return Moves(update=_ended(job, orders, is_whole=not waiting and not failed))
+        return Moves(update=_ended(job, orders, is_whole=len(parts) == len(orders) and not failed))
     return Moves()
 
 
@@ -130,12 +136,16 @@ def _is_over(cancel: OrderTask) -> bool:
     return cancel.state in TERMINAL or cancel.state is TaskState.ACKED
 
 
-def _stops(failed: OrderTask) -> TaskUpdate:
+def _stops(
+    failed: Sequence[OrderTask], denied: Sequence[Part], refused: Mapping[str, str]
+) -> TaskUpdate:
+    if failed:
+        order = failed[0]
+        why = f"{order.client_order_id} is {order.state}: {order.reason or order.reason_code}"
+    else:
+        why = f"{denied[0].key} was refused: {refused[denied[0].key]}"
     return TaskUpdate(
-        state=TaskState.STOPPING,
-        event="job_stops",
-        reason_code=LEG_FAILED,
-        reason=f"{failed.client_order_id} is {failed.state}: {failed.reason or failed.reason_code}",
+        state=TaskState.STOPPING, event="job_stops", reason_code=LEG_FAILED, reason=why
     )
 
 

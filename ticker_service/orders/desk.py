@@ -89,7 +89,7 @@ class _MayReduceError(Exception):
 class AccountDesk:
     """One account's orders: its lanes, its book, its events."""
 
-    def __init__(  # noqa: PLR0913 - the parts of one account
+    def __init__(  # noqa: PLR0913, PLR0915 - the parts of one account
         self,
         account: Account,
         *,

@@ -15,7 +15,13 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 import structlog
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.job import cancel_key, cancels_of, inherited
+from ticker_service.domain.job import (
+    REFUSED,
+    cancel_key,
+    cancels_of,
+    inherited,
+    refused_parts,
+)
 from ticker_service.domain.order import (
     NewTask,
     TaskKind,
@@ -24,7 +30,7 @@ from ticker_service.domain.order import (
     to_fields,
 )
 from ticker_service.domain.order_state import TaskState
-from ticker_service.errors import JournalUnavailable, OrderRefused, TaskMoved
+from ticker_service.errors import JournalUnavailable, OrderRefused, RiskDenied, TaskMoved
 from ticker_service.orders import basket
 from ticker_service.runtime.bell import Bell
 
@@ -135,19 +141,21 @@ class Jobs:
 
     async def _step(self, job: OrderTask, children: Sequence[OrderTask]) -> None:
         moves = await self.steppers[job.kind](job, children, self._clock.now_ns())
-        try:
-            for part in moves.place:
-                await self._take(self._order(job, part))
-            for order in moves.cancel:
-                number = len(cancels_of(order, children)) + 1
-                await self._take(self._cancel(job, order, number))
-        except TaskMoved:
-            raise
-        except OrderRefused as refused:
-            if refused.code == "TOO_MANY_WAITING":
+        asked = [(part.key, self._order(job, part)) for part in moves.place]
+        for order in moves.cancel:
+            number = len(cancels_of(order, children)) + 1
+            asked.append((order.client_order_id, self._cancel(job, order, number)))
+        for key, new in asked:
+            try:
+                await self._take(new)
+            except RiskDenied as denied:
+                # The next look decides what that means for the others.
+                await self._record(job, _refused(job, key, denied))
+                return
+            except OrderRefused as refused:
+                if refused.code != "TOO_MANY_WAITING":
+                    await self._escalate(job, refused)
                 return  # at a later look
-            await self._escalate(job, refused)
-            return
         if moves.update is not None:
             await self._record(job, moves.update)
 
@@ -235,3 +243,11 @@ class Jobs:
             slice=slice,
             facts=facts,
         )
+
+
+def _refused(job: OrderTask, key: str, denied: OrderRefused) -> TaskUpdate:
+    """Return the step that keeps why a part was not journalled."""
+    refused = {**refused_parts(job), key: str(denied)}
+    return TaskUpdate(
+        state=job.state, event="part_refused", facts={**(job.facts or {}), REFUSED: refused}
+    )

@@ -306,7 +306,8 @@ class RiskGate:
             )
         window_s = limits.duplicate_window_s
         earlier = None
-        if window_s is not None:
+        # The slices of one order are alike because they were asked for so.
+        if window_s is not None and new.job_id is None:
             earlier = self._recent.like(new, within_s=float(window_s), monotonic_ns=monotonic_ns)
         return RiskInput(
             kind=new.kind,
