@@ -172,8 +172,17 @@ class BookKeeper:
             update = await self._judge(task, rows, began=began, is_whole=is_whole)
             if update is None:
                 unsettled.append(task)
-            else:
-                await self._record(task, update)
+                continue
+            if update.state is TaskState.MANUAL:
+                log.error(
+                    "order_needs_a_person",
+                    account=self._account,
+                    task_id=str(task.task_id),
+                    client_order_id=task.client_order_id,
+                    code=update.reason_code,
+                    advice="run `ticker-service desk`",
+                )
+            await self._record(task, update)
         self.evidence.keep_only(unsettled)
         changes = {t.task_id: t.target_task_id for t in unsettled if t.kind is TaskKind.MODIFY}
         # One that came into doubt since the journal was read is not among them, and stays.
