@@ -68,6 +68,7 @@ from ticker_service.orders.contract_watch import ContractWatch
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
+from ticker_service.orders.last_prices import LastPricesOf, QuoteShelf
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
 from ticker_service.orders.risk_gate import RiskSources, RiskTables
@@ -175,7 +176,7 @@ async def assemble(
         earlier_ns = await _earlier_runs(
             publisher, chosen, config.publish.channel_prefix, surroundings.clock
         )
-        return Engine(
+        engine = Engine(
             chosen,
             config,
             feed=KiteFeed(
@@ -191,9 +192,12 @@ async def assemble(
             recorder=_recorder(record, surroundings) if record else None,
             earlier_ns=earlier_ns,
         )
+        if office is not None:
+            office.take_ticks(engine.last_price)
     except BaseException:
         await publisher.close()
         raise
+    return engine
 
 
 async def _earlier_runs(
@@ -395,12 +399,9 @@ async def assemble_orders(
     cancel_all: dict[Account, CancelAll] = {}
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
-    contracts = ContractWatch(KiteInstruments(_rest_of(config)), surroundings)
-    surroundings.telemetry.gauge(
-        "order_contracts", "Instruments that orders are checked against, 0 while there are none"
-    ).set_function(contracts.count)
+    contracts = _contract_watch(config, surroundings)
     tables = RiskTables(config.risk)
-    sources = RiskSources(contracts=contracts.current, calendar=_calendar(config.hours))
+    shelves, prices = {each.api_key: QuoteShelf() for each in config.accounts}, list[LastPricesOf]()
     denied = surroundings.telemetry.counter(
         "risk_denials_total",
         "Orders and changes that a rule of the risk gate denied",
@@ -436,6 +437,13 @@ async def assemble_orders(
         for lane in BrokerLane:
             queued.labels(account, lane.value).set_function(partial(broker.waiting, lane))
             refused.labels(account, lane.value)
+        prices.append(LastPricesOf(broker, shelves[each.api_key], clock))
+        sources = RiskSources(
+            contracts=contracts.current,
+            calendar=_calendar(config.hours),
+            prices=prices[-1],
+            held_shares=broker.held_shares,
+        )
         _watch_pacer(account, limits.pacer, waiting, not_sent)
         placed.labels(account).set_function(partial(getattr, limits, "placed_today"))
         executor = Executor(
@@ -501,7 +509,17 @@ async def assemble_orders(
         surroundings=surroundings,
         risk=tables,
         egress=egress,
+        prices=prices,
     )
+
+
+def _contract_watch(config: OrderHalfConfig, surroundings: Surroundings) -> ContractWatch:
+    """Return the day's instruments, shown in the metrics."""
+    contracts = ContractWatch(KiteInstruments(_rest_of(config)), surroundings)
+    surroundings.telemetry.gauge(
+        "order_contracts", "Instruments that orders are checked against, 0 while there are none"
+    ).set_function(contracts.count)
+    return contracts
 
 
 def _calendar(hours: HoursConfig) -> Calendar:

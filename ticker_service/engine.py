@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from dataclasses import dataclass
+from functools import cached_property
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, Final
 
@@ -17,6 +18,7 @@ import numpy as np
 import structlog
 
 from ticker_service.constants import NS_PER_MS
+from ticker_service.domain.risk_input import ReferencePrice
 from ticker_service.domain.segment import unnamed_segments
 from ticker_service.market.connections import FeedState
 from ticker_service.market.feed_watch import FeedWatch
@@ -200,6 +202,27 @@ class Engine:
             epoch=self.epoch,
             inbox_bytes=self._inbox.waiting_bytes,
             recording=self._recording,
+        )
+
+    @cached_property
+    def _row_of(self) -> dict[tuple[str, str], int]:
+        """Rows by exchange and symbol; megabytes that only who asks for prices needs."""
+        names = self.universe.instruments
+        pairs = zip(names.exchange.tolist(), names.tradingsymbol.tolist(), strict=True)
+        return {pair: row for row, pair in enumerate(pairs)}
+
+    def last_price(self, exchange: str, tradingsymbol: str) -> ReferencePrice | None:
+        """Return what an instrument last traded at by its newest tick, None without one.
+
+        Its time is when the tick came; a price that it tells may be older than the tick.
+        """
+        row, ticks = self._row_of.get((exchange, tradingsymbol)), self._path.latest.ticks
+        if row is None or not ticks.received_at_ns[row]:
+            return None
+        return ReferencePrice(
+            price_inr=float(ticks.ltp[row]),
+            at_ns=int(ticks.received_at_ns[row]),
+            source="ticks",
         )
 
     def refusals(self) -> dict[str, Any]:

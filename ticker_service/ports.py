@@ -412,6 +412,25 @@ class AddressProbe(Protocol):
         ...
 
 
+class QuoteSource(Protocol):
+    """Who asks the broker for quotes and holdings."""
+
+    async def quotes(
+        self, symbols: Sequence[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], ReferencePrice]:
+        """Return the quotes of at most 500 instruments; one that it does not know is missing.
+
+        Raises:
+            BrokerUnavailable: They could not be read.
+            LoginRequired: The access token was refused.
+        """
+        ...
+
+    async def held_shares(self) -> Mapping[tuple[str, str], int]:
+        """Return how many shares may be sold out of the holdings; raises as :meth:`quotes`."""
+        ...
+
+
 class BrokerGateway(Protocol):
     """One account's orders at the broker. Nothing here is ever repeated by the gateway itself."""
 

@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from ticker_service.config import KiteConfig
     from ticker_service.domain.order import BrokerOrder, OrderChange, OrderRequest, Variety
     from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
+    from ticker_service.domain.risk_input import ReferencePrice
     from ticker_service.ports import ReadGate, SendGate
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
@@ -246,6 +247,23 @@ class KiteBroker:
         """Return the holdings as Kite shows them; raises as :meth:`orders`."""
         return await self._read("holdings", self._client.holdings, _objects)
 
+    async def quotes(
+        self, symbols: Sequence[tuple[str, str]]
+    ) -> Mapping[tuple[str, str], ReferencePrice]:
+        """Return full quotes of at most 500 instruments; raises as :meth:`orders`."""
+        names = [":".join(symbol) for symbol in symbols]
+        at_ns = self._clock.now_ns()
+        return await self._read(
+            "quotes",
+            partial(self._client.quote, *names),
+            _readable(partial(kite_rows.quotes, at_ns=at_ns)),
+            limit=LimitName.QUOTES_PER_SECOND,
+        )
+
+    async def held_shares(self) -> Mapping[tuple[str, str], int]:
+        """Return how many shares may be sold out of the holdings; raises as :meth:`orders`."""
+        return await self._read("holdings", self._client.holdings, _readable(kite_rows.held_shares))
+
     async def margins(self) -> Mapping[str, object]:
         """Return the funds by segment as Kite shows them; raises as :meth:`orders`."""
         return await self._read("margins", self._client.margins, _object)
@@ -298,7 +316,12 @@ class KiteBroker:
         return await self._await(lane, exchange, call, lambda reply: reply)
 
     async def _read(
-        self, name: str, call: Callable[[], object], parsed: Callable[[object], T]
+        self,
+        name: str,
+        call: Callable[[], object],
+        parsed: Callable[[object], T],
+        *,
+        limit: LimitName = LimitName.READS_PER_SECOND,
     ) -> T:
         """Ask, and check and parse on the thread: a long book must not hold up the event loop."""
 
@@ -311,7 +334,7 @@ class KiteBroker:
                 self._reads, exchange, call, lambda reply: parsed(_data(name, reply))
             )
 
-        return await self._gate.read(LimitName.READS_PER_SECOND, ask)
+        return await self._gate.read(limit, ask)
 
     async def _await(
         self,

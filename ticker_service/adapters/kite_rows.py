@@ -13,6 +13,7 @@ from typing import Final
 
 from ticker_service.domain.order import BrokerOrder, IcebergLeg
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
+from ticker_service.domain.risk_input import ReferencePrice
 
 CHARACTERS_MAX: Final = 40
 """How much of a wrong value an error quotes."""
@@ -142,6 +143,59 @@ def positions(data: object) -> list[BrokerPosition]:
     return [_position(row) for row in rows]
 
 
+def quotes(data: object, *, at_ns: int) -> dict[tuple[str, str], ReferencePrice]:
+    """Return the last prices and circuit limits of full quotes.
+
+    Args:
+        data: The ``data`` of Kite's answer, by ``EXCHANGE:TRADINGSYMBOL``.
+        at_ns: When they were asked for, ns since the Unix epoch.
+
+    Raises:
+        RowMalformed: It is no such object, or a quote has no last price.
+    """
+    if not isinstance(data, Mapping):
+        raise RowMalformed("quotes are an object by instrument")
+    found = {}
+    for key, row in data.items():
+        exchange, _, symbol = _words(key).partition(":")
+        if not isinstance(row, Mapping):
+            raise RowMalformed(f"a quote is an object, this is {type(row).__name__}")
+        limits = [
+            None if row.get(name) is None else float(_price(row, name))
+            for name in ("lower_circuit_limit", "upper_circuit_limit")
+        ]
+        if row.get("last_price") is None:
+            raise _wrong(row, "last_price", "a price")
+        found[exchange, symbol] = ReferencePrice(
+            price_inr=float(_price(row, "last_price")),
+            at_ns=at_ns,
+            source="quote",
+            lower_circuit_inr=limits[0],
+            upper_circuit_inr=limits[1],
+        )
+    return found
+
+
+def held_shares(data: object) -> dict[tuple[str, str], int]:
+    """Return how many shares may be sold out of the holdings: settled and of yesterday.
+
+    What was sold today is out of ``quantity`` already.
+
+    Raises:
+        RowMalformed: It is no list, or one of its rows is no holding.
+    """
+    if not isinstance(data, list):
+        raise RowMalformed(f"holdings are a list, this is {type(data).__name__}")
+    found: dict[tuple[str, str], int] = {}
+    for row in data:
+        if not isinstance(row, Mapping):
+            raise RowMalformed(f"a holding is an object, this is {type(row).__name__}")
+        symbol = _needed(row, "exchange"), _needed(row, "tradingsymbol")
+        quantity = _signed(row, "quantity") + _quantity(row, "t1_quantity")
+        found[symbol] = found.get(symbol, 0) + quantity
+    return found
+
+
 def _position(row: object) -> BrokerPosition:
     if not isinstance(row, Mapping):
         raise RowMalformed(f"a position is an object, this is {type(row).__name__}")
@@ -149,6 +203,7 @@ def _position(row: object) -> BrokerPosition:
         key=_key(row),
         quantity=_signed(row, "quantity"),
         overnight_quantity=_signed(row, "overnight_quantity"),
+        day_result_inr=None if row.get("m2m") is None else _price(row, "m2m"),
     )
 
 

@@ -37,11 +37,14 @@ class BrokerPosition:
     """One net position; quantities are below 0 when short.
 
     ``overnight_quantity`` was carried into the day, so that the difference was traded today.
+    ``day_result_inr`` is what the day has brought, realised and marked to the last price by the
+    broker when it was asked; None where it did not say.
     """
 
     key: PositionKey
     quantity: int
     overnight_quantity: int
+    day_result_inr: Decimal | None = None
 
     @property
     def traded_quantity(self) -> int:

@@ -57,10 +57,14 @@ class HeldPositions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Holdings:
-    """Shares held for delivery by exchange and symbol, what was bought and sold today included."""
+    """Shares that may be sold for delivery, by exchange and symbol; ``at_ns`` is when asked for.
+
+    ``filled`` is what of each key was filled since, which may be in it or not.
+    """
 
     at_ns: int
     free: Mapping[tuple[str, str], int]
+    filled: Mapping[OpenKey, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

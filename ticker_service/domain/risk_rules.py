@@ -402,8 +402,8 @@ def _holdings(given: RiskInput) -> Finding | None:
     if given.holdings is None:
         raise Unusable("holdings", "are missing")
     check_age("holdings", given.holdings.at_ns, given.now_ns, given.limits.positions_age_s_max)
-    free = given.holdings.free.get(given.symbol, 0)
     key = OpenKey(*given.symbol, Product.CNC, Side.SELL)
+    free = given.holdings.free.get(given.symbol, 0) - given.holdings.filled.get(key, 0)
     selling = given.open.get(key, NOTHING_OPEN).quantity - given.counted.quantity
     if selling + given.counts.quantity <= free:
         return None
@@ -439,8 +439,10 @@ def _loss(given: RiskInput) -> Finding | None:
     reached = loss_reached(given.limits, day)
     if reached is None or (reached.level is LatchLevel.BLOCK_NEW and given.kind is TaskKind.MODIFY):
         return None
-    lift = f"`ticker-service risk lift {given.account}`"
-    must = f"strictly reducing the broker's net position: {reached.told}; {lift} lifts it"
+    end = f"`ticker-service risk lift {given.account}` lifts it"
+    if reached.level is LatchLevel.BLOCK_NEW:
+        end = "it ends with the loss, or by a higher limit"
+    must = f"strictly reducing the broker's net position: {reached.told}; {end}"
     return Finding("account", given.account, f"{reached.limit:f}", must, reached.numbers)
 
 

@@ -37,6 +37,7 @@ from ticker_service.orders import exposure, pipeline
 from ticker_service.orders.audit import Audit
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.jobs import Jobs
+from ticker_service.orders.loss_watch import LossWatch
 from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
@@ -130,10 +131,18 @@ class AccountDesk:
         self.positions = Positions(account, journal, gateway, memory, clock)
         self.audit = Audit(account, journal, self.positions, memory, clock)
         self.positions.lasting = self.audit.lasting
-        self.exposure = Exposure()
-        """What is open and may still be filled."""
+        self.exposure = Exposure()  # what is open and may still be filled
+        self.losses = LossWatch(
+            account, lambda: self.risk.limits, self.positions, executor.switches, journal, clock
+        )
         self.risk = RiskGate(
-            account, tables or RiskTables(), self.exposure, self.positions, clock, sources
+            account,
+            tables or RiskTables(),
+            self.exposure,
+            self.positions,
+            clock,
+            sources,
+            day=self.losses.day,
         )
         executor.held_by_risk = self.risk.holds_back
         self._is_stopping = False
@@ -445,6 +454,7 @@ class AccountDesk:
                 tasks.create_task(self._find_work(tasks))
                 tasks.create_task(self._carry_admitted(tasks))
                 tasks.create_task(self.jobs.run(self.news))
+                tasks.create_task(self.losses.run())
                 await self._compare()
                 tasks.create_task(self._keep_audit())
         finally:

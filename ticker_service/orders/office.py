@@ -15,7 +15,7 @@ from ticker_service.orders.risk_gate import RiskTables
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from ticker_service.accounts.egress_watch import EgressWatch
     from ticker_service.accounts.kill_switches import KillSwitches
@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.journal_audit import JournalFault
     from ticker_service.domain.order import Account
+    from ticker_service.domain.risk_input import ReferencePrice
     from ticker_service.orders.cancel_all import CancelAll
     from ticker_service.orders.contract_watch import ContractWatch
     from ticker_service.orders.desk import AccountDesk
     from ticker_service.orders.front import FrontDesk
+    from ticker_service.orders.last_prices import LastPricesOf
     from ticker_service.orders.notices import Notices
     from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
     from ticker_service.runtime.surroundings import Surroundings
@@ -59,6 +61,7 @@ class OrderOffice:
         contracts: ContractWatch | None = None,
         risk: RiskTables | None = None,
         egress: Mapping[Account, EgressWatch] | None = None,
+        prices: Sequence[LastPricesOf] = (),
     ) -> None:
         """Take the parts.
 
@@ -75,9 +78,11 @@ class OrderOffice:
             contracts: The day's instruments, which this object keeps up to date.
             risk: The risk limits in force.
             egress: By account, who looks from which address its orders leave, if anybody does.
+            prices: What the risk gate is told of last prices; they take the ticks.
         """
         self.risk = risk or RiskTables()
         self._egress = egress or {}
+        self._prices = prices
         self.contracts = contracts
         self.front = front
         self._journal = journal
@@ -150,6 +155,11 @@ class OrderOffice:
                     task.cancel()
         finally:
             await self.close()
+
+    def take_ticks(self, tick: Callable[[str, str], ReferencePrice | None]) -> None:
+        """Know what instruments last traded at by the ticks of this process."""
+        for prices in self._prices:
+            prices.tick = tick
 
     def take_update(self, data: object) -> None:
         """Take an order update of the feed; whose it is, the row says."""

@@ -19,9 +19,14 @@ import structlog
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exposure import NOTHING_OPEN
-from ticker_service.domain.order import TaskKind, change_from_fields, request_from_fields
+from ticker_service.domain.order import (
+    Product,
+    TaskKind,
+    change_from_fields,
+    request_from_fields,
+)
 from ticker_service.domain.risk import RiskTable, risk_table
-from ticker_service.domain.risk_input import IN_LOTS, HeldPositions, RiskInput
+from ticker_service.domain.risk_input import IN_LOTS, HeldPositions, Holdings, RiskInput
 from ticker_service.domain.risk_rules import (
     SPARES_REDUCING,
     Denied,
@@ -43,13 +48,13 @@ from ticker_service.errors import (
 from ticker_service.orders.recent_orders import RecentOrders
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping
 
     from ticker_service.domain.contracts import Contract, Contracts
     from ticker_service.domain.exposure import Exposure, OpenKey
     from ticker_service.domain.order import Account, NewTask, OrderRequest, OrderTask
     from ticker_service.domain.risk import RiskLimits
-    from ticker_service.domain.risk_input import DayResult, Holdings, ReferencePrice
+    from ticker_service.domain.risk_input import DayResult, ReferencePrice
     from ticker_service.domain.risk_rules import RiskRule
     from ticker_service.domain.trading_hours import Phase
     from ticker_service.orders.positions import Positions, Reading
@@ -95,6 +100,8 @@ class RiskSources:
     contracts: Callable[[], Contracts | None] = lambda: None
     calendar: Calendar | None = None
     prices: LastPrices | None = None
+    held_shares: Callable[[], Awaitable[Mapping[tuple[str, str], int]]] | None = None
+    """Asks the broker what may be sold out of the holdings."""
     group: Callable[[], str] = str
     """The account's group, empty for none."""
 
@@ -151,7 +158,7 @@ class _Fetched:
 class RiskGate:
     """One account's; belongs to one event loop."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of one decision
         self,
         account: Account,
         tables: RiskTables,
@@ -159,6 +166,8 @@ class RiskGate:
         positions: Positions,
         clock: Clock,
         sources: RiskSources | None = None,
+        *,
+        day: Callable[[], DayResult | None] = lambda: None,
     ) -> None:
         """Take the parts.
 
@@ -169,19 +178,20 @@ class RiskGate:
             positions: What is held.
             clock: Time.
             sources: Where the rest comes from.
+            day: What the day has brought, as it was last seen.
         """
         self.on_denial: Callable[[NewTask, RiskDenied], None] = _unheard
-        self.day: Callable[[], DayResult | None] = lambda: None
-        """What the day has brought, as it was last seen."""
         self.tables = tables
         self._account = account
         self._exposure = exposure
+        self._day = day
         self._positions = positions
         self._clock = clock
         self._sources = sources or RiskSources()
         self._recent = RecentOrders()
         self._plan: _Plan | None = None
         self._reading = asyncio.Lock()
+        self._shares: Holdings | None = None
         self._held: tuple[int, Reading, Mapping[OpenKey, int]] | None = None
         """When positions were asked for, wall ns, what came, and what had been filled by then."""
 
@@ -324,7 +334,10 @@ class RiskGate:
             open=self._exposure.by_key(),
             names=self._names(plan),
             positions=self._with_fills(fetched),
-            holdings=fetched.holdings,
+            holdings=fetched.holdings
+            and dataclasses.replace(
+                fetched.holdings, filled=self._filled_since(fetched.holdings.filled)
+            ),
             phase=self._phase(order, now_ns),
             earlier=earlier,
             orders_of_minute=self._recent.of_minute(new.principal, monotonic_ns=monotonic_ns),
@@ -392,8 +405,10 @@ class RiskGate:
             fetched.reference = fetched.references.get(symbol)
         if Need.POSITIONS in needs:
             await self._read_positions(plan, fetched)
+        if Need.HOLDINGS in needs and order.product is Product.CNC:
+            fetched.holdings = await self._holdings_now(plan)
         if Need.DAY in needs:
-            fetched.day = self.day()
+            fetched.day = self._day()
         return fetched
 
     async def _read_positions(self, plan: _Plan, fetched: _Fetched) -> None:
@@ -419,16 +434,45 @@ class RiskGate:
         names = {symbol: name for symbol in net if (name := self._name(*symbol))}
         fetched.positions = HeldPositions(at_ns=at_ns, net=net, names=names)
 
+    async def _holdings_now(self, plan: _Plan) -> Holdings | None:
+        """Return what may be sold of shares, None if it was never read; the rule asks its age.
+
+        Its ``filled`` is what had been filled by then.
+        Shares bought today for delivery may be sold as well; the broker's positions have them.
+        """
+        held_shares = self._sources.held_shares
+        if held_shares is None:
+            return None
+        limit_ns = int(plan.limits.positions_age_s_max * NS_PER_S)
+        async with self._reading:
+            at_ns, filled = self._clock.now_ns(), self._exposure.filled()
+            if self._shares is not None and at_ns - self._shares.at_ns <= limit_ns // 2:
+                return self._shares
+            try:
+                free = dict(await held_shares())
+                reading = await self._positions.read()
+            except (BrokerUnavailable, LoginRequired, JournalUnavailable) as error:
+                log.warning("risk_holdings_not_read", account=self._account, error=str(error))
+                return self._shares
+            for position in reading.positions:
+                if position.key.product == Product.CNC and position.quantity > 0:
+                    symbol = position.key.exchange, position.key.tradingsymbol
+                    free[symbol] = free.get(symbol, 0) + position.quantity
+            self._shares = Holdings(at_ns=at_ns, free=free, filled=filled)
+            return self._shares
+
     def _with_fills(self, fetched: _Fetched) -> HeldPositions | None:
         if fetched.positions is None:
             return None
-        before = fetched.filled_before
-        since = {
+        since = self._filled_since(fetched.filled_before)
+        return dataclasses.replace(fetched.positions, filled=since)
+
+    def _filled_since(self, before: Mapping[OpenKey, int]) -> dict[OpenKey, int]:
+        return {
             key: quantity - before.get(key, 0)
             for key, quantity in self._exposure.filled().items()
             if quantity > before.get(key, 0)
         }
-        return dataclasses.replace(fetched.positions, filled=since)
 
 
 def _order_of(new: NewTask, target: OrderTask | None) -> OrderRequest:

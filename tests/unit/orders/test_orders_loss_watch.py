@@ -1,0 +1,157 @@
+"""A loss or a fall from the day's best stops an account until a person lets it go on (I13)."""
+
+from __future__ import annotations
+
+import dataclasses
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import virtual_time
+from order_scene import ACCOUNT, BUY, Scene
+
+from ticker_service.domain.kill_switch import KillLevel, KillScope, ScopeKind
+from ticker_service.domain.order import Side
+from ticker_service.domain.portfolio import BrokerPosition, PositionKey
+from ticker_service.errors import OrderRefused, RiskDenied
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SCOPE = KillScope(ScopeKind.ACCOUNT, ACCOUNT)
+
+
+@pytest.fixture(autouse=True)
+def _without_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Virtual time has no threads; the store of these tests needs none."""
+
+    async def at_once(work: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        return work(*given, **named)
+
+    monkeypatch.setattr("ticker_service.accounts.kill_switches.asyncio.to_thread", at_once)
+
+
+def losing(scene: Scene, result_inr: str | None, quantity: int = 75) -> None:
+    key = PositionKey(BUY.exchange, BUY.tradingsymbol, BUY.product)
+    result = None if result_inr is None else Decimal(result_inr)
+    scene.broker.net_positions = [
+        BrokerPosition(
+            key=key, quantity=quantity, overnight_quantity=quantity, day_result_inr=result
+        )
+    ]
+
+
+async def standing(scene: Scene) -> list[KillLevel]:
+    return [each.level for each in scene.switches.standing()]
+
+
+async def refused(scene: Scene, **changed: Any) -> OrderRefused:
+    with pytest.raises(OrderRefused) as error:
+        await scene.place(dataclasses.replace(BUY, **changed))
+    return error.value
+
+
+def test_a_loss_throws_a_switch_that_lets_only_reductions_through_and_survives_a_restart() -> None:
+    scene = Scene(risk={"loss_reduce_only_inr": 5_000})
+
+    async def play() -> None:
+        losing(scene, "-4999")
+        async with scene.opened():
+            await scene.place()
+            losing(scene, "-5000.5")
+            await scene.until(scene.switches.standing)
+            assert await standing(scene) == [KillLevel.REDUCE_ONLY]
+            told = await refused(scene)
+            assert "loss of 5000.5 rupees" in told.rule
+            await scene.place(dataclasses.replace(BUY, transaction_type=Side.SELL))
+        scene.renew()
+        losing(scene, "100")
+        async with scene.opened():
+            assert (await refused(scene)).code == "KILL_SWITCH"
+
+    virtual_time.run(play())
+
+
+def test_what_a_person_lifted_does_not_come_back_on_the_same_day_also_after_a_restart() -> None:
+    scene = Scene(risk={"loss_reduce_only_inr": 5_000, "loss_halt_inr": 9_000})
+
+    async def play() -> None:
+        losing(scene, "-6000")
+        async with scene.opened():
+            await scene.until(scene.switches.standing)
+            await scene.switches.release(
+                SCOPE, scene.journal, by_whom="operator", now_ns=scene.clock.now_ns()
+            )
+            await scene.until(lambda: not scene.switches.standing())
+            await scene.place()
+        scene.renew()
+        async with scene.opened():
+            await scene.until(lambda: scene.desk.losses.day() is not None)
+            await scene.place()
+            assert await standing(scene) == []
+            losing(scene, "-9000")
+            await scene.until(scene.switches.standing)
+            assert await standing(scene) == [KillLevel.HALT_NEW]
+
+    virtual_time.run(play())
+
+
+def test_the_mildest_level_denies_new_orders_for_as_long_as_the_loss_stands() -> None:
+    scene = Scene(risk={"loss_block_new_inr": 5_000})
+
+    async def play() -> None:
+        losing(scene, "0")
+        async with scene.opened():
+            await scene.until(lambda: scene.desk.losses.day() is not None)
+            resting = await scene.place()
+            await scene.until(lambda: scene.now(resting).broker_order_id)
+            losing(scene, "-5000")
+            await scene.until(lambda: (day := scene.desk.losses.day()) and day.result_inr < 0)
+            assert (await refused(scene)).code == "RISK_LOSS"
+            await scene.modify(resting, price="99")
+            losing(scene, "-4000")
+            await scene.until(lambda: (day := scene.desk.losses.day()) and day.result_inr > -5000)
+            await scene.place()
+            assert await standing(scene) == []
+
+    virtual_time.run(play())
+
+
+def test_a_fall_from_the_days_best_is_counted_from_there_and_anew_each_day() -> None:
+    scene = Scene(risk={"drawdown_halt_inr": 1_000})
+
+    async def play() -> None:
+        losing(scene, "3000")
+        async with scene.opened():
+            await scene.until(lambda: scene.desk.losses.day() is not None)
+            losing(scene, "2001")
+            await scene.until(lambda: (day := scene.desk.losses.day()) and day.result_inr < 3000)
+            assert await standing(scene) == []
+            losing(scene, "2000")
+            await scene.until(scene.switches.standing)
+            assert "drawdown of 1000 rupees" in scene.switches.standing()[0].why
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("fails", ["not told", "not read"])
+def test_a_result_that_is_not_known_denies_what_does_not_reduce(fails: str) -> None:
+    scene = Scene(risk={"loss_halt_inr": 5_000})
+
+    async def play() -> None:
+        losing(scene, "0")
+        async with scene.opened():
+            await scene.until(lambda: scene.desk.losses.day() is not None)
+            await scene.place()
+            if fails == "not told":
+                losing(scene, None)
+            else:
+                scene.broker.is_down = True
+            await scene.until(
+                lambda: scene.clock.now_ns() - (scene.desk.losses._seen or (0, 0))[0] > 11 * 10**9
+            )
+            refusal = await refused(scene)
+            assert isinstance(refusal, RiskDenied)
+            assert (refusal.code, refusal.field) == ("RISK_LOSS", "days_result")
+
+    virtual_time.run(play())

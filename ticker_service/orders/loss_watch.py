@@ -1,0 +1,159 @@
+"""Stop an account that has lost what its limits allow, until a person lets it go on.
+
+Beside the path of an order. The day's result is the broker's own: realised, and open positions
+marked to the last price when they were asked for. A limit that is reached is thrown as a kill
+switch of the account: it survives restarts, holds up to the first byte, and a person releases it.
+What a person released does not come back on the same day. The mildest level throws none: it denies
+new orders for as long as the loss stands.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import uuid
+from decimal import Decimal
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
+from ticker_service.domain.risk import LatchLevel
+from ticker_service.domain.risk_input import DayResult, Unusable
+from ticker_service.domain.risk_rules import loss_reached, watches_loss
+from ticker_service.domain.session import ist_date
+from ticker_service.errors import BrokerUnavailable, JournalUnavailable, LoginRequired
+
+if TYPE_CHECKING:
+    import datetime as dt
+    from collections.abc import Callable
+
+    from ticker_service.accounts.kill_switches import KillSwitches
+    from ticker_service.domain.order import Account
+    from ticker_service.domain.risk import RiskLimits
+    from ticker_service.orders.positions import Positions
+    from ticker_service.ports import OrderJournal
+    from ticker_service.runtime.clock import Clock
+
+log = structlog.get_logger()
+
+BY_WHOM: Final = "risk gate"
+LOOK_S_IDLE: Final = 5.0
+"""So soon limits that were set are noticed."""
+_KILLS: Final = {
+    LatchLevel.REDUCE_ONLY: KillLevel.REDUCE_ONLY,
+    LatchLevel.HALT: KillLevel.HALT_NEW,
+}
+
+
+class LossWatch:
+    """One account's; belongs to one event loop."""
+
+    def __init__(  # noqa: PLR0913 - the parts of one watch
+        self,
+        account: Account,
+        limits: Callable[[], RiskLimits],
+        positions: Positions,
+        switches: KillSwitches,
+        journal: OrderJournal,
+        clock: Clock,
+        *,
+        new_id: Callable[[], uuid.UUID] = uuid.uuid4,
+    ) -> None:
+        """Begin with nothing seen.
+
+        Args:
+            account: Whose.
+            limits: Those in force.
+            positions: What is held and what it has brought.
+            switches: Where a limit that is reached is thrown.
+            journal: Knows what was thrown and released before.
+            clock: Time.
+            new_id: Makes the ids of switches.
+        """
+        self._account = account
+        self._limits = limits
+        self._positions = positions
+        self._switches = switches
+        self._journal = journal
+        self._clock = clock
+        self._new_id = new_id
+        self._seen: tuple[int, Decimal] | None = None
+        self._best = Decimal(0)
+        self._date: dt.date | None = None
+        self._thrown: dict[LatchLevel, uuid.UUID] | None = None
+        """The switch that each level threw today; None until the journal has told."""
+
+    def day(self) -> DayResult | None:
+        """Return what the day has brought as it was last seen, None if it was not."""
+        if self._seen is None or self._thrown is None:
+            return None
+        at_ns, result = self._seen
+        standing = {each.switch_id for each in self._switches.standing()}
+        lifted = {level for level, thrown in self._thrown.items() if thrown not in standing}
+        return DayResult(
+            at_ns=at_ns, result_inr=result, best_inr=self._best, lifted=frozenset(lifted)
+        )
+
+    async def run(self) -> None:
+        """Look again and again while a loss is limited, until cancelled."""
+        while True:
+            limits = self._limits()
+            if not watches_loss(limits):
+                self._seen = None
+                await asyncio.sleep(LOOK_S_IDLE)
+                continue
+            try:
+                await self.look()
+            except (BrokerUnavailable, LoginRequired, JournalUnavailable, Unusable) as error:
+                # What was seen grows old, and then orders are denied.
+                log.warning("risk_result_not_read", account=self._account, error=str(error))
+            await asyncio.sleep(float(limits.positions_age_s_max) / 2)
+
+    async def look(self) -> None:
+        """Read the day's result once and throw what it reaches.
+
+        Raises:
+            BrokerUnavailable: It could not be read.
+            LoginRequired: The access token was refused.
+            JournalUnavailable: The journal does not answer.
+            Unusable: The broker tells no result of a position.
+        """
+        at_ns = self._clock.now_ns()
+        today = ist_date(at_ns)
+        if today != self._date or self._thrown is None:
+            self._thrown = await self._thrown_on(today)
+            self._date, self._best = today, Decimal(0)
+        reading = await self._positions.read()
+        result = Decimal(0)
+        for position in reading.positions:
+            if position.day_result_inr is None:
+                raise Unusable("days_result", f"is not told of {':'.join(position.key)}")
+            result += position.day_result_inr
+        self._seen, self._best = (at_ns, result), max(self._best, result)
+        seen = self.day()
+        reached = None if seen is None else loss_reached(self._limits(), seen)
+        if reached is None or reached.level not in _KILLS or reached.level in self._thrown:
+            return
+        switch = KillSwitch(
+            switch_id=self._new_id(),
+            scope=KillScope(ScopeKind.ACCOUNT, self._account),
+            level=_KILLS[reached.level],
+            why=reached.told,
+            by_whom=BY_WHOM,
+            since_ns=at_ns,
+        )
+        self._thrown[reached.level] = switch.switch_id
+        log.error("risk_loss_reached", account=self._account, why=reached.told, **reached.numbers)
+        await self._switches.throw(switch)
+
+    async def _thrown_on(self, today: dt.date) -> dict[LatchLevel, uuid.UUID]:
+        kills = {kill: level for level, kill in _KILLS.items()}
+        found = [*await self._journal.kill_switches(), *self._switches.standing()]
+        return {
+            kills[each.level]: each.switch_id
+            for each in found
+            if each.by_whom == BY_WHOM
+            and each.scope == KillScope(ScopeKind.ACCOUNT, self._account)
+            and each.level in kills
+            and ist_date(each.since_ns) == today
+        }
