@@ -162,6 +162,8 @@ def _doors_server(
         verifier=TokenVerifier(settings.token_secret.get_secret_value().encode()),
         clock=surroundings.clock,
         reach=reach,
+        postbacks=office.postbacks,
+        postback_word=settings.postback_word.get_secret_value(),
     )
     refused = surroundings.telemetry.gauge(
         "doors_refused",

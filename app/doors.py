@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, WebSocket
 
-from app.http import desk, kill_switch
+from app.http import desk, kill_switch, postback
 from app.http import orders as rest
 from app.security.limits import ConnectionCaps, ConnectionRegister, RequestLimiter, RequestRate
 from app.security.tokens import TokenRefused
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from app.security.tokens import Principal, Scope, TokenVerifier
     from ticker_service.domain.order import OrderEvent
+    from ticker_service.orders.postbacks import Postbacks
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach
 
@@ -45,6 +46,8 @@ class Doors:
     verifier: TokenVerifier
     clock: Clock
     reach: Reach
+    postbacks: Postbacks | None = None
+    postback_word: str = field(default="", repr=False)
     rate: RequestLimiter = field(init=False)
     connections: ConnectionRegister = field(init=False)
 
@@ -142,6 +145,9 @@ def application(doors: Doors) -> FastAPI:
     app.router.routes.extend(rest.router.routes)
     app.router.routes.extend(kill_switch.router.routes)
     app.router.routes.extend(desk.router.routes)
+    if doors.postbacks is not None and doors.postback_word:
+        route = postback.router(doors.postbacks, doors.postback_word, doors.clock)
+        app.router.routes.extend(route.routes)
 
     @app.websocket("/v1/orders/ws")
     async def orders_socket(websocket: WebSocket) -> None:

@@ -91,12 +91,15 @@ _SECRETS: Final = frozenset(
         "kite_access_token",
         "kite_api_key",
         "kite_ws_parameters",
+        "postback_word",
         "redis_url",
         "token_passphrase",
         "token_secret",
     }
 )
 
+POSTBACK_WORD: Final = re.compile("[A-Za-z0-9_-]{24,128}")
+"""Nobody guesses it."""
 _Names = Annotated[tuple[str, ...], NoDecode]
 
 
@@ -175,6 +178,10 @@ class Settings(BaseSettings):
     kill_switch_file: Path = Field(
         default_factory=lambda: _state_folder() / "kill-switch.json",
         description="What people have stopped; below STATE_DIRECTORY or the current folder",
+    )
+    postback_word: SecretStr = Field(
+        SecretStr(""),
+        description="Last part of the address to which the broker sends postbacks; off without",
     )
     egress_probe_url: str = Field(
         "", description="Answers with the caller's address; asked before the market opens"
@@ -393,6 +400,14 @@ class Settings(BaseSettings):
     def _check_rest_root(cls, value: str) -> str:
         return _checked_root(value, encrypted="https", plain="http")
 
+    @field_validator("postback_word")
+    @classmethod
+    def _check_word(cls, value: SecretStr) -> SecretStr:
+        word = value.get_secret_value()
+        if word and not POSTBACK_WORD.fullmatch(word):
+            raise ValueError("must be 24 to 128 letters, digits, dashes and underscores")
+        return value
+
     @field_validator("egress_probe_url")
     @classmethod
     def _check_probe(cls, value: str) -> str:
@@ -571,6 +586,7 @@ class Settings(BaseSettings):
             breakers=self.breaker_config(),
             kill_switch_file=self.kill_switch_file,
             egress_probe_url=self.egress_probe_url,
+            hears_postbacks=bool(self.postback_word.get_secret_value()),
             requires_durable_storage=not self.journal_may_be_volatile,
             order_connections_max=self.order_connections_max,
             query_connections_max=self.query_connections_max,

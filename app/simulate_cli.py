@@ -68,6 +68,7 @@ def simulate(
     tags_on_legs: Annotated[
         bool, typer.Option(help="A cover order's second leg bears its first leg's tag.")
     ] = False,
+    postback_url: Annotated[str, typer.Option(help="Order updates are posted there as well.")] = "",
     slice_list: Annotated[
         bool, typer.Option(help="Answer autoslice with a list, as older documents have it.")
     ] = False,
@@ -129,6 +130,7 @@ def simulate(
             amo_rest_s=amo_rest_s,
             tags_on_legs=tags_on_legs,
             is_slice_list=slice_list,
+            postback_url=postback_url,
             freeze_quantities=tuple(freezes.items()),
             enforce_rate_limits=rate_limits,
             orders_per_day_max=orders_per_day,

@@ -71,6 +71,7 @@ from ticker_service.orders.front import FrontDesk
 from ticker_service.orders.last_prices import LastPricesOf, QuoteShelf
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
+from ticker_service.orders.postbacks import Postbacks
 from ticker_service.orders.risk_gate import RiskSources, RiskTables
 from ticker_service.ports import FeedLogin
 from ticker_service.runtime.crash_points import never
@@ -510,6 +511,7 @@ async def assemble_orders(
         risk=tables,
         egress=egress,
         prices=prices,
+        postbacks=_postbacks(config, desks, surroundings) if config.hears_postbacks else None,
     )
 
 
@@ -621,6 +623,21 @@ def _gateway(  # noqa: PLR0913 - the parts of one gateway
         sends=sends,
         reach=reach,
     )
+
+
+def _postbacks(
+    config: OrderHalfConfig, desks: Mapping[Account, AccountDesk], surroundings: Surroundings
+) -> Postbacks:
+    """Return who hears the broker's postbacks, counted in the metrics."""
+    secrets = {each.user_id: (Account(each.account), each.api_secret) for each in config.accounts}
+    postbacks = Postbacks(secrets, {name: desk.want_book for name, desk in desks.items()})
+    counted = surroundings.telemetry.gauge(
+        "postbacks", "Postbacks of the broker since the start, by what became of them", ["outcome"]
+    )
+    counted.labels("taken").set_function(lambda: sum(postbacks.taken.values()))
+    counted.labels("repeated").set_function(lambda: postbacks.repeated)
+    counted.labels("refused").set_function(lambda: postbacks.refused)
+    return postbacks
 
 
 def _egress(account: AccountConfig) -> Egress:

@@ -258,6 +258,7 @@ class OrderHalfConfig:
     accounts: tuple[AccountConfig, ...]
     kill_switch_file: Path
     egress_probe_url: str = ""
+    hears_postbacks: bool = False
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     limits: Limits = field(default_factory=limits_of)
     risk: RiskTable = field(default_factory=risk_table)

@@ -9,6 +9,7 @@ from typing import Final
 import pytest
 
 from app.doors import ConnectionCaps
+from app.http import postback
 from app.http.orders import BODY_BYTES_MAX
 from app.log_stream import PATIENCE_MS
 from app.security.limits import RequestRate
@@ -21,7 +22,7 @@ from ticker_service.config import FlushConfig, OrdersConfig, RecordConfig
 from ticker_service.domain.limit import LIMITS
 from ticker_service.engine import PUBLISH_RETRY
 from ticker_service.market import inbox, refusals
-from ticker_service.orders import dead_letters, disconnects, notices, report
+from ticker_service.orders import dead_letters, disconnects, notices, postbacks, report
 from ticker_service.simulator import candles, connection, ledger
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -59,6 +60,8 @@ PHRASES: Final = [
     f"when they are lost | {disconnects.SESSIONS_MAX:,}; {disconnects.TRIES_MAX} cancels of one",
     f"newest {dead_letters.LETTERS_MAX} of an account, {dead_letters.EVENTS_MAX} events of one",
     f"{RequestRate().per_s:.0f} a second, {RequestRate().burst} at once",
+    f"{postback.RATE.per_s:.0f} a second, {postback.RATE.burst} at once, for all together",
+    f"remembered by their bytes | {postbacks.SEEN_MAX:,} |",
     f"{BODY_BYTES_MAX // KIB} KiB, {socket_door.FRAME_BYTES_MAX // KIB} KiB",
     f"{connection.TEXTS_MAX:,} | CLOSE",
     f"{connection.STALLED_S:.0f} s | CLOSE",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from ticker_service.orders.front import FrontDesk
     from ticker_service.orders.last_prices import LastPricesOf
     from ticker_service.orders.notices import Notices
+    from ticker_service.orders.postbacks import Postbacks
     from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
     from ticker_service.runtime.surroundings import Surroundings
 
@@ -62,6 +63,7 @@ class OrderOffice:
         risk: RiskTables | None = None,
         egress: Mapping[Account, EgressWatch] | None = None,
         prices: Sequence[LastPricesOf] = (),
+        postbacks: Postbacks | None = None,
     ) -> None:
         """Take the parts.
 
@@ -77,12 +79,14 @@ class OrderOffice:
             surroundings: Time and chance.
             contracts: The day's instruments, which this object keeps up to date.
             risk: The risk limits in force.
+            postbacks: Who hears the broker's postbacks, if anybody does.
             egress: By account, who looks from which address its orders leave, if anybody does.
             prices: What the risk gate is told of last prices; they take the ticks.
         """
         self.risk = risk or RiskTables()
         self._egress = egress or {}
         self._prices = prices
+        self.postbacks = postbacks
         self.contracts = contracts
         self.front = front
         self._journal = journal
@@ -142,6 +146,8 @@ class OrderOffice:
                     tasks.create_task(each.run(), name=f"egress-{account}")
                     for account, each in self._egress.items()
                 ]
+                if self.postbacks is not None:
+                    work.append(tasks.create_task(self.postbacks.run(), name="postbacks"))
                 if self.contracts is not None:
                     work.append(tasks.create_task(self.contracts.run(), name="contracts"))
                 work += [

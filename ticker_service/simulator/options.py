@@ -81,6 +81,7 @@ class SimulatorOptions:
         freeze_quantities: Largest quantity of one order in an underlying's derivatives.
         tags_on_legs: A cover order's second leg bears the tag of its first; whether Kite's does is
             not known.
+        postback_url: Where order updates are posted as well; nowhere when empty.
         is_slice_list: ``autoslice`` answers with a list, as older documentation has it, and not
             with an object that has ``children``.
     """
@@ -111,6 +112,7 @@ class SimulatorOptions:
     freeze_quantities: tuple[tuple[str, int], ...] = DEFAULT_FREEZE_QUANTITIES
     tags_on_legs: bool = False
     is_slice_list: bool = False
+    postback_url: str = ""
 
     def __post_init__(self) -> None:
         faults = [text for wrong, text in self._checks() if wrong]
@@ -144,6 +146,10 @@ class SimulatorOptions:
             (
                 self.redirect_url != "" and not _is_web_address(self.redirect_url),
                 f"redirect_url={self.redirect_url!r} must be an address with scheme and host",
+            ),
+            (
+                self.postback_url != "" and not _is_web_address(self.postback_url),
+                f"postback_url={self.postback_url!r} must be an address with scheme and host",
             ),
             (
                 not 0.0 <= self.rate_per_s < math.inf,

@@ -26,6 +26,7 @@ from ticker_service.simulator.order_rules import OrderRules
 from ticker_service.simulator.orders import OrderRoutes
 from ticker_service.simulator.panel import PanelRoutes
 from ticker_service.simulator.portfolio import PortfolioRoutes
+from ticker_service.simulator.postbacks import OrderPostbacks
 from ticker_service.simulator.request_rates import RequestRates
 from ticker_service.simulator.rest import RestServer, application
 from ticker_service.simulator.sessions import Sessions
@@ -59,6 +60,7 @@ class Simulator:
         exchange: Every account's orders.
         ledger: What reached the order routes and what came of it.
         faults: What is armed against orders.
+        postbacks: Where order updates are posted, beside the sockets.
     """
 
     def __init__(
@@ -79,9 +81,8 @@ class Simulator:
         self.faults = OrderFaults(self._clock)
         self.ledger = Ledger(self._clock)
         self._updates = OrderUpdates(self.feed, self.faults, self._clock)
-        self.exchange = Exchange(
-            self.market, self._clock, self.ledger, self.options, self._updates.publish
-        )
+        self.postbacks = OrderPostbacks(self.options)
+        self.exchange = Exchange(self.market, self._clock, self.ledger, self.options, self._publish)
         self._rest_root = ""
         self._ws_root = ""
 
@@ -115,6 +116,10 @@ class Simulator:
         self.exchange.note(changes)
         self.feed.publish(changes)
 
+    def _publish(self, user_id: str, data: dict[str, object]) -> None:
+        self._updates.publish(user_id, data)
+        self.postbacks.publish(data)
+
     async def serve_forever(self) -> None:
         """Wait until cancelled."""
         await asyncio.get_running_loop().create_future()
@@ -136,6 +141,7 @@ class Simulator:
                     tasks.create_task(self._move()),
                     tasks.create_task(self._advance(self.exchange)),
                     tasks.create_task(self._advance(self._updates)),
+                    tasks.create_task(self.postbacks.run()),
                 ]
                 try:
                     yield

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 SECRET: Final = "stand-in-secret-of-thirty-two-bytes!"  # allow-secret
 STILL: Final = SimulatorOptions(seed=7, rate_per_s=0.0, enforce_rate_limits=False)
+POSTBACK_WORD: Final = "a-word-of-the-tests-that-nobody-guesses"
 ALLOWED_PACE_S: Final = 0.1
 """So often a caller may ask for an order and have half of its 20 requests a second left."""
 USERS: Final = {"MAIN": "AB1234", "SPARE": "CD5678"}
@@ -278,6 +279,7 @@ def house(
             "token_secret": SECRET,
             "orders_port": 0,
             "kill_switch_file": f"{folder}/kill-switch.json",
+            "postback_word": POSTBACK_WORD,
             "egress_probe_url": f"{market.rest_root}/sim/address",
             "order_book_poll_s": 0.3,
             "order_request_s": 2.0,
