@@ -469,11 +469,11 @@ class Play:
         }
         return Records(
             told=[each for person in self.people for each in person.told],
-            tasks=[_task(task) for task in journal.tasks.values()],
+            tasks=[task_record(task) for task in journal.tasks.values()],
             attempts=[self._attempt(task, intents) for task in journal.attempts],
-            events=[_event(event) for event in events],
+            events=[event_record(event) for event in events],
             posts=list(self.broker.posts),
-            orders={order_id: _at_broker(row) for order_id, row in self.broker.book.items()},
+            orders={order_id: at_broker(row) for order_id, row in self.broker.book.items()},
             delivered={"sink": list(self.delivered)},
             doubts_allowed=self.broker.nulled_tags,
             cancels_all=any(
@@ -649,7 +649,7 @@ class Daemon:
         """Give nothing back."""
 
 
-def _task(task: OrderTask) -> Task:
+def task_record(task: OrderTask) -> Task:
     return Task(
         task_id=str(task.task_id),
         kind=task.kind.value,
@@ -668,7 +668,7 @@ def _task(task: OrderTask) -> Task:
     )
 
 
-def _event(event: OrderEvent) -> Event:
+def event_record(event: OrderEvent) -> Event:
     filled = event.data.get("filled_quantity")
     return Event(
         account_seq=event.account_seq,
@@ -695,7 +695,7 @@ def _merged(task: OrderTask, rows: Sequence[BrokerOrder]) -> tuple[object, ...]:
     return task.state, task.filled_quantity, task.average_price
 
 
-def _at_broker(row: BrokerOrder) -> AtBroker:
+def at_broker(row: BrokerOrder) -> AtBroker:
     (tag,) = row.tags
     return AtBroker(
         order_id=row.order_id,
