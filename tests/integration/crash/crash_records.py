@@ -100,6 +100,9 @@ def _task(row: Mapping[str, Any]) -> Task:
         filled_quantity=row["filled_quantity"],
         average_price=row["average_price"],
         target_task_id=str(row["target_task_id"] or ""),
+        job_id=str(row["job_id"] or ""),
+        leg=row["leg"] or 0,
+        form=row["body"],
     )
 
 
