@@ -20,6 +20,7 @@ from app.kill_cli import kill_cli
 from app.order_cli import order_cli, token_cli
 from app.order_list_cli import changes, list_orders
 from app.record_cli import record_cli
+from app.risk_cli import risk_cli
 from app.simulate_cli import simulate
 from ticker_service.runtime.clock import SystemClock
 
@@ -41,6 +42,7 @@ cli.add_typer(order_cli)
 cli.add_typer(account_cli)
 cli.add_typer(journal_cli)
 cli.add_typer(kill_cli)
+cli.add_typer(risk_cli)
 cli.add_typer(desk_cli)
 cli.command()(simulate)
 cli.add_typer(record_cli)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, WebSocket
 
-from app.http import desk, kill_switch, postback
+from app.http import desk, kill_switch, postback, risk
 from app.http import orders as rest
 from app.security.limits import ConnectionCaps, ConnectionRegister, RequestLimiter, RequestRate
 from app.security.tokens import TokenRefused
@@ -144,6 +144,7 @@ def application(doors: Doors) -> FastAPI:
     # Not `include_router`: it makes every route anew, and the first caller waits for that.
     app.router.routes.extend(rest.router.routes)
     app.router.routes.extend(kill_switch.router.routes)
+    app.router.routes.extend(risk.router.routes)
     app.router.routes.extend(desk.router.routes)
     if doors.postbacks is not None and doors.postback_word:
         route = postback.router(doors.postbacks, doors.postback_word, doors.clock)

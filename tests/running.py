@@ -200,11 +200,13 @@ class Daemon:
 
 
 @contextlib.contextmanager
-def daemon(settings: Mapping[str, object]) -> Iterator[Daemon]:
-    """Run the daemon with these settings; a health port is chosen by the system."""
+def daemon(
+    settings: Mapping[str, object], *, config: str | os.PathLike[str] = os.devnull
+) -> Iterator[Daemon]:
+    """Run the daemon with these settings and a file; a health port is chosen by the system."""
     env = environment({"health_port": 0, **settings})
     with (
-        program("run", "--config", os.devnull, env=env) as running,
+        program("run", "--config", str(config), env=env) as running,
         httpx.Client(trust_env=False, timeout=DEADLINE_S) as http,
     ):
         yield Daemon(running, http)

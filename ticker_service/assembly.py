@@ -62,6 +62,7 @@ from ticker_service.market.publish import SNAPSHOT_LIFETIME_MS
 from ticker_service.market.record import Recorder
 from ticker_service.market.replay import Recording
 from ticker_service.market.tape import Tape
+from ticker_service.orders import loss_watch
 from ticker_service.orders.audit import Differs
 from ticker_service.orders.cancel_all import CancelAll
 from ticker_service.orders.contract_watch import ContractWatch
@@ -1067,6 +1068,23 @@ async def release_kill_switches(
     async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
         switches = KillSwitches(store)
         return await switches.release(scope, journal, by_whom=by_whom, now_ns=clock.now_ns())
+
+
+async def lift_losses(
+    store: KillFile, account: str, config: OrderHalfConfig, *, by_whom: str, clock: Clock
+) -> list[KillSwitch]:
+    """Release what losses have stopped an account by, and return it; a running daemon notices.
+
+    Raises:
+        JournalUnavailable: The database does not answer, and nothing is released.
+        ConfigurationError: There is no such account, a person's switch of it stands as well, the
+            file cannot be written, or the database lacks a migration.
+    """
+    _configured(config, account)
+    async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
+        return await loss_watch.lift_losses(
+            KillSwitches(store), journal, Account(account), by_whom=by_whom, now_ns=clock.now_ns()
+        )
 
 
 async def look_at_halts(config: OrderHalfConfig, clock: Clock) -> str:

@@ -34,13 +34,14 @@ def application(  # noqa: PLR0913 - what the listener shows
     kill_switches: Callable[[], Sequence[KillSwitch]] = tuple,
     egress: Callable[[], Sequence[EgressLook]] = tuple,
     refusals: Callable[[], Mapping[str, Any]] = dict,
+    risk: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
 ) -> FastAPI:
     """Return the routes; each answers from memory and waits for nothing.
 
     ``accounts`` says how each account's desk stands and ``halts`` what holds one back; an account
     that takes no orders does not make the tick half unready, and is there to be read.
     ``kill_switches`` says what people have stopped, ``egress`` from where orders leave.
-    ``refusals`` says what was not published, and why.
+    ``refusals`` says what was not published, and why; ``risk`` the limits of each account.
     """
     app = FastAPI(title="ticker-service health", docs_url=None, redoc_url=None)
 
@@ -67,6 +68,11 @@ def application(  # noqa: PLR0913 - what the listener shows
     async def refused() -> JSONResponse:
         """Answer what was not published or published with a doubt: counts and newest samples."""
         return JSONResponse(refusals(), headers=HEADERS)
+
+    @app.get("/debug/risk")
+    async def limited() -> JSONResponse:
+        """Answer each account's risk limits, what of them is in use, and the newest denials."""
+        return JSONResponse({"accounts": list(risk())}, headers=HEADERS)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -35,10 +35,11 @@ from ticker_service.domain.order import (
 from ticker_service.domain.order_legs import EXIT
 from ticker_service.domain.session import ist_date
 from ticker_service.domain.tag import is_ours
-from ticker_service.errors import IdempotencyConflict, OrderRefused
+from ticker_service.errors import ConfigurationError, IdempotencyConflict, OrderRefused
 from ticker_service.orders import admit, slices
 from ticker_service.orders.dead_letters import DeadLetters
 from ticker_service.orders.disconnects import Disconnects
+from ticker_service.orders.loss_watch import BY_WHOM, lift_losses
 
 if TYPE_CHECKING:
     import asyncio
@@ -382,6 +383,44 @@ class FrontDesk:
         return await self._switches.release(
             scope, self._journal, by_whom=caller.principal, now_ns=self._clock.now_ns()
         )
+
+    def risk(self, caller: Caller, account: str | None = None) -> list[dict[str, object]]:
+        """Return the risk limits in force and what of them is in use, of the caller's accounts."""
+        if account is not None:
+            desks = [self._desk(caller, account)]
+        else:
+            desks = [desk for name, desk in self.desks.items() if caller.may_use(name)]
+        standing = self._switches.standing()
+        return [
+            {
+                **desk.risk.shown(),
+                "latches": [
+                    str(each)
+                    for each in standing
+                    if each.by_whom == BY_WHOM and each.scope.name == desk.account
+                ],
+            }
+            for desk in desks
+        ]
+
+    async def lift_losses(self, caller: Caller, account: str) -> list[KillSwitch]:
+        """Release what losses have stopped an account by, and return it.
+
+        Raises:
+            OrderRefused: The account is not the caller's, or a person's switch stands as well.
+            JournalUnavailable: Nothing is released.
+        """
+        desk = self._desk(caller, account)
+        try:
+            return await lift_losses(
+                self._switches,
+                self._journal,
+                desk.account,
+                by_whom=caller.principal,
+                now_ns=self._clock.now_ns(),
+            )
+        except ConfigurationError as error:
+            raise OrderRefused("KILL_SWITCH", str(error), field="account", value=account) from error
 
     def _check_scope(self, caller: Caller, scope: KillScope) -> None:
         """Refuse a scope that reaches beyond the accounts of the caller, or means none."""

@@ -21,7 +21,12 @@ from ticker_service.domain.risk import LatchLevel
 from ticker_service.domain.risk_input import DayResult, Unusable
 from ticker_service.domain.risk_rules import loss_reached, watches_loss
 from ticker_service.domain.session import ist_date
-from ticker_service.errors import BrokerUnavailable, JournalUnavailable, LoginRequired
+from ticker_service.errors import (
+    BrokerUnavailable,
+    ConfigurationError,
+    JournalUnavailable,
+    LoginRequired,
+)
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -43,6 +48,30 @@ _KILLS: Final = {
     LatchLevel.REDUCE_ONLY: KillLevel.REDUCE_ONLY,
     LatchLevel.HALT: KillLevel.HALT_NEW,
 }
+
+
+async def lift_losses(
+    switches: KillSwitches, journal: OrderJournal, account: Account, *, by_whom: str, now_ns: int
+) -> list[KillSwitch]:
+    """Release what losses have thrown on an account and return it.
+
+    Raises:
+        ConfigurationError: A person's switch of the account stands as well: it is for `kill off`.
+        JournalUnavailable: Nothing is released.
+    """
+    scope = KillScope(ScopeKind.ACCOUNT, account)
+    known = {each.switch_id: each for each in await journal.kill_switches()}
+    known |= {each.switch_id: each for each in switches.standing()}
+    held = [each for each in known.values() if each.stands and each.scope == scope]
+    others = [each for each in held if each.by_whom != BY_WHOM]
+    if others:
+        raise ConfigurationError(
+            f"account={account}: {others[0]} stands as well; `ticker-service kill off {scope}` "
+            "releases both"
+        )
+    if not held:
+        return []
+    return await switches.release(scope, journal, by_whom=by_whom, now_ns=now_ns)
 
 
 class LossWatch:

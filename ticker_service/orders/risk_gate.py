@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+from collections import deque
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NamedTuple
@@ -36,6 +37,7 @@ from ticker_service.domain.risk_rules import (
     in_force,
     wanted,
 )
+from ticker_service.domain.session import from_instant_ns
 from ticker_service.domain.trading_hours import Calendar, Venue, VenueKind
 from ticker_service.errors import (
     BrokerUnavailable,
@@ -64,6 +66,9 @@ if TYPE_CHECKING:
 log = structlog.get_logger()
 
 CODE: Final = "RISK_"
+DENIALS_KEPT: Final = 100
+SHOWN_MAX: Final = 50
+"""So many instruments with open orders are listed, those of the greatest value."""
 _CURRENCIES: Final = frozenset({"CDS", "BCD"})
 _COMMODITIES: Final = frozenset({"MCX", "NCO"})
 _SHARES: Final = frozenset({"NSE", "BSE"})
@@ -190,6 +195,7 @@ class RiskGate:
         self._sources = sources or RiskSources()
         self._recent = RecentOrders()
         self._plan: _Plan | None = None
+        self._denials: deque[dict[str, object]] = deque(maxlen=DENIALS_KEPT)
         self._reading = asyncio.Lock()
         self._shares: Holdings | None = None
         self._held: tuple[int, Reading, Mapping[OpenKey, int]] | None = None
@@ -248,6 +254,18 @@ class RiskGate:
                 version=refusal.version,
                 **{f"used_{name}": value for name, value in refusal.numbers.items()},
             )
+            self._denials.append(
+                {
+                    "at": from_instant_ns(self._clock.now_ns()).isoformat(timespec="milliseconds"),
+                    "principal": new.principal,
+                    "client_order_id": new.client_order_id,
+                    "code": refusal.code,
+                    "message": str(refusal),
+                    "limit": str(refusal.limit),
+                    "numbers": {name: str(value) for name, value in refusal.numbers.items()},
+                    "version": refusal.version,
+                }
+            )
             self.on_denial(new, refusal)
 
     def holds_back(self, body: Mapping[str, str]) -> str:
@@ -272,6 +290,42 @@ class RiskGate:
         )
         found = denials(given, banned)
         return found[0].finding.must if found else ""
+
+    def shown(self) -> dict[str, object]:
+        """Return the limits in force, what of them is in use, and the newest denials, as JSON."""
+        plan, day, now_ns = self._plan_now(), self._day(), self._clock.now_ns()
+        total = self._exposure.total
+        largest = sorted(
+            self._exposure.by_key().items(), key=lambda item: item[1].value_inr, reverse=True
+        )
+        return {
+            "account": self._account,
+            "version": plan.table.version,
+            "limits": plan.limits.told(),
+            "in_use": {
+                "open_inr": f"{total.value_inr:f}",
+                "open_quantity": total.quantity,
+                "unpriced_quantity": total.unpriced_quantity,
+                "open": [
+                    {
+                        **key._asdict(),
+                        "side": key.side.value,
+                        "quantity": each.quantity,
+                        "value_inr": f"{each.value_inr:f}",
+                        "unpriced_quantity": each.unpriced_quantity,
+                    }
+                    for key, each in largest[:SHOWN_MAX]
+                ],
+                "day": day
+                and {
+                    "result_inr": f"{day.result_inr}",
+                    "best_inr": f"{day.best_inr}",
+                    "age_s": round((now_ns - day.at_ns) / NS_PER_S, 3),
+                    "lifted": sorted(day.lifted),
+                },
+            },
+            "denials": list(self._denials),
+        }
 
     @property
     def limits(self) -> RiskLimits:

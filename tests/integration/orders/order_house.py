@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
+import os
 import socket
 import tempfile
 from dataclasses import dataclass
@@ -247,7 +248,12 @@ class Talk:
 
 @contextlib.contextmanager
 def house(
-    redis_url: str, prefix: str, *, options: SimulatorOptions = STILL, **settings: object
+    redis_url: str,
+    prefix: str,
+    *,
+    options: SimulatorOptions = STILL,
+    config: str | os.PathLike[str] = os.devnull,
+    **settings: object,
 ) -> Iterator[House]:
     """Run a daemon with two accounts for the length of the block, and wait until they are open."""
     with (
@@ -293,7 +299,7 @@ def house(
             headers={"Authorization": key},
             trust_env=False,
         ).json(parse_float=Decimal)["data"]["NSE:INFY"]
-        with daemon(chosen) as running:
+        with daemon(chosen, config=config) as running:
             price = str(quote["depth"]["buy"][4]["price"])
             made = House(running, market, chosen, price)
             with made.caller(accounts="all") as caller:

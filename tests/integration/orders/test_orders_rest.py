@@ -336,6 +336,8 @@ def test_the_door_describes_itself(home: House) -> None:
         ("/v1/kill-switch", "post"),
         ("/v1/kill-switch", "get"),
         ("/v1/kill-switch", "delete"),
+        ("/v1/risk", "get"),
+        ("/v1/risk/latch", "delete"),
     }
     (scheme,) = api["components"]["securitySchemes"].items()
     assert (scheme[1]["type"], scheme[1]["scheme"]) == ("http", "bearer")

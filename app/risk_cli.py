@@ -1,0 +1,125 @@
+"""``ticker-service risk …``: the limits, what of them is in use, and what a loss has stopped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import httpx
+import typer
+
+from app.jobs import run_job, whoever
+from ticker_service.domain.risk import RISK_LIMITS, RiskTable
+from ticker_service.runtime.clock import SystemClock
+
+risk_cli = typer.Typer(
+    name="risk", help="Limits of the risk gate, and what a loss has stopped.", no_args_is_help=True
+)
+ANSWER_S_MAX: Final = 3.0
+_Config = Annotated[
+    Path | None,
+    typer.Option(help="Settings file; ticker-service.toml if left out. The environment wins."),
+]
+_AccountName = Annotated[str, typer.Argument(help="The account, as the settings name it.")]
+
+
+@risk_cli.command()
+def limits(config: _Config = None) -> None:
+    """Print every limit there is, with its default and what the settings say for everybody."""
+
+    async def job() -> int:
+        from app import settings  # noqa: PLC0415 - other verbs start faster without it
+
+        table = settings.risk_limits(config)
+        print(f"limits of the settings, version {table.version}")  # noqa: T201 - the answer
+        for row in RISK_LIMITS:
+            said = table.everywhere.get(row.name, row.default)
+            mark = "*" if row.name in table.everywhere else " "
+            print(f"{mark} {row.name:<26} {_plain(said):<14} {row.kind}: {row.told}")  # noqa: T201 - likewise
+        _print_narrower(table)
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+@risk_cli.command()
+def show(account: _AccountName, config: _Config = None) -> None:
+    """Print the limits in force in the running daemon, what is in use, and the newest denials."""
+
+    async def job() -> int:
+        from app import settings  # noqa: PLC0415 - as above
+
+        url = settings.kill_place(config).health_url
+        try:
+            async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S_MAX) as http:
+                answer = (await http.get(f"{url}/debug/risk")).raise_for_status()
+                found = {each["account"]: each for each in answer.json()["accounts"]}
+        except (httpx.HTTPError, ValueError, KeyError, TypeError) as error:
+            print(f"no daemon answers at {url}: {error}")  # noqa: T201 - the answer
+            return 1
+        if account not in found:
+            print(f"account={account!r}: must be one of {sorted(found)}")  # noqa: T201 - likewise
+            return 1
+        _print_account(found[account])
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+@risk_cli.command()
+def lift(account: _AccountName, config: _Config = None) -> None:
+    """Let an account go on that a loss has stopped; it is not stopped so again on the same day."""
+
+    async def job() -> int:
+        from app import settings  # noqa: PLC0415 - as above
+        from ticker_service import assembly  # noqa: PLC0415 - as above
+
+        store = assembly.kill_file(settings.kill_place(config).file)
+        half = settings.load_accounts(config, journal=True).accounts_config()
+        lifted = await assembly.lift_losses(
+            store, account, half, by_whom=whoever(), clock=SystemClock()
+        )
+        for each in lifted:
+            print(f"{each}: lifted")  # noqa: T201 - the answer
+        if not lifted:
+            print(f"account {account}: no loss has stopped it")  # noqa: T201 - likewise
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+def _print_narrower(table: RiskTable) -> None:
+    for what, tables in (("group", table.groups), ("account", table.accounts)):
+        for name, words in tables.items():
+            for limit, value in words.items():
+                print(f"* {what} {name}: {limit} = {_plain(value)}")  # noqa: T201 - the answer
+
+
+def _print_account(shown: dict[str, Any]) -> None:
+    print(f"account {shown['account']}: limits of version {shown['version']}")  # noqa: T201 - the answer
+    for name, value in shown["limits"].items():
+        if value not in (None, False, [], {}):
+            print(f"  {name:<26} {value}")  # noqa: T201 - likewise
+    use = shown["in_use"]
+    print(  # noqa: T201 - likewise
+        f"open: {use['open_inr']} rupees in {use['open_quantity']}, "
+        f"{use['unpriced_quantity']} of them without a price"
+    )
+    for each in use["open"]:
+        print(  # noqa: T201 - likewise
+            f"  {each['side']:<4} {each['quantity']:>8} {each['exchange']}:{each['tradingsymbol']} "
+            f"{each['product']} {each['value_inr']} rupees"
+        )
+    day = use["day"]
+    if day is not None:
+        print(f"day: {day['result_inr']} rupees, best {day['best_inr']}, {day['age_s']} s old")  # noqa: T201 - likewise
+    for latch in shown["latches"]:
+        print(f"STOPPED: {latch}")  # noqa: T201 - likewise
+    for each in shown["denials"]:
+        print(f"denied {each['at']}: {each['client_order_id']}: {each['message']}")  # noqa: T201 - likewise
+
+
+def _plain(value: object) -> str:
+    if value is None or value is False or value in ((), {}):
+        return "off"
+    return f"{value}"

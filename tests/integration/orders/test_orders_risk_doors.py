@@ -1,0 +1,165 @@
+"""The risk gate of a running daemon: at the doors, in the shell, and changed while it runs."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import uuid
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pytest
+from order_house import House, house, new_name
+from running import DEADLINE_S, ROOT, environment, eventually
+
+from app.security.tokens import Scope
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LIMITS = """
+[risk]
+price_collar_percent = 20
+circuit_limits = true
+sell_only_holdings = true
+
+[risk.accounts.MAIN]
+open_value_inr_max = {value}
+"""
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("risk") / "settings.toml"
+
+
+@pytest.fixture(scope="module")
+def limited(redis_url: str, config: Path) -> Iterator[House]:
+    config.write_text("")
+    with house(redis_url, f"test-{uuid.uuid4().hex}:", config=config) as home:
+        before = shown(home)["version"]
+        config.write_text(LIMITS.format(value=10_000_000))
+        home.daemon.program.signal(signal.SIGHUP)
+        assert eventually(lambda: shown(home)["version"] != before)
+        yield home
+
+
+def shell(home: House, config: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    port = int(home.daemon.health_url.rpartition(":")[2])
+    return subprocess.run(
+        [sys.executable, "-m", "app.cli", *arguments, "--config", os.fspath(config)],
+        cwd=ROOT,
+        env=environment(home.settings | {"health_port": port}),
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_S,
+        check=False,
+    )
+
+
+def shown(home: House) -> dict[str, Any]:
+    with home.caller() as caller:
+        answer = httpx.get(
+            f"{home.rest_url}/v1/risk",
+            headers={"Authorization": f"Bearer {caller.token}"},
+            trust_env=False,
+        )
+    (main,) = answer.raise_for_status().json()["accounts"]
+    return dict(main)
+
+
+def test_an_order_within_the_limits_is_taken_and_its_event_says_by_what(limited: House) -> None:
+    with limited.caller() as caller:
+        key = new_name()
+        assert caller.place(key, limited.order()).status_code == 202
+        caller.reaches(key, "WORKING")
+        events = caller.events("MAIN", after=0)
+        (first,) = [
+            each for each in events if (each["client_order_id"], each["event"]) == (key, "received")
+        ]
+        risk = first["data"]["risk"]
+        assert risk["limits"] == shown(limited)["version"]
+        assert risk["reference_source"] == "quote"
+        assert Decimal(str(risk["reference_inr"])) > 0
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "field"),
+    [
+        ({"price": "1.00"}, "RISK_CIRCUIT", "order.price"),
+        ({"transaction_type": "SELL", "quantity": 6_000}, "RISK_HOLDINGS", "order.quantity"),
+        ({"quantity": 9_000}, "RISK_OPEN_VALUE", "order"),
+    ],
+    ids=["circuit", "holdings", "open value"],
+)
+def test_a_denial_says_field_value_and_limit_and_is_counted_and_listed(
+    limited: House, changes: dict[str, object], code: str, field: str
+) -> None:
+    key = new_name()
+    with limited.caller() as caller:
+        refused = caller.place(key, limited.order(**changes))
+        assert (refused.status_code, refused.json()["code"]) == (422, code), refused.text
+        assert refused.json()["field"] == field
+        assert caller.ask("GET", f"/{key}").status_code == 404
+    (listed,) = [each for each in shown(limited)["denials"] if each["client_order_id"] == key]
+    assert (listed["code"], listed["version"]) == (code, shown(limited)["version"])
+    gauge = f'risk_denials_total{{account="MAIN",rule="{code}"}}'
+    assert limited.daemon.metric(gauge) == 1.0
+
+
+def test_limits_that_change_are_in_force_after_sighup_and_faulty_ones_are_not(
+    limited: House, config: Path
+) -> None:
+    before = shown(limited)["version"]
+    config.write_text(LIMITS.format(value=1))
+    limited.daemon.program.signal(signal.SIGHUP)
+    assert eventually(lambda: shown(limited)["version"] != before)
+    with limited.caller() as caller:
+        refused = caller.place(new_name(), limited.order())
+        assert refused.json()["code"] == "RISK_OPEN_VALUE", refused.text
+
+    lower = shown(limited)["version"]
+    config.write_text(LIMITS.format(value='"much"'))
+    limited.daemon.program.signal(signal.SIGHUP)
+    assert limited.daemon.program.err.wait_for(lambda line: "risk_limits_not_read" in line)
+    assert shown(limited)["version"] == lower
+
+    config.write_text(LIMITS.format(value=10_000_000))
+    limited.daemon.program.signal(signal.SIGHUP)
+    assert eventually(lambda: shown(limited)["version"] == before)
+
+
+def test_the_shell_lists_limits_shows_their_use_and_lifts_nothing_where_nothing_stands(
+    limited: House, config: Path
+) -> None:
+    listed = shell(limited, config, "risk", "limits")
+    assert listed.returncode == 0, listed.stderr
+    assert "* price_collar_percent       20" in listed.stdout
+    assert "* account MAIN: open_value_inr_max = 10000000" in listed.stdout
+    told = shell(limited, config, "risk", "show", "MAIN")
+    assert told.returncode == 0, told.stdout + told.stderr
+    assert f"limits of version {shown(limited)['version']}" in told.stdout
+    assert "open: " in told.stdout
+    lifted = shell(limited, config, "risk", "lift", "MAIN")
+    assert (lifted.returncode, lifted.stdout) == (0, "account MAIN: no loss has stopped it\n")
+    wrong = shell(limited, config, "risk", "show", "NOBODY")
+    assert wrong.returncode == 1
+
+
+def test_who_may_not_use_an_account_sees_no_limits_of_it_and_lifts_nothing(limited: House) -> None:
+    token = limited.token(new_name("caller"), accounts=["SPARE"])
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=limited.rest_url, headers=headers, trust_env=False) as http:
+        (spare,) = http.get("/v1/risk").json()["accounts"]
+        assert spare["account"] == "SPARE"
+        assert http.get("/v1/risk", params={"account": "MAIN"}).status_code == 404
+        assert http.delete("/v1/risk/latch", params={"account": "SPARE"}).status_code == 403
+    admin = limited.token(new_name("caller"), scopes=(*Scope,), accounts="all")
+    headers = {"Authorization": f"Bearer {admin}"}
+    with httpx.Client(base_url=limited.rest_url, headers=headers, trust_env=False) as http:
+        answer = http.delete("/v1/risk/latch", params={"account": "SPARE"})
+        assert (answer.status_code, answer.json()) == (200, {"lifted": []})
