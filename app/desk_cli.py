@@ -109,6 +109,27 @@ def resend(
     _about(order, url, token, again)
 
 
+@desk_cli.command("adopt-orphan")
+def adopt_orphan(
+    order_id: Annotated[str, typer.Argument(help="The broker's id of the orphan.")],
+    account: Annotated[str, typer.Option(help="Whose it is.")],
+    why: _Why,
+    name: Annotated[
+        str, typer.Option("--as", help="Your name for it from now on; `orphan-` and its id if not.")
+    ] = "",
+    url: Url = URL,
+    token: Token = "",
+) -> None:
+    """Take an order that the journal has lost into it, as yours; the last one ends the halt."""
+    body: dict[str, object] = {
+        "account": account,
+        "order_id": order_id,
+        "client_order_id": name or f"orphan-{order_id}",
+        "why": _checked(why),
+    }
+    raise typer.Exit(run_job(_decide(url, token, "/orphans", body)))
+
+
 def _about(
     order: str, url: str, token: str, work: Callable[[str], Coroutine[Any, Any, int]]
 ) -> None:

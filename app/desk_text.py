@@ -41,6 +41,8 @@ def letters(answer: Answer, *, now_ns: int) -> str:
         lines += ["", *_line(f"ORPHAN  {row['order_id']}  {row['account']}")]
         lines += _field("the order", _row(row))
         lines += _field("why", "it has a tag of ours, and the journal does not know it")
+        verb = f"adopt-orphan {row['order_id']} --account {row['account']}"
+        lines += _field("you may", f"ticker-service desk {verb} --why '…'")
     if found:
         name = found[0]["task"]["client_order_id"]
         lines += ["", *_line(f"ticker-service desk show {_plain(name)}   explains one")]
@@ -161,6 +163,7 @@ def _what(line: Answer) -> str:
     told = {
         "adopted_by_person": f"it is order {facts.get('order_id')}",
         "marked_not_placed": "it is not at the broker",
+        "orphan_adopted": f"order {facts.get('order_id')} is ours, although the journal lost it",
         "received": f"sent again, instead of {facts.get('resend_of_order')}",
     }
     forced = ", forced" if facts.get("forced") else ""

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     )
 
     from ticker_service.domain.breaker import BreakerStep, KeptBreaker
-    from ticker_service.domain.halt import Halt
+    from ticker_service.domain.halt import Halt, HaltCode
     from ticker_service.domain.instrument import InstrumentTable
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.limit import LimitName
@@ -593,6 +593,26 @@ class OrderJournal(Protocol):
         """
         ...
 
+    async def adopt_orphan(
+        self, new: NewTask, update: TaskUpdate, *, tag: str, sent_at_ns: int
+    ) -> Admitted:
+        """Journal an order of the broker's that has a tag of ours and no task.
+
+        It begins in the state that the book shows, with one attempt, which was its send; it can
+        not be sent by this. Said twice it is the same task.
+
+        Args:
+            new: What the order is, in whose name it is kept from now on, and who says so.
+            update: What the book shows of it.
+            tag: Its tag.
+            sent_at_ns: When it must have been sent, wall time.
+
+        Raises:
+            IdempotencyConflict: Its key or name is another's.
+            TaskMoved: We do not write the account, or a task has the tag.
+        """
+        ...
+
     async def known(self, new: NewTask) -> OrderTask | None:
         """Return the task that an instruction's key already names; raises as :meth:`admit`."""
         ...
@@ -763,8 +783,10 @@ class OrderJournal(Protocol):
         """Return how each breaker of an account stands that ever opened."""
         ...
 
-    async def lift_halts(self, account: Account, *, by_whom: str, now_ns: int) -> list[Halt]:
-        """Lift what halts an account, and return what did."""
+    async def lift_halts(
+        self, account: Account, *, by_whom: str, now_ns: int, code: HaltCode | None = None
+    ) -> list[Halt]:
+        """Lift what halts an account, or one reason of it, and return what did."""
         ...
 
     async def keep_kill_switch(self, switch: KillSwitch) -> None:

@@ -398,6 +398,45 @@ class MemoryJournal:
         await self._confirm("admit", self.tasks[new.task_id])
         return Admitted(task=self.tasks[new.task_id], is_new=True)
 
+    async def adopt_orphan(
+        self, new: NewTask, update: TaskUpdate, *, tag: str, sent_at_ns: int
+    ) -> Admitted:
+        """Keep an order of the broker's that has a tag of ours and no task."""
+        if not self.is_writer(new.account):
+            raise TaskMoved(f"account={new.account}: its lock is not ours")
+        await self._begin("adopt_orphan")
+        _refuse_unstorable(new)
+        known = self._keyed(new)
+        if known is not None:
+            return Admitted(task=known, is_new=False)
+        if (new.account, tag) in self.tags:
+            raise TaskMoved(f"a task has the tag, tag={tag}")
+        if self._named(new.principal, new.client_order_id) is not None:
+            raise _conflict("client_order_id", new.client_order_id)
+        epoch = self.shared.epochs[new.account]
+        adopted = dataclasses.replace(
+            _received(new),
+            state=update.state,
+            attempt=1,
+            tag=tag,
+            writer_epoch=epoch,
+            intent_at_ns=sent_at_ns,
+            send_not_after_ns=sent_at_ns,
+            broker_order_id=update.broker_order_id,
+            broker_status=update.broker_status,
+            filled_quantity=update.filled_quantity or 0,
+            average_price=update.average_price,
+        )
+        self.tags[new.account, tag] = new.task_id
+        self.attempts.append(adopted)
+        self.shared.outcomes[new.task_id, 1] = order_events.ADOPTED
+        told = order_events.orphan_adopted(
+            new, update, tag=tag, writer_epoch=epoch, sent_at_ns=sent_at_ns
+        )
+        self._append(adopted, order_events.ORPHAN_ADOPTED, told)
+        await self._confirm("adopt_orphan", adopted)
+        return Admitted(task=adopted, is_new=True)
+
     async def known(self, new: NewTask) -> OrderTask | None:
         """Return the task that an instruction's key already names."""
         await self._begin("known")
@@ -685,9 +724,11 @@ class MemoryJournal:
         *,
         by_whom: str,  # noqa: ARG002 - the port's signature
         now_ns: int,
+        code: HaltCode | None = None,
     ) -> list[Halt]:
-        """Lift what halts an account, and return what did."""
-        standing = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
+        """Lift what halts an account, or one reason of it, and return what did."""
+        found = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
+        standing = [halt for halt in found if code in {None, halt.code}]
         for halt in standing:
             self.shared.halts[account, halt.code] = dataclasses.replace(halt, lifted_at_ns=now_ns)
         return standing

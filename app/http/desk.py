@@ -55,6 +55,15 @@ class ResendRequest(Strict):
     force: bool = False
 
 
+class OrphanRequest(Strict):
+    """An order at the broker that has a tag of ours and no task, and its name from now on."""
+
+    account: Key
+    order_id: _OrderId
+    client_order_id: Key
+    why: _Why
+
+
 class LetterAnswer(BaseModel):
     """A task that may need a person; ``happens`` by itself not before that instant."""
 
@@ -168,6 +177,19 @@ async def resend(
         who, _id_of(task_id), request.client_order_id, decision
     )
     return TaskAnswer(**task_answer(answer.task))
+
+
+@router.post("/orphans")
+async def adopt_orphan(request: OrphanRequest, who: Decides, doors: DoorsHere) -> TaskAnswer:
+    """Take an order that the journal has lost into it, as yours; the last one ends the halt."""
+    task = await doors.front.dead_letters.adopt_orphan(
+        who,
+        request.account,
+        request.order_id,
+        client_order_id=request.client_order_id,
+        decision=Decision(by_whom=who.principal, why=request.why),
+    )
+    return TaskAnswer(**task_answer(task))
 
 
 def _id_of(text: str) -> uuid.UUID:

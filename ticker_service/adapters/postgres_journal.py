@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import uuid
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 import orjson
 from psycopg.types.json import Jsonb
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
 
     from ticker_service.adapters.postgres_rows import Row
     from ticker_service.domain.breaker import BreakerStep
-    from ticker_service.domain.halt import Halt
+    from ticker_service.domain.halt import Halt, HaltCode
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import Account, NewTask, OrderEvent, OrderTask, TaskUpdate
     from ticker_service.ports import TaskFollower
@@ -192,6 +192,74 @@ class PostgresJournal:
                 )
         self._tell(admitted.task)
         return admitted
+
+    async def adopt_orphan(
+        self, new: NewTask, update: TaskUpdate, *, tag: str, sent_at_ns: int
+    ) -> Admitted:
+        """Journal an order of the broker's that has a tag of ours and no task.
+
+        Raises:
+            IdempotencyConflict: Its key or name is another's.
+            TaskMoved: We do not write the account, or a task has the tag.
+        """
+        _refuse_unstorable(new)
+        epoch = self._locks.epoch(new.account)
+        if epoch is None or not self.is_writer(new.account):
+            raise TaskMoved(f"the lock of the account is not ours, account={new.account}")
+        known = await self.known(new)
+        if known is not None:
+            return Admitted(task=known, is_new=False)
+        told = events.orphan_adopted(
+            new, update, tag=tag, writer_epoch=epoch, sent_at_ns=sent_at_ns
+        )
+        parameters = {
+            "task_id": new.task_id,
+            "account": new.account,
+            "principal": new.principal,
+            "request_id": new.request_id,
+            "client_order_id": new.client_order_id,
+            "body": _json(dict(new.body)),
+            "body_sha256": new.body_sha256,
+            "deadline": time_of(new.deadline_ns),
+            "received_at": time_of(new.received_at_ns),
+            "facts": None if new.facts is None else _json(dict(new.facts)),
+            "state": update.state.value,
+            "tag": tag,
+            "writer_epoch": Int8(epoch),
+            "sent_at": time_of(sent_at_ns),
+            "broker_order_id": events.text(update.broker_order_id),
+            "broker_status": events.text(update.broker_status),
+            "filled_quantity": Int8(update.filled_quantity or 0),
+            "average_price": update.average_price,
+            "outcome": events.ADOPTED,
+            **self._event(events.ORPHAN_ADOPTED, told),
+        }
+        with self._following(new):
+            try:
+                rows = await self._orders.run(self._sql.adopt_orphan, parameters)
+            except Unconfirmed:
+                known = await self.known(new)
+                if known is None:
+                    raise
+                return Admitted(task=known, is_new=known.task_id == new.task_id)
+            if not rows:
+                await self._why_not_adopted(new, tag)
+        adopted = task_of(rows[0])
+        self._tell(adopted)
+        return Admitted(task=adopted, is_new=True)
+
+    async def _why_not_adopted(self, new: NewTask, tag: str) -> NoReturn:
+        if await self.tasks_by_tag(new.account, [tag]):
+            raise TaskMoved(f"a task has the tag, tag={tag}")
+        named = {"principal": new.principal, "client_order_id": new.client_order_id}
+        if await self._orders.run(self._sql.task_by_client_order, named):
+            raise IdempotencyConflict(
+                "IDEMPOTENCY_CONFLICT",
+                "this client_order_id names another order; nothing was done",
+                field="client_order_id",
+                value=new.client_order_id,
+            )
+        raise TaskMoved(f"its writer is superseded, account={new.account}")
 
     async def known(self, new: NewTask) -> OrderTask | None:
         """Return the task that an instruction's key already names.
@@ -420,9 +488,12 @@ class PostgresJournal:
         found = await self._orders.run(self._sql.newest_halts, {"account": account})
         return [halt_of(row) for row in found]
 
-    async def lift_halts(self, account: Account, *, by_whom: str, now_ns: int) -> list[Halt]:
-        """Lift what halts an account, and return what did."""
-        standing = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
+    async def lift_halts(
+        self, account: Account, *, by_whom: str, now_ns: int, code: HaltCode | None = None
+    ) -> list[Halt]:
+        """Lift what halts an account, or one reason of it, and return what did."""
+        found = [halt for halt in await self.halts(account) if halt.stands(now_ns)]
+        standing = [halt for halt in found if code in {None, halt.code}]
         for halt in standing:
             await self._add_halt(halt, "lifted", by_whom=by_whom, now_ns=now_ns)
         return standing

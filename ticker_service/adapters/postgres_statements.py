@@ -15,6 +15,7 @@ class Statements:
     """Every statement the journal sends; a field is the file of its name."""
 
     admit_task: bytes
+    adopt_orphan: bytes
     claim_task: bytes
     record_step: bytes
     task_of_event: bytes

@@ -55,7 +55,8 @@ _ADVICE: Final = {
     ),
     HaltCode.ORPHAN_ORDER: (
         "the journal has lost what was sent (was an older copy of the database put back?), or "
-        "another daemon with another database has the same `installation`: look at the order, then "
+        "another daemon with another database has the same `installation`: look at the order and "
+        "take it in with `ticker-service desk adopt-orphan`, or leave it with "
         "`ticker-service account resume {account}`"
     ),
     HaltCode.JOURNAL_FAULT: (

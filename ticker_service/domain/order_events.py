@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
 RECEIVED: Final = "received"
 INTENT_RECORDED: Final = "intent_recorded"
+ORPHAN_ADOPTED: Final = "orphan_adopted"
+ADOPTED: Final = "ADOPTED"
+"""The outcome of a send that the journal knows of by its order alone."""
 # What our JSON writer takes; a number beyond it is kept as its digits.
 INTEGER_MAX: Final = 2**63 - 1
 
@@ -99,6 +102,29 @@ def received(new: NewTask) -> Data:
     if new.risk is not None:
         data["risk"] = storable(dict(new.risk))
     return data
+
+
+def orphan_adopted(
+    new: NewTask, update: TaskUpdate, *, tag: str, writer_epoch: int, sent_at_ns: int
+) -> Data:
+    """Return the data of the first event of an order that the journal had not known of."""
+    sent_at_us = sent_at_ns // NS_PER_US
+    told = {
+        "state": update.state.value,
+        "attempt": 1,
+        "tag": tag,
+        "writer_epoch": writer_epoch,
+        "intent_at_us": sent_at_us,
+        "send_not_after_us": sent_at_us,
+        "outcome": ADOPTED,
+        "broker_order_id": update.broker_order_id,
+        "broker_status": update.broker_status,
+        "filled_quantity": update.filled_quantity or 0,
+        "average_price": update.average_price,
+    }
+    return received(new) | {
+        name: storable(value) for name, value in told.items() if value is not None
+    }
 
 
 def intent_recorded(

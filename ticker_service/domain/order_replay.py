@@ -88,7 +88,10 @@ class Replay:
     def _received(self, event: OrderEvent) -> OrderTask:
         data: Mapping[str, Any] = event.data
         kind = TaskKind(data["kind"])
-        begins = (order_events.RECEIVED, 1, first_state(kind))
+        is_orphan = event.event == order_events.ORPHAN_ADOPTED
+        begins: tuple[object, ...] = (order_events.RECEIVED, 1, first_state(kind))
+        if is_orphan and kind is TaskKind.PLACE and event.state in AT_BROKER:
+            begins = (order_events.ORPHAN_ADOPTED, 1, event.state)
         found = (event.event, event.version, event.state)
         if found != begins:
             raise EventRefused(FaultCode.BEGINNING, "event", told=begins, found=found)
@@ -99,7 +102,7 @@ class Replay:
             self.untold |= {"body_sha256"}
         if deadline_us is None:
             self.untold |= {"deadline_ns"}
-        return OrderTask(
+        made = OrderTask(
             task_id=event.task_id,
             kind=kind,
             account=event.account,
@@ -129,6 +132,37 @@ class Replay:
             leg=data.get("leg"),
             slice=data.get("slice"),
             facts=data.get("facts"),
+        )
+        return self._adopted(made, event) if is_orphan else made
+
+    def _adopted(self, task: OrderTask, event: OrderEvent) -> OrderTask:
+        """Return an order that began at the broker, with the one send that must have been."""
+        data: Mapping[str, Any] = event.data
+        price = data.get("average_price")
+        sent = OrderAttempt(
+            task_id=task.task_id,
+            attempt=1,
+            account=task.account,
+            tag=str(data["tag"]),
+            writer_epoch=int(data["writer_epoch"]),
+            body_sha256=task.body_sha256,
+            intent_at_ns=int(data["intent_at_us"]) * NS_PER_US,
+            send_not_after_ns=int(data["send_not_after_us"]) * NS_PER_US,
+            outcome=str(data["outcome"]),
+            finished_at_ns=event.at_ns,
+        )
+        self.attempts.append(sent)
+        return replace(
+            task,
+            attempt=1,
+            tag=sent.tag,
+            writer_epoch=sent.writer_epoch,
+            intent_at_ns=sent.intent_at_ns,
+            send_not_after_ns=sent.send_not_after_ns,
+            broker_order_id=str(data["broker_order_id"]),
+            broker_status=data.get("broker_status"),
+            filled_quantity=int(data["filled_quantity"]),
+            average_price=None if price is None else Decimal(price),
         )
 
     def _moved(self, task: OrderTask, event: OrderEvent) -> OrderTask:

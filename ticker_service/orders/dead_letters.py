@@ -16,9 +16,24 @@ from typing import TYPE_CHECKING, Final
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import dead_letter, order_state
 from ticker_service.domain.dead_letter import DeskAction
-from ticker_service.domain.order import TaskKind, TaskUpdate
+from ticker_service.domain.halt import HaltCode
+from ticker_service.domain.order import (
+    OrderRequest,
+    OrderType,
+    Product,
+    Side,
+    TaskKind,
+    TaskUpdate,
+    Variety,
+)
+from ticker_service.domain.order_events import ORPHAN_ADOPTED
 from ticker_service.domain.order_state import FAILED, TaskState
-from ticker_service.domain.session import day_start_ns, from_instant_ns, ist_date
+from ticker_service.domain.session import (
+    day_start_ns,
+    from_instant_ns,
+    ist_date,
+    read_kite_time,
+)
 from ticker_service.domain.tag import is_ours
 from ticker_service.errors import (
     BrokerUnavailable,
@@ -32,7 +47,7 @@ from ticker_service.runtime.clock import Moment
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.dead_letter import AuditLine, Decision
@@ -172,7 +187,11 @@ class DeadLetters:
                 raise OrderRefused("NOT_ADOPTED", rule, field="order_id", value=order_id)
             facts = decision.facts(order_id=order_id, was=task.state.value)
             update = dataclasses.replace(update, event=dead_letter.ADOPTED, facts=facts)
-            return await self._record(desk, task, update)
+            orphans = {each.order_id for each in await self._orphans(desk, rows)}
+            adopted = await self._record(desk, task, update)
+            if order_id in orphans:
+                await self._lift_if_none(desk, orphans - {order_id}, decision)
+            return adopted
 
     async def mark_not_placed(
         self, caller: Caller, task_id: uuid.UUID, decision: Decision
@@ -243,6 +262,92 @@ class DeadLetters:
                     value=client_order_id,
                 ) from error
 
+    async def adopt_orphan(
+        self,
+        caller: Caller,
+        account: str,
+        order_id: str,
+        *,
+        client_order_id: str,
+        decision: Decision,
+    ) -> OrderTask:
+        """Take an order that has a tag of ours and no task into the journal, as the caller's.
+
+        It counts from then on like any other of the account, and the caller may cancel it. When no
+        orphan is left, what they halted the account for is lifted.
+
+        Raises:
+            OrderRefused: The book, read now, has no such orphan, or its words are not known here.
+            JournalUnavailable: Whether it was taken is not known; ask again.
+        """
+        async with self._turn:
+            (desk,) = self._front.desks_of(caller, account)
+            self._check_writer(desk)
+            rows = await self._book_now(desk)
+            orphans = {row.order_id: row for row in await self._orphans(desk, rows)}
+            if order_id not in orphans:
+                rule = f"must be one of the {len(orphans)} orphans of the broker's book"
+                raise OrderRefused("NOT_ADOPTED", rule, field="order_id", value=order_id)
+            row = orphans.pop(order_id)
+            new = self._front.to_adopt(
+                caller,
+                desk.account,
+                _asked_of(row),
+                request_id=f"orphan:{account}:{order_id}",
+                client_order_id=client_order_id,
+                facts=decision.facts(order_id=order_id),
+            )
+            shown = TaskUpdate(
+                state=order_state.state_of(row),
+                event=ORPHAN_ADOPTED,
+                broker_order_id=row.order_id,
+                broker_status=row.status,
+                filled_quantity=row.filled_quantity,
+                average_price=row.average_price if row.filled_quantity else None,
+            )
+            sent_at_ns = read_kite_time(row.order_timestamp) or new.received_at_ns
+            try:
+                adopted = await self._journal.adopt_orphan(
+                    new, shown, tag=self._tags(row)[0], sent_at_ns=sent_at_ns
+                )
+            except TaskMoved as error:
+                raise OrderRefused("MOVED_MEANWHILE", "look at it again") from error
+            await self._lift_if_none(desk, orphans, decision)
+            desk.news.ring()
+            desk.want_book()
+            return adopted.task
+
+    async def _lift_if_none(
+        self, desk: AccountDesk, orphans: Collection[str], decision: Decision
+    ) -> None:
+        """Let the account go on if it was halted for orphans and there are none any more."""
+        if not orphans:
+            await self._journal.lift_halts(
+                desk.account,
+                by_whom=decision.by_whom,
+                now_ns=self._clock.now_ns(),
+                code=HaltCode.ORPHAN_ORDER,
+            )
+            desk.halts.news.ring()
+
+    async def _orphans(self, desk: AccountDesk, rows: Sequence[BrokerOrder]) -> list[BrokerOrder]:
+        """Return the orders that have a tag of ours and no task, by tag or by id."""
+        ours = {row.order_id: self._tags(row) for row in rows}
+        tags = [tag for each in ours.values() for tag in each]
+        tagged = await self._journal.tasks_by_tag(desk.account, tags) if tags else {}
+        left = [
+            row
+            for row in rows
+            if ours[row.order_id] and not any(tag in tagged for tag in ours[row.order_id])
+        ]
+        ids = [row.order_id for row in left]
+        named = await self._journal.tasks_by_order_id(desk.account, ids) if ids else []
+        known = {task.broker_order_id for task in named}
+        return [row for row in left if row.order_id not in known]
+
+    def _tags(self, row: BrokerOrder) -> list[str]:
+        return [tag for tag in row.tags if is_ours(tag, self._config.installation)]
+
     # --- what is known ------------------------------------------------------------------------
 
     def _letter(self, task: OrderTask) -> Letter:
@@ -301,15 +406,18 @@ class DeadLetters:
         self, caller: Caller, task_id: uuid.UUID, action: DeskAction
     ) -> tuple[AccountDesk, OrderTask]:
         desk, task = await self._task(caller, task_id)
-        if not self._journal.is_writer(task.account):
-            rule = f"account {task.account} is {desk.state}; ask the daemon that writes it"
-            raise OrderRefused("ACCOUNT_NOT_OPEN", rule)
+        self._check_writer(desk)
         if action not in dead_letter.actions_for(task):
             rule = f"{action} is not for a {task.kind} that is {task.state}"
             if task.broker_order_id is not None:
                 rule += f" and the broker's order {task.broker_order_id}"
             raise OrderRefused("NOT_POSSIBLE", rule, field="task_id", value=str(task_id))
         return desk, task
+
+    def _check_writer(self, desk: AccountDesk) -> None:
+        if not self._journal.is_writer(desk.account):
+            rule = f"account {desk.account} is {desk.state}; ask the daemon that writes it"
+            raise OrderRefused("ACCOUNT_NOT_OPEN", rule)
 
     async def _book_now(self, desk: AccountDesk) -> Sequence[BrokerOrder]:
         try:
@@ -346,7 +454,7 @@ class DeadLetters:
             return f"its quantity is {row.quantity}, not {task.body['quantity']}"
         if is_older(row, task):
             return f"it was placed at {row.order_timestamp}, before this one was sent"
-        ours = [tag for tag in row.tags if is_ours(tag, self._config.installation)]
+        ours = self._tags(row)
         if row.tags and not ours:
             return f"it has the tag {row.tags[0]} of another program"
         tagged = await self._journal.tasks_by_tag(task.account, ours) if ours else {}
@@ -364,3 +472,26 @@ class DeadLetters:
         desk.news.ring()
         desk.want_book()
         return moved
+
+
+def _asked_of(row: BrokerOrder) -> OrderRequest:
+    """Return what an order of the book must have asked for; the book tells no validity.
+
+    Raises:
+        OrderRefused: It has a word that we do not know.
+    """
+    try:
+        return OrderRequest(
+            exchange=row.exchange,
+            tradingsymbol=row.tradingsymbol,
+            transaction_type=Side(row.transaction_type),
+            order_type=OrderType(row.order_type),
+            product=Product(row.product),
+            variety=Variety(row.variety),
+            quantity=row.quantity,
+            price=row.price or None,
+            trigger_price=row.trigger_price or None,
+        )
+    except ValueError as error:
+        rule = f"has a word that is not known here: {error}"
+        raise OrderRefused("NOT_ADOPTED", rule, field="order_id", value=row.order_id) from error

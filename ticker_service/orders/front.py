@@ -283,6 +283,27 @@ class FrontDesk:
         order = request_from_fields(old.body)
         return await self._submit(desk, replace(new, facts=facts), lambda: self._check_order(order))
 
+    def to_adopt(
+        self,
+        caller: Caller,
+        account: Account,
+        order: OrderRequest,
+        *,
+        request_id: str,
+        client_order_id: str,
+        facts: Mapping[str, object],
+    ) -> NewTask:
+        """Return an order that is at the broker already as an instruction of a caller."""
+        new = self._new(
+            TaskKind.PLACE,
+            caller,
+            account,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=to_fields(order),
+        )
+        return replace(new, facts=facts)
+
     async def _cancel_for(self, target: OrderTask, request_id: str) -> Answer:
         """Journal the cancel of a lost caller's order in its name; raises as :meth:`place`."""
         caller = Caller(principal=target.principal, accounts="all")

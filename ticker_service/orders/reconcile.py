@@ -285,7 +285,12 @@ class Reconciler:
     async def _known(self, rows: Collection[BrokerOrder]) -> dict[str, OrderTask]:
         """Return the tasks of rows by order id: whom its tag names, or else its order id does."""
         by_tag = await self._by_tag([tag for row in rows for tag in self._our_tags(row)])
-        untagged = {row.order_id: row for row in rows if not self._our_tags(row)}
+        # A tag that no attempt has may be of an order that a person said is a task's.
+        untagged = {
+            row.order_id: row
+            for row in rows
+            if not any(tag in by_tag for tag in self._our_tags(row))
+        }
         # A leg that does not name its instruction by tag names its first leg.
         named = {row.parent_order_id or row.order_id for row in untagged.values()}
         found = await self._by_order_id(named)

@@ -659,6 +659,45 @@ class OrderJournalContract(JobJournalContract):
 
         self.run(scenario)
 
+    def test_an_order_that_the_journal_had_lost_begins_where_the_broker_has_it(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            epoch = await journal.acquire(ACCOUNT)
+            new = new_task(facts={"by_whom": "night", "why": "restored"})
+            shown = TaskUpdate(
+                state=TaskState.PARTIAL,
+                event="orphan_adopted",
+                broker_order_id="261121000000077",
+                broker_status="OPEN",
+                filled_quantity=25,
+                average_price=Decimal("100.05"),
+            )
+            sent = {"tag": "T0ORPHAN1", "sent_at_ns": NOON_NS - SECOND_NS}
+            adopted = await journal.adopt_orphan(new, shown, **sent)
+            task = adopted.task
+            assert (adopted.is_new, task.state, task.version) == (True, TaskState.PARTIAL, 1)
+            assert (task.attempt, task.tag, task.writer_epoch) == (1, "T0ORPHAN1", epoch)
+            assert (task.filled_quantity, task.average_price) == (25, Decimal("100.05"))
+            assert (await journal.adopt_orphan(new, shown, **sent)).is_new is False
+            assert await journal.tasks_by_tag(ACCOUNT, ["T0ORPHAN1"]) == {"T0ORPHAN1": task}
+            assert await journal.live_orders(ACCOUNT) == [task]
+            assert await journal.unsent(ACCOUNT) == []
+            assert await journal.placed_since(ACCOUNT, NOON_NS - 2 * SECOND_NS) == 1
+            with pytest.raises(TaskMoved):
+                await journal.adopt_orphan(new_task(), shown, **sent)
+            named = new_task(client_order_id=new.client_order_id, request_id="other")
+            with pytest.raises(IdempotencyConflict):
+                await journal.adopt_orphan(named, shown, **sent | {"tag": "T0ORPHAN2"})
+            task = await journal.record(task, step(TaskState.FILLED), now_ns=NOON_NS)
+            events = await journal.events_of(task.task_id, limit=10)
+            assert [event.event for event in events][:1] == ["orphan_adopted"]
+            replayed = replay(events)
+            assert replayed.task == task
+            assert [each.outcome for each in replayed.attempts] == ["ADOPTED"]
+            with pytest.raises(TaskMoved):
+                await journal.adopt_orphan(new_task(account=OTHER), shown, **sent)
+
+        self.run(scenario)
+
     def test_what_is_not_there_is_none(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             assert await journal.task(uuid.uuid4()) is None

@@ -9,16 +9,19 @@ import signal
 import subprocess
 import sys
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import journal_story
 import psycopg
 import pytest
-from journal_values import ACCOUNT, journal_at, new_task
+from journal_values import ACCOUNT, NOON_NS, journal_at, new_task
 from tampering import FILLED, GOLDEN, load_golden, tamper
 
 from ticker_service.adapters import postgres_audit, postgres_rebuild
 from ticker_service.domain.journal_audit import FaultCode, Rebuild
+from ticker_service.domain.order import TaskUpdate
+from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import AccountTaken, InvariantViolatedError, TaskMoved
 
 if TYPE_CHECKING:
@@ -84,6 +87,33 @@ def test_rows_that_are_gone_come_back_and_rows_that_were_forged_go(told_url: str
     rebuilt = rebuild(told_url)
     assert rebuilt.is_sound
     assert rebuilt.tasks_changed == 3
+    assert journal_story.tables(told_url) == before
+
+
+def test_an_orphan_that_was_taken_in_is_made_again_like_any_other(told_url: str) -> None:
+    async def take_in() -> None:
+        async with journal_at(told_url) as journal:
+            await journal.acquire(ACCOUNT)
+            shown = TaskUpdate(
+                state=TaskState.PARTIAL,
+                event="orphan_adopted",
+                broker_order_id="261121000000077",
+                filled_quantity=25,
+                average_price=Decimal("100.05"),
+            )
+            new = new_task(request_id="orphan", facts={"by_whom": "night", "why": "restored"})
+            await journal.adopt_orphan(new, shown, tag="T0ORPHAN1", sent_at_ns=NOON_NS)
+
+    asyncio.run(take_in())
+    assert asyncio.run(postgres_audit.verify(told_url)).is_sound
+    before = journal_story.tables(told_url)
+    tamper(
+        told_url,
+        "UPDATE order_task SET filled_quantity = 0, facts = NULL WHERE request_id = 'orphan'",
+        "DELETE FROM order_attempt WHERE tag = 'T0ORPHAN1'",
+    )
+    rebuilt = rebuild(told_url)
+    assert (rebuilt.is_sound, rebuilt.tasks_changed, rebuilt.attempts_changed) == (True, 1, 1)
     assert journal_story.tables(told_url) == before
 
 

@@ -383,3 +383,80 @@ def test_an_order_with_its_own_tag_in_the_book_is_never_called_not_placed_unforc
         assert "the book holds it" in error.rule
 
     play(scenario)
+
+
+def orphan(scene: Scene, order_id: str, number: int, **changed: Any) -> str:
+    """Put an order with a tag of ours into the book that no task explains; return the tag."""
+    tag = tag_of(scene.config.installation, uuid.UUID(int=number), 1)
+    scene.broker.book[order_id] = broker_order(order_id=order_id, tags=(tag,), **changed)
+    return tag
+
+
+def test_the_last_orphan_that_is_adopted_lifts_the_halt_and_all_are_worked_like_any_other() -> None:
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        orphan(scene, "90", 900)
+        tag = orphan(scene, "91", 901, filled_quantity=25, average_price=BUY.price)
+        scene.desk.want_book()
+        await scene.until(scene.halts.standing)
+        first = await desk.adopt_orphan(
+            NIGHT, ACCOUNT, "90", client_order_id="found-1", decision=SURE
+        )
+        assert (first.state, first.principal, first.attempt) == (TaskState.WORKING, "night-desk", 1)
+        await asyncio.sleep(3.0)
+        assert [halt.code for halt in scene.halts.standing()] == ["ORPHAN_ORDER"]
+        second = await desk.adopt_orphan(
+            NIGHT, ACCOUNT, "91", client_order_id="found-2", decision=SURE
+        )
+        assert (second.state, second.filled_quantity, second.tag) == (TaskState.PARTIAL, 25, tag)
+        await scene.until(lambda: not scene.halts.standing(), within_s=5)
+        scene.broker.change("91", status="COMPLETE", filled_quantity=75)
+        await scene.reaches(second, TaskState.FILLED)
+        await scene.cancel(first)
+        await scene.reaches(first, TaskState.CANCELLED)
+        await scene.reaches(await scene.place(), TaskState.WORKING)
+        await asyncio.sleep(2 * scene.config.book_poll_idle_s)
+        assert scene.halts.standing() == ()
+        assert len(scene.broker.sent_tags()) == 1
+        (line,) = (await desk.case(NIGHT, first.task_id)).audit
+        assert (line.event, line.by_whom) == ("orphan_adopted", "night-desk")
+
+    play(scenario)
+
+
+def test_an_orphan_is_adopted_once_and_only_an_orphan_is() -> None:
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        ours = await scene.reaches(await scene.place(), TaskState.WORKING)
+        scene.broker.book["92"] = broker_order(order_id="92")
+        orphan(scene, "93", 930)
+
+        async def adopt(order_id: str) -> OrderTask:
+            return await desk.adopt_orphan(
+                NIGHT, ACCOUNT, order_id, client_order_id="x", decision=SURE
+            )
+
+        for order_id in ("92", ours.broker_order_id or "", "404"):
+            assert (await refused(adopt(order_id))).code == "NOT_ADOPTED"
+        await adopt("93")
+        assert "one of the 0 orphans" in (await refused(adopt("93"))).rule
+        orphan(scene, "94", 940)
+        assert (await refused(adopt("94"))).code == "IDEMPOTENCY_CONFLICT"
+        orphan(scene, "95", 950, product="NEW")
+        assert "a word that is not known here" in (await refused(adopt("95"))).rule
+
+    play(scenario)
+
+
+def test_an_orphan_that_a_person_says_is_a_lost_task_s_order_is_that_and_lifts_the_halt() -> None:
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        task = await unknown(scene)
+        orphan(scene, "95", 950)
+        scene.desk.want_book()
+        await scene.until(scene.halts.standing)
+        await desk.adopt(NIGHT, task.task_id, "95", SURE)
+        await scene.until(lambda: not scene.halts.standing(), within_s=5)
+        scene.broker.change("95", status="COMPLETE", filled_quantity=75, average_price=BUY.price)
+        await scene.reaches(task, TaskState.FILLED)
+        await asyncio.sleep(2 * scene.config.book_poll_idle_s)
+        assert scene.halts.standing() == ()
+
+    play(scenario)
