@@ -85,6 +85,13 @@ def simulate(
     orders_per_day: Annotated[
         int, typer.Option(help="Placements a user may ask for in a day, with --rate-limits.")
     ] = 5_000,
+    orders_per_minute: Annotated[
+        int, typer.Option(help="Order requests per user and minute.")
+    ] = 400,
+    orders_per_second: Annotated[
+        int, typer.Option(help="Order requests per user and second.")
+    ] = 10,
+    modifications: Annotated[int, typer.Option(help="Changes that one order takes.")] = 25,
     order_cooldown_s: Annotated[
         float, typer.Option(help="After a 429 on orders, refuse further ones for so long.")
     ] = 0.0,
@@ -134,6 +141,9 @@ def simulate(
             freeze_quantities=tuple(freezes.items()),
             enforce_rate_limits=rate_limits,
             orders_per_day_max=orders_per_day,
+            orders_per_minute_max=orders_per_minute,
+            orders_per_second_max=orders_per_second,
+            modifications_max=modifications,
             order_cooldown_s=order_cooldown_s,
             truth_history_s=truth_history_s,
         )

@@ -35,6 +35,8 @@ log = structlog.get_logger()
 
 STALE_NS_MAX: Final = 10 * NS_PER_S
 """Books that show an ended order alive for so long are not merely older than its end."""
+UNCOVERED_NS_MAX: Final = 10 * NS_PER_S
+"""So long the books may take to show the second leg of a cover order that was filled."""
 MERGE_TRIES_MAX: Final = 10
 """A task that moves under every one of so many merges is being moved by our own bug."""
 
@@ -61,8 +63,9 @@ class BookMemory:
     legs: dict[uuid.UUID, dict[str, BrokerOrder]] = field(default_factory=dict)
     """By instruction, the newest rows of the orders that the broker made of it: all legs of an
     iceberg, the second leg of a cover order."""
-    uncovered: set[uuid.UUID] = field(default_factory=set)
-    """Cover orders that were filled; each has a second leg, which the broker shows in its time."""
+    covers: dict[uuid.UUID, int] = field(default_factory=dict)
+    """Cover orders that were filled, and since when that is known, monotonic ns; each has a second
+    leg, which the broker shows in its time."""
     first_legs: dict[str, str] = field(default_factory=dict)
     """The order id of an iceberg's later leg, and of its first, by which the journal calls it."""
 
@@ -78,7 +81,7 @@ class BookMemory:
             self.merged.clear()
             self.contradicted.clear()
             self.legs.clear()
-            self.uncovered.clear()
+            self.covers.clear()
             self.first_legs.clear()
 
     @property
@@ -86,7 +89,7 @@ class BookMemory:
         """Whether a leg stands at the broker or is still to be shown; no task says that of it."""
         rows = (row for legs in self.legs.values() for row in legs.values())
         is_live = any(order_state.state_of(row) not in order_state.TERMINAL for row in rows)
-        return is_live or bool(self.uncovered - self.legs.keys())
+        return is_live or bool(self.covers.keys() - self.legs.keys())
 
     def doubt_the_journal(self) -> None:
         """Read the journal again: another process may have written it meanwhile."""
@@ -95,7 +98,7 @@ class BookMemory:
         # It may be a replica that lacks the newest: what was ours may be nobody's now.
         self.ours.clear()
         self.legs.clear()
-        self.uncovered.clear()
+        self.covers.clear()
         self.first_legs.clear()
 
     def legs_of(self, task: OrderTask) -> Collection[BrokerOrder]:
@@ -178,6 +181,7 @@ class Reconciler:
             since_ns = before.get(row.order_id, began.monotonic_ns)
             alive = _Alive(since_ns=since_ns, until_ns=began.monotonic_ns)
             changed += await self._merge(row, known.get(row.order_id), alive=alive)
+        self._notice_uncovered()
         return changed
 
     async def merge_row(self, row: BrokerOrder) -> bool:
@@ -250,7 +254,7 @@ class Reconciler:
                 return None
             self.memory.ours.add(row.order_id)
             if row.filled_quantity and task.body.get("variety") == Variety.CO:
-                self.memory.uncovered.add(task.task_id)
+                self.memory.covers.setdefault(task.task_id, self._clock.monotonic_ns())
             return row
         if order_legs.clashes(row, task, self.memory.legs.get(task.task_id, {})):
             self._notice_double(row, task)
@@ -337,6 +341,20 @@ class Reconciler:
         if self._alarm("unsent_order_at_broker", row, task_id=str(task.task_id), was=task.state):
             reason = f"order {row.order_id} is of a try that was held for unsent"
             self._halts.begin(HaltCode.UNSENT_AT_BROKER, reason, fact_ns=_since(row))
+
+    def _notice_uncovered(self) -> None:
+        """Say loudly that a filled cover order has no stop: its loss is bounded by nobody."""
+        long_ago_ns = self._clock.monotonic_ns() - UNCOVERED_NS_MAX
+        for task_id, since_ns in self.memory.covers.items():
+            is_bare = task_id not in self.memory.legs and since_ns <= long_ago_ns
+            if is_bare and str(task_id) not in self.memory.alarmed:
+                self.memory.alarmed.add(str(task_id))
+                log.error(
+                    "cover_order_without_stop",
+                    account=self.account,
+                    task_id=str(task_id),
+                    advice="look at the broker's book; close the position or place a stop",
+                )
 
     def _notice_orphan(self, row: BrokerOrder) -> None:
         if self._our_tags(row) and self._alarm("orphan_order", row):

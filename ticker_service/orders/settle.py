@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 
 CLOCKS_APART_NS_MAX: Final = 120 * NS_PER_S
+_ALIKE: Final = ("exchange", "tradingsymbol", "transaction_type")
 AFTER_MARKET_DAYS_MAX: Final = 5
 """So long an after-market order may wait for the session it is meant for: over a weekend with
 holidays on both sides. Which day that is, only the exchange's circulars say."""
@@ -223,10 +224,9 @@ def looks_like(task: OrderTask, row: BrokerOrder) -> bool:
     return (
         not row.tags
         and not is_older(row, task)
-        and all(
-            task.body.get(name) == getattr(row, name)
-            for name in ("exchange", "tradingsymbol", "transaction_type", "product")
-        )
+        and all(task.body.get(name) == getattr(row, name) for name in _ALIKE)
+        # Kite may show a cover order under a product of its own (kite.md §2.3).
+        and (row.product == task.body.get("product") or task.body.get("variety") == Variety.CO)
         and int(task.body.get("quantity", 0))
         == (row.iceberg.total_quantity if row.iceberg else row.quantity)
     )

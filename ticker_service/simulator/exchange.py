@@ -23,7 +23,6 @@ from ticker_service.simulator.accounts import Account
 from ticker_service.simulator.envelope import KiteError
 from ticker_service.simulator.ledger import EntryKind
 from ticker_service.simulator.order import (
-    MODIFICATIONS_MAX,
     Cancel,
     Handling,
     Modify,
@@ -86,6 +85,8 @@ class Exchange:
         self._options = options
         self._publish = publish
         self.woken = asyncio.Event()
+        self.on_leg: Callable[[str], None] = lambda _: None
+        """Told of whose iceberg another leg is placed: Kite counts it for the day (kite.md §4)."""
         self._state_ns = int(options.order_state_ms * NS_PER_MS)
         self._amo_rest_ns = int(options.amo_rest_s * NS_PER_S)
         self._accounts: dict[str, Account] = {}
@@ -172,7 +173,7 @@ class Exchange:
         """
         if order.is_terminal:
             raise KiteError.input(BEING_PROCESSED.format("modified"))
-        if order.modifications >= MODIFICATIONS_MAX:
+        if order.modifications >= self._options.modifications_max:
             raise KiteError.cap(TOO_MANY_MODIFICATIONS)
         if terms.quantity <= order.filled_quantity:
             raise KiteError.input("Quantity cannot be less than or equal to what is filled.")
@@ -458,6 +459,7 @@ class Exchange:
         except KiteError as error:
             handling = Handling(refusal=error.message)
         self._new(account, terms, handling)
+        self.on_leg(account.user_id)
 
     # Books.
 

@@ -44,6 +44,15 @@ DEFAULT_USERS: Final = (
 DEFAULT_FREEZE_QUANTITIES: Final = (("NIFTY", 1_800), ("BANKNIFTY", 600), ("SENSEX", 1_000))
 
 
+_CAPS: Final = {
+    "orders_per_day_max": 1,
+    "orders_per_minute_max": 1,
+    "orders_per_second_max": 1,
+    "modifications_max": 0,
+}
+"""Kite's numbers that can be others here, and the least that each can be."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SimulatorOptions:
     """The settings of one simulator; everything random follows from ``seed``.
@@ -77,6 +86,9 @@ class SimulatorOptions:
         cash_inr: What each user may trade with when the day begins.
         orders_per_day_max: Placements a user may ask for in a day, refused ones included; only
             with ``enforce_rate_limits``, as are the ten order requests a second and 400 a minute.
+        orders_per_minute_max: Order requests of any kind a user may make in a minute.
+        orders_per_second_max: Likewise in a second of the server's clock.
+        modifications_max: Changes that one order takes.
         order_cooldown_s: After a 429 on orders, further ones are refused for so long.
         freeze_quantities: Largest quantity of one order in an underlying's derivatives.
         tags_on_legs: A cover order's second leg bears the tag of its first; whether Kite's does is
@@ -108,6 +120,9 @@ class SimulatorOptions:
     amo_rest_s: float = 5.0
     cash_inr: int = 10_000_000
     orders_per_day_max: int = 5_000
+    orders_per_minute_max: int = 400
+    orders_per_second_max: int = 10
+    modifications_max: int = 25
     order_cooldown_s: float = 0.0
     freeze_quantities: tuple[tuple[str, int], ...] = DEFAULT_FREEZE_QUANTITIES
     tags_on_legs: bool = False
@@ -185,9 +200,9 @@ class SimulatorOptions:
                 f"amo_rest_s={self.amo_rest_s} must be a number, not negative",
             ),
             (self.cash_inr < 0, f"cash_inr={self.cash_inr} must not be negative"),
-            (
-                self.orders_per_day_max < 1,
-                f"orders_per_day_max={self.orders_per_day_max} must be positive",
+            *(
+                (getattr(self, name) < least, f"{name}={getattr(self, name)} must be {least} up")
+                for name, least in _CAPS.items()
             ),
             (
                 not 0 <= self.order_cooldown_s < math.inf,

@@ -14,8 +14,6 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from decimal import Decimal
 
-MODIFICATIONS_MAX: Final = 25
-
 
 class Side(StrEnum):
     """What Kite calls transaction_type."""

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from ticker_service.runtime.clock import Clock
     from ticker_service.simulator.options import SimulatorOptions
 
-REQUESTS_PER_S_MAX: Final = 10
-REQUESTS_PER_MINUTE_MAX: Final = 400
 MINUTE_NS: Final = 60 * NS_PER_S
 DAY_IS_FULL: Final = "Maximum allowed order requests exceeded."
 
@@ -44,6 +42,8 @@ class OrderRates:
         self._clock = clock
         self._enforced = options.enforce_rate_limits
         self._per_day_max = options.orders_per_day_max
+        self._per_minute_max = options.orders_per_minute_max
+        self._per_second_max = options.orders_per_second_max
         self._cooldown_ns = int(options.order_cooldown_s * NS_PER_S)
         self._counts: dict[str, _Count] = {}
 
@@ -68,8 +68,8 @@ class OrderRates:
         second = now_ns // NS_PER_S
         this_second = sum(at_ns // NS_PER_S == second for at_ns in accepted)
         is_full = (
-            this_second >= REQUESTS_PER_S_MAX
-            or len(accepted) >= REQUESTS_PER_MINUTE_MAX
+            this_second >= self._per_second_max
+            or len(accepted) >= self._per_minute_max
             or now_ns < count.closed_until_ns
         )
         if is_full:
@@ -77,3 +77,11 @@ class OrderRates:
             raise KiteError.throttled()
         accepted.append(now_ns)
         count.placed += places
+
+    def count_leg(self, user_id: str) -> None:
+        """Count a leg of an iceberg for the day; it is placed whether there is room or not."""
+        today = session.ist_date(self._clock.now_ns())
+        count = self._counts.setdefault(user_id, _Count(today))
+        if count.day != today:
+            count.day, count.placed = today, 0
+        count.placed += 1

@@ -155,10 +155,12 @@ class Simulator:
     def _routes(self, cut: Callable[[Request], None]) -> list[Route]:
         rates = RequestRates(self._clock, enforced=self.options.enforce_rate_limits)
         login = LoginRoutes(self.options, self._sessions, rates, rest_root=self._rest_root)
+        order_rates = OrderRates(self._clock, self.options)
+        self.exchange.on_leg = order_rates.count_leg
         desk = OrderDesk(
             sessions=self._sessions,
             rates=rates,
-            order_rates=OrderRates(self._clock, self.options),
+            order_rates=order_rates,
             ledger=self.ledger,
             faults=self.faults,
             answers=OrderAnswers(cut),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import itertools
 from decimal import Decimal
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from order_scene import BUY, Scene, broker_order, task
+from structlog.testing import capture_logs
 from virtual_time import run
 
 from ticker_service.adapters import kite_rows
@@ -26,6 +28,8 @@ from ticker_service.domain.order import (
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import OrderRefused
 from ticker_service.orders import admit
+from ticker_service.ports import Reply, Withheld
+from ticker_service.testing import Answer
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import BrokerOrder, OrderRequest
@@ -334,3 +338,111 @@ def test_of_an_order_with_legs_price_and_trigger_alone_are_changed(
     assert refused.value.field == f"order.{field}"
     admit.check_change(OrderChange(price=Decimal(99)), placed)
     admit.check_change(OrderChange(trigger_price=Decimal(98)), COVER)
+
+
+def test_an_iceberg_whose_answer_was_lost_is_found_with_all_its_legs() -> None:
+    async def story() -> None:
+        scene = Scene()
+        silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+        async with scene.opened():
+            scene.broker.answers.append(Answer(reply=silence))
+            scene.broker.hidden.add("000000000000001")
+            placed = await scene.place(ICEBERG)
+            lost = await scene.reaches(placed, TaskState.UNKNOWN)
+            tag = lost.tag or ""
+            # The newest first, as an update may come before the book has either.
+            _shown(scene, leg(2, order_id="000000000000002"), tag)
+            _shown(scene, filled(1, order_id="000000000000001"), tag)
+            await asyncio.sleep(5)
+            assert scene.now(placed).state is TaskState.UNKNOWN
+            scene.broker.hidden.clear()
+            found = await scene.reaches(placed, TaskState.PARTIAL)
+            assert (found.broker_order_id, found.filled_quantity) == ("000000000000001", 75)
+            assert len(scene.broker.sent_tags()) == 1
+            assert not scene.halts.standing()
+
+    run(story())
+
+
+def test_a_restart_between_two_legs_loses_and_doubles_nothing() -> None:
+    async def story() -> None:
+        scene = Scene()
+        async with scene.opened():
+            placed = await scene.place(ICEBERG)
+            working = await scene.reaches(placed, TaskState.WORKING)
+            first, tag = working.broker_order_id or "", working.tag or ""
+            _shown(scene, filled(1, order_id=first), tag)
+            await scene.reaches(placed, TaskState.PARTIAL)
+        _shown(scene, filled(2, "101.05", order_id="000000000000009"), tag)
+        scene.renew()
+        async with scene.opened():
+            done = await scene.reaches(placed, TaskState.FILLED)
+            assert (done.filled_quantity, done.average_price) == (150, Decimal("100.55"))
+            assert not scene.halts.standing()
+
+    run(story())
+
+
+def _covered(scene: Scene, first: str, **second: Any) -> None:
+    scene.broker.change(
+        first, status="COMPLETE", filled_quantity=75, average_price=Decimal("100.05")
+    )
+    scene.broker.book["000000000000009"] = _second(first, **second)
+
+
+@pytest.mark.parametrize("takes_effect", [True, False])
+def test_an_exit_in_doubt_is_settled_by_the_second_leg(*, takes_effect: bool) -> None:
+    async def story() -> None:
+        scene = Scene()
+        silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+        async with scene.opened():
+            placed = await scene.place(COVER)
+            working = await scene.reaches(placed, TaskState.WORKING)
+            _covered(scene, working.broker_order_id or "")
+            await scene.reaches(placed, TaskState.FILLED)
+            scene.broker.answers.append(Answer(reply=silence, takes_effect=takes_effect))
+            leaves = await scene.submit(
+                TaskKind.CANCEL, {order_legs.EXIT: "true"}, target_task_id=placed.task_id
+            )
+            await scene.reaches(leaves, TaskState.UNKNOWN)
+            settled = await scene.reaches(leaves, TaskState.ACKED, TaskState.NOT_PLACED)
+            wanted = TaskState.ACKED if takes_effect else TaskState.NOT_PLACED
+            assert settled.state is wanted
+            assert len([each for each in scene.broker.sent if each.kind is TaskKind.CANCEL]) == 1
+
+    run(story())
+
+
+def test_a_cover_order_that_lost_its_tag_is_not_called_absent() -> None:
+    async def story() -> None:
+        scene = Scene()
+        silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+        async with scene.opened():
+            scene.broker.answers.append(Answer(reply=silence))
+            scene.broker.hidden.add("000000000000001")
+            placed = await scene.place(COVER)
+            await scene.reaches(placed, TaskState.UNKNOWN)
+            scene.broker.change("000000000000001", tags=(), product="CO")
+            scene.broker.hidden.clear()
+            ended = await scene.reaches(placed, TaskState.MANUAL, TaskState.NOT_PLACED)
+            assert (ended.state, ended.reason_code) == (TaskState.MANUAL, "FINGERPRINT")
+
+    run(story())
+
+
+@pytest.mark.parametrize("is_shown", [False, True])
+def test_a_filled_cover_order_without_a_stop_is_said_loudly(*, is_shown: bool) -> None:
+    async def story() -> list[Any]:
+        scene = Scene()
+        with capture_logs() as lines:
+            async with scene.opened():
+                placed = await scene.place(COVER)
+                working = await scene.reaches(placed, TaskState.WORKING)
+                _covered(scene, working.broker_order_id or "")
+                if not is_shown:
+                    scene.broker.hidden.add("000000000000009")
+                await scene.reaches(placed, TaskState.FILLED)
+                await asyncio.sleep(120)
+        return [line for line in lines if line["event"] == "cover_order_without_stop"]
+
+    assert len(run(story())) == (0 if is_shown else 1)

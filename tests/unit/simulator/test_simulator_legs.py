@@ -211,3 +211,23 @@ def test_slices_are_cut_at_the_freeze_quantity_and_at_most_ten(stage: OrderStage
     assert [each.quantity for each in parts] == [largest, largest, lot]
     with pytest.raises(KiteError, match="Maximum 10 slices"):
         stage.rules.sliced("regular", {**wanted, "quantity": str(largest * 11)})
+
+
+def test_an_order_takes_as_many_changes_as_the_simulator_is_told(
+    market: Market, clock: ManualClock
+) -> None:
+    options = SimulatorOptions(seed=7, order_state_ms=STATE_MS, modifications_max=1)
+    stage = OrderStage(market, clock, options)
+    order = stage.rest()
+    stage.modify(order, price="98.00")
+    stage.wait()
+    with pytest.raises(KiteError, match="Maximum allowed order modifications exceeded"):
+        stage.modify(order, price="97.00")
+
+
+def test_every_further_leg_is_told_of(stage: OrderStage) -> None:
+    told: list[str] = []
+    stage.exchange.on_leg = told.append
+    stage.rest(**ICEBERG, price="100.05")
+    stage.wait(states=6)
+    assert told == [ASHA, ASHA]

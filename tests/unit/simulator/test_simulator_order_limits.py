@@ -60,6 +60,23 @@ def test_ten_order_requests_a_second_are_admitted_per_account(clock: ManualClock
     assert _admitted(rates, CHETAN, 12, places=False) == 10
 
 
+def test_the_limits_of_a_second_and_a_minute_can_be_others(clock: ManualClock) -> None:
+    options = SimulatorOptions(orders_per_second_max=3, orders_per_minute_max=5)
+    rates = OrderRates(clock, options)
+    assert _admitted(rates, ASHA, 12) == 3
+    clock.advance(NS_PER_S)
+    assert _admitted(rates, ASHA, 12) == 2
+
+
+def test_a_leg_counts_for_the_day_and_not_for_the_second(clock: ManualClock) -> None:
+    rates = OrderRates(clock, SimulatorOptions(orders_per_day_max=4))
+    assert _admitted(rates, ASHA, 1) == 1
+    for _ in range(2):
+        rates.count_leg(ASHA)
+    assert _admitted(rates, ASHA, 9) == 1
+    assert _admitted(rates, ASHA, 3, places=False) == 3
+
+
 def test_a_second_is_one_of_the_servers_clock(clock: ManualClock) -> None:
     rates = OrderRates(clock, SimulatorOptions())
     clock.advance(NS_PER_S - 1)
