@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import sys
 import warnings
@@ -122,6 +123,39 @@ def test_a_change_and_a_cancel_name_the_order_they_are_for() -> None:
     assert (change.method, change.target) == ("PUT", "/orders/regular/2501")
     assert (form(change)["quantity"], form(change)["price"]) == ("5", "1000")
     assert (cancel.method, cancel.target) == ("DELETE", "/orders/co/2502")
+
+
+def test_what_goes_to_a_second_leg_names_its_first() -> None:
+    async def scene(broker: KiteBroker) -> Reply:
+        deadline_ns = in_s(LONG_S)
+        change = OrderChange(trigger_price=Decimal("98.05"))
+        await broker.modify(
+            "2502", Variety.CO, change, parent_order_id="2501", deadline_ns=deadline_ns
+        )
+        await broker.cancel("2502", Variety.CO, parent_order_id="2501", deadline_ns=deadline_ns)
+        return await broker.cancel(
+            "2502", Variety.CO, parent_order_id="2501&x=1", deadline_ns=deadline_ns
+        )
+
+    with HostileBroker(always(ACKED)) as broker:
+        refused = play(broker_at(broker.root), scene)
+    change, leaving = broker.requests
+    assert (change.method, change.target) == ("PUT", "/orders/co/2502")
+    assert (form(change)["parent_order_id"], form(change)["trigger_price"]) == ("2501", "98.05")
+    assert leaving.target == "/orders/co/2502?parent_order_id=2501"
+    assert refused.withheld is NOTHING
+
+
+def test_an_iceberg_goes_out_with_its_legs() -> None:
+    order = dataclasses.replace(
+        ORDER, variety=Variety.ICEBERG, quantity=150, iceberg_legs=2, iceberg_quantity=75
+    )
+    with HostileBroker(always(ACKED)) as broker:
+        play(broker_at(broker.root), lambda it: it.place(order, tag=TAG, deadline_ns=in_s(LONG_S)))
+    (received,) = broker.requests
+    sent = form(received)
+    assert received.target == "/orders/iceberg"
+    assert (sent["iceberg_legs"], sent["iceberg_quantity"], sent["quantity"]) == ("2", "75", "150")
 
 
 def test_a_route_prefix_goes_before_orders_and_books() -> None:
