@@ -22,10 +22,11 @@ from ticker_service.errors import (
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Container, Mapping
     from pathlib import Path
 
     from ticker_service.config import OrderHalfConfig
+    from ticker_service.domain.account_group import AccountGroup
     from ticker_service.runtime.clock import Clock
 
 CHECK_S_MAX: Final = 15.0
@@ -123,6 +124,9 @@ async def _order_half(loaded: settings.Settings, half: OrderHalfConfig, clock: C
         if half.egress_probe_url
     ]
     outcomes = [await _run(check) for check in [database, *accounts, *ways_out]]
+    looked_at = zip(half.accounts, outcomes[1 : len(accounts) + 1], strict=True)
+    sound = {each.account for each, is_sound in looked_at if is_sound}
+    outcomes += [_group(group, sound) for group in half.groups]
     if not outcomes[0]:
         print("-     halts: they are in the database")  # noqa: T201 - the answer
         return outcomes
@@ -138,6 +142,18 @@ async def _order_half(loaded: settings.Settings, half: OrderHalfConfig, clock: C
         {TimeoutError: "the database is slow; `ticker-service journal verify` takes its time"},
     )
     return [*outcomes, await _run(halts), await _run(journal)]
+
+
+def _group(group: AccountGroup, sound: Container[str]) -> bool:
+    """Say which accounts of a group could take an order, and whether another would stand in."""
+    able = [account for account in group.members if account in sound]
+    facts = f"{', '.join(group.members)}; {group.policy}, {group.basis}"
+    if len(able) == len(group.members):
+        print(f"ok    group {group.name}: {facts}")  # noqa: T201 - the answer
+        return True
+    print(f"FAULT group {group.name}: {facts}; able: {', '.join(able) or 'none'}")  # noqa: T201
+    print("      -> an order fails over to able accounts only; log the others in")  # noqa: T201
+    return False
 
 
 async def _running(loaded: settings.Settings) -> list[str]:

@@ -72,7 +72,6 @@ def create(
 @order_cli.command()
 def place(
     client_order_id: _Id,
-    account: Annotated[str, typer.Option(help="Account to trade on.")],
     symbol: Annotated[str, typer.Option(help="As EXCHANGE:TRADINGSYMBOL.")],
     side: Annotated[Side, typer.Option(case_sensitive=False, help="BUY or SELL.")],
     quantity: Annotated[int, typer.Option(min=1, max=INTEGER_MAX, help="Units.")],
@@ -109,10 +108,16 @@ def place(
     slice_it: Annotated[
         bool, typer.Option("--slice", help="Cut it if it is above the freeze quantity.")
     ] = False,
+    account: Annotated[str | None, typer.Option(help="Account to trade on.")] = None,
+    group: Annotated[
+        str | None, typer.Option(help="Group instead, one of whose accounts takes it.")
+    ] = None,
     url: Url = URL,
     token: Token = "",
 ) -> None:
     """Journal a new order and print it; it is sent behind this. Repeating it is safe."""
+    if (account is None) is (group is None):
+        raise typer.BadParameter("give either --account or --group")
     exchange, _, tradingsymbol = symbol.partition(":")
     if not tradingsymbol:
         raise typer.BadParameter(f"{symbol!r} must be EXCHANGE:TRADINGSYMBOL, such as NSE:INFY")
@@ -138,7 +143,9 @@ def place(
     _ask(
         url,
         token,
-        lambda client: client.place(client_order_id, account, given, is_to_be_sliced=slice_it),
+        lambda client: client.place(
+            client_order_id, account, given, group=group, is_to_be_sliced=slice_it
+        ),
     )
 
 

@@ -40,6 +40,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from app.group_settings import GroupSettings, group_faults
 from ticker_service import assembly
 from ticker_service.config import (
     SETTLE_MARGIN_RATIO,
@@ -158,6 +159,10 @@ class Settings(BaseSettings):
     accounts: dict[str, AccountSettings] = Field(
         default_factory=dict,
         description="Trading accounts by name, as tables [accounts.NAME] or as JSON",
+    )
+    groups: dict[str, GroupSettings] = Field(
+        default_factory=dict,
+        description="Groups of accounts by name, as tables [groups.NAME] or as JSON",
     )
     kite_access_token: SecretStr = Field(
         SecretStr(""),
@@ -438,6 +443,14 @@ class Settings(BaseSettings):
             raise ValueError("a user_id belongs to one account only")
         return value
 
+    @field_validator("groups")
+    @classmethod
+    def _check_groups(cls, value: dict[str, GroupSettings]) -> dict[str, GroupSettings]:
+        wrong = [name for name in value if not ACCOUNT_NAME.fullmatch(name)]
+        if wrong:
+            raise ValueError(f"names must be letters, digits, dot, dash, underscore: {wrong}")
+        return value
+
     @field_validator("order_rules")
     @classmethod
     def _check_rules(cls, value: dict[str, int]) -> dict[str, int]:
@@ -533,7 +546,10 @@ class Settings(BaseSettings):
                 f"needs {TOKEN_SECRET_BYTES_MIN} bytes with accounts, has {secret_bytes}",
             ),
         ]
-        return [f"{PREFIX}{name}: {rule}" for is_fault, name, rule in checks if is_fault]
+        faults = [f"{PREFIX}{name}: {rule}" for is_fault, name, rule in checks if is_fault]
+        return faults + [
+            f"{PREFIX}GROUPS: {fault}" for fault in group_faults(self.groups, self.accounts)
+        ]
 
     def _passphrase_fault(self) -> tuple[bool, str, str]:
         length = len(self.token_passphrase.get_secret_value().encode())
@@ -587,6 +603,7 @@ class Settings(BaseSettings):
             kill_switch_file=self.kill_switch_file,
             egress_probe_url=self.egress_probe_url,
             hears_postbacks=bool(self.postback_word.get_secret_value()),
+            groups=tuple(each.to_domain(name) for name, each in self.groups.items()),
             requires_durable_storage=not self.journal_may_be_volatile,
             order_connections_max=self.order_connections_max,
             query_connections_max=self.query_connections_max,
@@ -956,7 +973,7 @@ def _fault(detail: ErrorDetails, source: Path) -> str:
     field = name.lower().removeprefix(PREFIX.lower())
     where = f"{PREFIX}{field.upper()} (or {field} in {source})"
     rule = detail["msg"].removeprefix("Value error, ")
-    if len(path) > 1 and field == "accounts":
+    if len(path) > 1 and field in {"accounts", "groups"}:
         inner = ".".join([field, *path[1:]])
         rule = {"missing": "is required", "extra_forbidden": "is not a setting"}.get(
             detail["type"], rule

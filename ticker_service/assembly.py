@@ -499,6 +499,7 @@ async def assemble_orders(
             clock,
             switches=switches,
             contracts=contracts.current,
+            groups=config.groups,
         ),
         contracts=contracts,
         journal=journal,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
+    from ticker_service.domain.account_group import AccountGroup
+
 CONNECTIONS_MAX: Final = 3
 TOKENS_PER_CONNECTION_MAX: Final = 3_000
 """Kite's limits for one api_key (kite.md §1.8)."""
@@ -259,6 +261,7 @@ class OrderHalfConfig:
     kill_switch_file: Path
     egress_probe_url: str = ""
     hears_postbacks: bool = False
+    groups: tuple[AccountGroup, ...] = ()
     orders: OrdersConfig = field(default_factory=OrdersConfig)
     limits: Limits = field(default_factory=limits_of)
     risk: RiskTable = field(default_factory=risk_table)

@@ -614,7 +614,10 @@ class OrderJournal(Protocol):
         ...
 
     async def known(self, new: NewTask) -> OrderTask | None:
-        """Return the task that an instruction's key already names; raises as :meth:`admit`."""
+        """Return the task that an instruction's key already names, where it has come to.
+
+        Raises as :meth:`admit`.
+        """
         ...
 
     async def claim(
@@ -638,12 +641,35 @@ class OrderJournal(Protocol):
         """
         ...
 
+    async def hand_over(
+        self, task: OrderTask, update: TaskUpdate, successor: NewTask, *, now_ns: int
+    ) -> OrderTask:
+        """End a task and let another go on for it on another account, both or neither.
+
+        Args:
+            task: As last read; nothing of it is at its broker.
+            update: Its last step, to FAILED_OVER, or to REJECTED from SENDING.
+            successor: What goes on for it, made of it by ``domain.order.successor_of``.
+            now_ns: Wall time.
+
+        Returns:
+            The successor, RECEIVED.
+
+        Raises:
+            TaskMoved: It has moved on, or we are not the newest writer of both accounts.
+        """
+        ...
+
+    async def lineage(self, task: OrderTask) -> list[OrderTask]:
+        """Return the tasks of one instruction on all accounts it has been on, the newest last."""
+        ...
+
     async def task(self, task_id: uuid.UUID) -> OrderTask | None:
         """Return one task."""
         ...
 
     async def task_of_order(self, principal: str, client_order_id: str) -> OrderTask | None:
-        """Return the PLACE task a caller named so."""
+        """Return the PLACE task a caller named so, on the account it has come to."""
         ...
 
     async def unsent(self, account: Account) -> list[OrderTask]:

@@ -38,6 +38,7 @@ from ticker_service.domain.order_state import (
     UNSENT,
     TaskState,
     first_state,
+    present_of,
 )
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.errors import (
@@ -456,6 +457,11 @@ class MemoryJournal:
             raise TaskMoved(
                 f"task_id={task.task_id} writer_epoch={writer_epoch}: not to be claimed"
             )
+        if present.hop and any(
+            each.hop < present.hop and each.state not in {TaskState.FAILED_OVER, TaskState.REJECTED}
+            for each in self._lineage(present)
+        ):
+            raise TaskMoved(f"task_id={task.task_id}: what it goes on for is at its broker")
         if (task.account, tag) in self.tags:
             raise InvariantViolatedError(f"Invariant: a tag is used once, tag={tag}")
         self.tags[task.account, tag] = task.task_id
@@ -509,13 +515,47 @@ class MemoryJournal:
         await self._confirm("record", moved)
         return moved
 
+    async def hand_over(
+        self, task: OrderTask, update: TaskUpdate, successor: NewTask, *, now_ns: int
+    ) -> OrderTask:
+        """End a task and let another go on for it on another account, both or neither."""
+        if not (self.is_writer(task.account) and self.is_writer(successor.account)):
+            raise TaskMoved(f"not the writer of both, from={task.account} to={successor.account}")
+        await self._begin("hand_over")
+        present = self._unmoved(task)
+        for account in (task.account, successor.account):
+            if self._held.get(account) != self.shared.epochs.get(account):
+                raise TaskMoved(f"account={account}: the writer_epoch is superseded")
+        self._fence(present, update)
+        _check_hand_over(present, update, successor, self._lineage(present))
+        moved = dataclasses.replace(
+            present,
+            state=update.state,
+            version=present.version + 1,
+            updated_at_ns=now_ns,
+            reason_code=update.reason_code or present.reason_code,
+            reason=update.reason or present.reason,
+        )
+        if update.outcome is not None:
+            self.shared.outcomes.setdefault((task.task_id, present.attempt), update.outcome)
+        self._append(moved, update.event, order_events.step(present, update))
+        self._append(_received(successor), order_events.RECEIVED, order_events.received(successor))
+        admitted = self.tasks[successor.task_id]
+        await self._confirm("hand_over", moved, admitted)
+        return admitted
+
+    async def lineage(self, task: OrderTask) -> list[OrderTask]:
+        """Return the tasks of one instruction on all accounts it has been on, the newest last."""
+        await self._begin("lineage")
+        return self._lineage(task)
+
     async def task(self, task_id: uuid.UUID) -> OrderTask | None:
         """Return one task."""
         await self._begin("task")
         return self.tasks.get(task_id)
 
     async def task_of_order(self, principal: str, client_order_id: str) -> OrderTask | None:
-        """Return the PLACE task a caller named so."""
+        """Return the PLACE task a caller named so, on the account it has come to."""
         await self._begin("task_of_order")
         named = self._named(principal, client_order_id)
         return named if named is not None and named.kind is TaskKind.PLACE else None
@@ -756,16 +796,16 @@ class MemoryJournal:
             await self.release(account)
         self.is_closed = True
 
-    async def _confirm(self, name: str, task: OrderTask) -> None:
+    async def _confirm(self, name: str, *tasks: OrderTask) -> None:
         """Tell who follows of a write, or that its confirmation was lost."""
-        follower = self._followers.get(task.account)
+        told = [(self._followers[of.account], of) for of in tasks if of.account in self._followers]
         try:
             await self.after(name)
         except BaseException:
-            if follower is not None:
+            for follower, task in told:
                 follower.doubted(task.task_id, task.deadline_ns)
             raise
-        if follower is not None:
+        for follower, task in told:
             follower.moved(task)
 
     async def _begin(self, name: str) -> None:
@@ -833,7 +873,7 @@ class MemoryJournal:
         known = self._first(lambda task: (task.principal, task.request_id) == key)
         if known is not None and not says_the_same(known, new):
             raise _conflict("request_id", new.request_id)
-        return known
+        return None if known is None else present_of(self._lineage(known))
 
     def _takes_part(self, new: NewTask) -> bool:
         """Return whether a job still places, and has nothing yet where this order belongs."""
@@ -846,12 +886,19 @@ class MemoryJournal:
         return runs and is_taken is None
 
     def _named(self, principal: str, client_order_id: str) -> OrderTask | None:
-        return self._first(
+        named = self._first(
             lambda task: (
                 task.kind not in _ABOUT_AN_ORDER
                 and (task.principal, task.client_order_id) == (principal, client_order_id)
             )
         )
+        return None if named is None else present_of(self._lineage(named))
+
+    def _lineage(self, task: OrderTask) -> list[OrderTask]:
+        if self.tasks[task.lineage_id].state not in {TaskState.FAILED_OVER, *AT_BROKER}:
+            return [self.tasks[task.lineage_id]]  # as most are; spares a look at every task
+        found = (each for each in self.tasks.values() if each.lineage_id == task.lineage_id)
+        return sorted(found, key=lambda each: each.hop)
 
 
 _ABOUT_AN_ORDER: Final = frozenset({TaskKind.MODIFY, TaskKind.CANCEL})
@@ -929,6 +976,26 @@ def _received(new: NewTask) -> OrderTask:
         created_at_ns=received_at_ns,
         updated_at_ns=received_at_ns,
     )
+
+
+def _check_hand_over(
+    task: OrderTask, update: TaskUpdate, successor: NewTask, lineage: Collection[OrderTask]
+) -> None:
+    """Refuse what the database refuses: only what is over for certain goes on elsewhere (I8)."""
+    is_over = update.state in {TaskState.FAILED_OVER, TaskState.REJECTED}
+    if not is_over or update.state not in TRANSITIONS[task.state]:
+        raise InvariantViolatedError(
+            f"Invariant: this is no transition, {task.state} -> {update.state}"
+        )
+    if successor.account in {each.account for each in lineage}:
+        raise InvariantViolatedError("Invariant: an instruction comes to an account once")
+    asked = (successor.kind, successor.principal, successor.request_id, successor.body_sha256)
+    if (successor.origin_task_id, successor.hop, *asked) != (
+        task.lineage_id,
+        task.hop + 1,
+        *(task.kind, task.principal, task.request_id, task.body_sha256),
+    ):
+        raise InvariantViolatedError("Invariant: what goes on has the key of the one before")
 
 
 def _conflict(field: str, value: str) -> IdempotencyConflict:

@@ -69,6 +69,7 @@ async def place(request: PlaceRequest, who: Writes, doors: DoorsHere) -> Respons
         sliced = await doors.front.place_sliced(
             who,
             account=request.account,
+            group=request.group,
             client_order_id=request.client_order_id,
             request_id=request.request_id or request.client_order_id,
             order=request.order.to_domain(),
@@ -77,6 +78,7 @@ async def place(request: PlaceRequest, who: Writes, doors: DoorsHere) -> Respons
     answer = await doors.front.place(
         who,
         account=request.account,
+        group=request.group,
         client_order_id=request.client_order_id,
         request_id=request.request_id or request.client_order_id,
         order=request.order.to_domain(),

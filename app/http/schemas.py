@@ -116,11 +116,13 @@ class ChangeBody(Strict):
 class PlaceRequest(Strict):
     """``request_id`` is the idempotency key; it is the ``client_order_id`` unless given.
 
-    With ``slice`` an order above the freeze quantity is cut; the answer is then that of a job.
+    Either ``account`` or ``group`` is given. With ``slice`` an order above the freeze quantity is
+    cut; the answer is then that of a job, and it names its account.
     """
 
     client_order_id: Key
-    account: Key
+    account: Key | None = None
+    group: Key | None = None
     order: OrderBody
     request_id: Key | None = None
     slice: bool = False
@@ -179,6 +181,8 @@ class TaskAnswer(BaseModel):
     order: dict[str, str]
     created_at_us: int
     updated_at_us: int
+    group: str | None
+    failed_over_from: str | None
 
 
 class LegError(BaseModel):
@@ -312,6 +316,8 @@ def task_answer(task: OrderTask) -> dict[str, Any]:
         order=dict(task.body),
         created_at_us=task.created_at_ns // NS_PER_US,
         updated_at_us=task.updated_at_ns // NS_PER_US,
+        group=task.account_group,
+        failed_over_from=None if task.origin_task_id is None else str(task.origin_task_id),
     ).model_dump()
 
 

@@ -267,6 +267,7 @@ class _Session:
                 answer = await asks(
                     caller,
                     account=place.account,
+                    group=place.group,
                     client_order_id=place.client_order_id,
                     request_id=place.request_id or place.client_order_id,
                     order=place.order.to_domain(),

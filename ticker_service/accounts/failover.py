@@ -58,9 +58,8 @@ class Target:
     is_held: bool
     """This daemon has the account's lock."""
     is_open: bool
-    """It takes orders: its book was read, it is logged in, not halted, its breaker closed."""
-    has_room: bool
-    """Its day and its queue have."""
+    """An order would go out there at once: its book was read, it is logged in, not halted nor
+    stopped, its breaker closed, its day and its queue have room."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +90,7 @@ _CERTAIN: Final = frozenset(
 )
 
 TABLE: Final = (
-    Row(moves=False, code="BOUND_TO_ITS_ORDER", kinds={TaskKind.MODIFY, TaskKind.CANCEL}),
+    Row(moves=False, code="BOUND_TO_ITS_ORDER", kinds=frozenset(TaskKind) - {TaskKind.PLACE}),
     # The first account may hold the position.
     Row(moves=False, code="MAY_BE_THERE", states={TaskState.SENDING, TaskState.UNKNOWN}),
     Row(moves=False, code="BOUND_TO_ITS_POSITION", reduces=True),
@@ -125,7 +124,6 @@ def judge(situation: Situation, target: Target) -> Ruling:
         (target.is_of_group, "NOT_OF_THE_GROUP"),
         (target.is_held, "HELD_BY_ANOTHER_DAEMON"),
         (target.is_open, "TARGET_NOT_OPEN"),
-        (target.has_room, "TARGET_IS_FULL"),
     ):
         if not is_fit:
             return Ruling(moves=False, code=code)

@@ -11,6 +11,7 @@ Times are kept to the microsecond; see :mod:`ticker_service.adapters.postgres_ro
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
@@ -33,7 +34,7 @@ from ticker_service.adapters.postgres_writer import AccountLocks
 from ticker_service.domain import order_events as events
 from ticker_service.domain.breaker import BreakerName, BreakerState, KeptBreaker
 from ticker_service.domain.order import JOBS, TaskKind, says_the_same
-from ticker_service.domain.order_state import TaskState, first_state
+from ticker_service.domain.order_state import TaskState, first_state, present_of
 from ticker_service.errors import (
     IdempotencyConflict,
     InvariantViolatedError,
@@ -172,6 +173,7 @@ class PostgresJournal:
             "leg": _integer(new.leg),
             "slice": _integer(new.slice),
             "facts": None if new.facts is None else _json(dict(new.facts)),
+            "account_group": new.account_group,
             **self._event(events.RECEIVED, events.received(new)),
         }
         with self._following(new):
@@ -262,7 +264,7 @@ class PostgresJournal:
         raise TaskMoved(f"its writer is superseded, account={new.account}")
 
     async def known(self, new: NewTask) -> OrderTask | None:
-        """Return the task that an instruction's key already names.
+        """Return the task that an instruction's key already names, where it has come to.
 
         Raises:
             IdempotencyConflict: The key is known with another body.
@@ -270,15 +272,15 @@ class PostgresJournal:
         """
         _refuse_unstorable(new)
         key = {"principal": new.principal, "request_id": new.request_id}
-        known = _first(await self._orders.run(self._sql.task_by_request, key))
-        if known is not None and not says_the_same(known, new):
+        known = await self._orders.run(self._sql.task_by_request, key)
+        if known and not says_the_same(task_of(known[0]), new):
             raise IdempotencyConflict(
                 "IDEMPOTENCY_CONFLICT",
                 "this key was used before for another request; nothing was done",
                 field="request_id",
                 value=new.request_id,
             )
-        return known
+        return present_of([task_of(row) for row in known]) if known else None
 
     async def claim(
         self, task: OrderTask, *, tag: str, writer_epoch: int, now_ns: int, send_not_after_ns: int
@@ -335,14 +337,59 @@ class PostgresJournal:
         }
         return await self._move(self._sql.record_step, task, parameters)
 
+    async def hand_over(
+        self, task: OrderTask, update: TaskUpdate, successor: NewTask, *, now_ns: int
+    ) -> OrderTask:
+        """End a task and let another go on for it on another account, both or neither.
+
+        Raises:
+            TaskMoved: It has moved on, or we are not the newest writer of both accounts.
+        """
+        epochs = self._locks.epoch(task.account), self._locks.epoch(successor.account)
+        if not (self.is_writer(task.account) and self.is_writer(successor.account)):
+            raise TaskMoved(f"not the writer of both, from={task.account} to={successor.account}")
+        goes_on = self._event(events.RECEIVED, events.received(successor))
+        parameters = {
+            "task_id": task.task_id,
+            "account": task.account,
+            "version": Int8(task.version),
+            "from_state": task.state.value,
+            "state": update.state.value,
+            "writer_epoch": _integer(epochs[0]),
+            "to_account": successor.account,
+            "to_writer_epoch": _integer(epochs[1]),
+            "to_task_id": successor.task_id,
+            "to_target_task_id": successor.target_task_id,
+            "to_facts": None if successor.facts is None else _json(dict(successor.facts)),
+            "reason_code": events.text(update.reason_code),
+            "reason": events.text(update.reason),
+            "outcome": update.outcome,
+            "http_status": _integer(update.http_status),
+            "now": time_of(now_ns),
+            **self._event(update.event, events.step(task, update)),
+            **{f"to_{name}": value for name, value in goes_on.items()},
+        }
+        with self._following(successor):
+            admitted = await self._move(
+                self._sql.hand_over_task, task, parameters, event_id=goes_on["event_id"]
+            )
+        self._tell(dataclasses.replace(task, state=update.state, version=task.version + 1))
+        return admitted
+
+    async def lineage(self, task: OrderTask) -> list[OrderTask]:
+        """Return the tasks of one instruction on all accounts it has been on, the newest last."""
+        wanted = {"lineage_id": task.lineage_id}
+        return [task_of(row) for row in await self._orders.run(self._sql.lineage, wanted)]
+
     async def task(self, task_id: uuid.UUID) -> OrderTask | None:
         """Return one task."""
         return _first(await self._orders.run(self._sql.task_by_id, {"task_id": task_id}))
 
     async def task_of_order(self, principal: str, client_order_id: str) -> OrderTask | None:
-        """Return the PLACE task a caller named so."""
+        """Return the PLACE task a caller named so, on the account it has come to."""
         named = {"principal": principal, "client_order_id": client_order_id}
-        return _first(await self._queries.run(self._sql.task_by_client_order, named))
+        found = await self._queries.run(self._sql.task_by_client_order, named)
+        return present_of([task_of(row) for row in found]) if found else None
 
     async def unsent(self, account: Account) -> list[OrderTask]:
         """Return an account's instructions in RECEIVED and READY, as they were admitted."""
@@ -582,7 +629,12 @@ class PostgresJournal:
             }
 
     async def _move(
-        self, statement: bytes, task: OrderTask, parameters: Mapping[str, object]
+        self,
+        statement: bytes,
+        task: OrderTask,
+        parameters: Mapping[str, object],
+        *,
+        event_id: object = None,
     ) -> OrderTask:
         with self._following(task):
             try:
@@ -590,9 +642,8 @@ class PostgresJournal:
             except Unconfirmed:
                 # The event's id says whether it was committed. Its absence says nothing: the server
                 # may still be at it, so the caller has to read again before it decides.
-                moved = await self._orders.run(
-                    self._sql.task_of_event, {"event_id": parameters["event_id"]}
-                )
+                committed = {"event_id": event_id or parameters["event_id"]}
+                moved = await self._orders.run(self._sql.task_of_event, committed)
                 if not moved:
                     raise
         if not moved:

@@ -67,6 +67,9 @@ def task_of(row: Mapping[str, Any]) -> OrderTask:
         leg=row["leg"],
         slice=row["slice"],
         facts=row["facts"],
+        account_group=row["account_group"],
+        origin_task_id=row["origin_task_id"],
+        hop=row["hop"],
     )
 
 

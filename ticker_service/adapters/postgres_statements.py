@@ -44,6 +44,8 @@ class Statements:
     last_seq: bytes
     delivered_seq: bytes
     set_delivered: bytes
+    hand_over_task: bytes
+    lineage: bytes
     add_halt: bytes
     newest_halts: bytes
     keep_breaker: bytes

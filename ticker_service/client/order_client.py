@@ -116,26 +116,34 @@ class OrderClient:
     async def place(
         self,
         client_order_id: str,
-        account: str,
+        account: str | None,
         order: Mapping[str, object],
         *,
+        group: str | None = None,
         is_to_be_sliced: bool = False,
     ) -> dict[str, Any]:
         """Send a new order in Kite's field names; return the task once it is durable.
 
-        One that is to be sliced is cut if it is above the freeze quantity, and a job is returned.
+        Args:
+            client_order_id: Your name for it, and its idempotency key.
+            account: Whose order; None with a group.
+            order: Kite's fields.
+            group: A declared group, one of whose accounts takes it.
+            is_to_be_sliced: Cut it if it is above the freeze quantity; a job is returned.
 
         Raises:
             OrderInDoubt: Nobody can say whether it was taken; send the same again.
             OrderError: Refused; nothing was done.
             OrderDoorClosed: The connection went; send the same again on a new one.
         """
+        given = {"account": account, "group": group}
+        whose = {name: each for name, each in given.items() if each is not None}
         return await self._ask(
             {
                 "op": "place",
                 "request_id": client_order_id,
                 "client_order_id": client_order_id,
-                "account": account,
+                **whose,
                 "order": dict(order),
             }
             | ({"slice": True} if is_to_be_sliced else {})

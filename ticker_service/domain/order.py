@@ -194,6 +194,10 @@ class NewTask:
     and which part of it it is, both counted from 1. ``facts`` are ours and no part of what the
     caller asked: how a job is cut, or who asked in the caller's name. ``risk`` is what the risk
     gate let it through by; None where nobody set a limit.
+
+    ``account_group`` is whom the caller named instead of an account. What goes on for another that
+    ended as FAILED_OVER has its key, and is ``hop`` accounts away from ``origin_task_id``, the
+    first.
     """
 
     task_id: uuid.UUID
@@ -210,6 +214,9 @@ class NewTask:
     job_id: uuid.UUID | None = None
     leg: int | None = None
     slice: int | None = None
+    account_group: str | None = None
+    origin_task_id: uuid.UUID | None = None
+    hop: int = 0
     facts: Mapping[str, object] | None = None
     risk: Mapping[str, object] | None = None
 
@@ -247,7 +254,15 @@ class OrderTask:
     leg: int | None = None
     slice: int | None = None
     facts: Mapping[str, object] | None = None
-    """What we know of a job beside its state; None for all else."""
+    """What we know of a job beside its state, or why this account of a group; None for all else."""
+    account_group: str | None = None
+    origin_task_id: uuid.UUID | None = None
+    hop: int = 0
+
+    @property
+    def lineage_id(self) -> uuid.UUID:
+        """The first task of this instruction, on whatever account it began."""
+        return self.origin_task_id or self.task_id
 
 
 def routed_variety(task: OrderTask) -> Variety:
@@ -289,15 +304,66 @@ class OrderAttempt:
     finished_at_ns: int | None = None
 
 
+def successor_of(
+    task: OrderTask,
+    *,
+    task_id: uuid.UUID,
+    account: Account,
+    target_task_id: uuid.UUID | None,
+    facts: Mapping[str, object],
+    now_ns: int,
+) -> NewTask:
+    """Return what goes on for a task on another account: all that was asked is the former's.
+
+    Args:
+        task: The former.
+        task_id: Its own.
+        account: Where it goes on.
+        target_task_id: What a MODIFY or CANCEL speaks of there.
+        facts: Why there.
+        now_ns: Wall time.
+    """
+    return NewTask(
+        task_id=task_id,
+        kind=task.kind,
+        account=account,
+        principal=task.principal,
+        request_id=task.request_id,
+        client_order_id=task.client_order_id,
+        body=task.body,
+        body_sha256=task.body_sha256,
+        deadline_ns=task.deadline_ns,
+        received_at_ns=now_ns,
+        target_task_id=target_task_id,
+        account_group=task.account_group,
+        origin_task_id=task.lineage_id,
+        hop=task.hop + 1,
+        facts=facts,
+    )
+
+
 def says_the_same(known: OrderTask, new: NewTask) -> bool:
     """Return whether a request with a known key asks for what the journal holds (I2).
 
-    A price goes by its value: 100.4 is 100.40. The digest keeps what was written.
+    A price goes by its value: 100.4 is 100.40. The digest keeps what was written. Where the caller
+    left the account open it is no part of what was asked, nor is it of a change or a cancel: that
+    goes where its order is, which the ``client_order_id`` names.
+
+    Args:
+        known: The first task of the key.
+        new: What is asked now.
     """
     return (
-        (known.kind, known.account, known.client_order_id, known.target_task_id)
-        == (new.kind, new.account, new.client_order_id, new.target_task_id)
+        (known.kind, known.client_order_id, _asked_of(known))
+        == (new.kind, new.client_order_id, _asked_of(new))
     ) and (known.body_sha256 == new.body_sha256 or _by_value(known.body) == _by_value(new.body))
+
+
+def _asked_of(task: OrderTask | NewTask) -> tuple[str | None, Account | None]:
+    """Return the group or the account that a new order names."""
+    if task.kind in {TaskKind.MODIFY, TaskKind.CANCEL}:
+        return None, None
+    return task.account_group, None if task.account_group else task.account
 
 
 def _by_value(body: Mapping[str, str]) -> dict[str, str | Decimal]:

@@ -97,6 +97,10 @@ def received(new: NewTask) -> Data:
         data["target_task_id"] = str(new.target_task_id)
     if new.job_id is not None:
         data |= {"job_id": str(new.job_id), "leg": new.leg, "slice": new.slice}
+    if new.account_group is not None:
+        data["account_group"] = new.account_group
+    if new.origin_task_id is not None:
+        data |= {"origin_task_id": str(new.origin_task_id), "hop": new.hop}
     if new.facts is not None:
         data["facts"] = storable(dict(new.facts))
     if new.risk is not None:

@@ -97,6 +97,7 @@ class Replay:
             raise EventRefused(FaultCode.BEGINNING, "event", told=begins, found=found)
         _demand(event, version=1, client_order_id=event.client_order_id)
         target, job = data.get("target_task_id"), data.get("job_id")
+        origin = data.get("origin_task_id")
         digest, deadline_us = data["body_sha256"], data["deadline_us"]
         if digest is None:
             self.untold |= {"body_sha256"}
@@ -132,6 +133,9 @@ class Replay:
             leg=data.get("leg"),
             slice=data.get("slice"),
             facts=data.get("facts"),
+            account_group=data.get("account_group"),
+            origin_task_id=None if origin is None else UUID(origin),
+            hop=int(data.get("hop", 0)),
         )
         return self._adopted(made, event) if is_orphan else made
 
@@ -185,8 +189,8 @@ class Replay:
             raise EventRefused(
                 FaultCode.NO_TRANSITION, "state", told=told, found=f"{event.event} {event.state}"
             )
-        if event.account != task.account and event.state is not TaskState.READY:
-            # Only what was certainly not sent goes to another account (I8).
+        if event.account != task.account:
+            # What goes on on another account is another task (I8).
             raise EventRefused(
                 FaultCode.NO_TRANSITION, "account", told=task.account, found=event.account
             )

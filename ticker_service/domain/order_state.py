@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Final
 from ticker_service.domain.order import JOBS, TaskUpdate
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from ticker_service.domain.order import BrokerOrder, OrderTask, TaskKind
 
 
@@ -38,6 +40,8 @@ class TaskState(StrEnum):
     """Its deadline passed before it was sent."""
     CANCELLED_LOCAL = "CANCELLED_LOCAL"
     """The caller withdrew it before it was sent."""
+    FAILED_OVER = "FAILED_OVER"
+    """Certainly not at this account's broker; a task of the same key goes on on another account."""
     REJECTED = "REJECTED"
     """The broker or the exchange refused it."""
     NOT_PLACED = "NOT_PLACED"
@@ -60,7 +64,12 @@ class TaskState(StrEnum):
 
 S = TaskState
 UNSENT: Final = frozenset({S.RECEIVED, S.READY})
-HELD_FOR_UNSENT: Final = UNSENT | {S.REJECTED_LOCAL, S.EXPIRED, S.CANCELLED_LOCAL}
+HELD_FOR_UNSENT: Final = UNSENT | {
+    S.REJECTED_LOCAL,
+    S.EXPIRED,
+    S.CANCELLED_LOCAL,
+    S.FAILED_OVER,
+}
 IN_DOUBT: Final = frozenset({S.SENDING, S.UNKNOWN})
 LIVE: Final = frozenset({S.ACKED, S.WORKING, S.PARTIAL})
 AT_BROKER: Final = LIVE | {S.CANCELLED, S.FILLED, S.REJECTED}
@@ -69,6 +78,7 @@ TERMINAL: Final = frozenset(
         S.REJECTED_LOCAL,
         S.EXPIRED,
         S.CANCELLED_LOCAL,
+        S.FAILED_OVER,
         S.REJECTED,
         S.NOT_PLACED,
         S.CANCELLED,
@@ -87,7 +97,8 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.RECEIVED: frozenset({S.READY, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.EXPIRED}),
     # An earlier attempt that was called unsent may be found at the broker: then it is not tried
     # again.
-    S.READY: frozenset({S.SENDING, S.CANCELLED_LOCAL, S.EXPIRED, S.REJECTED_LOCAL}) | AT_BROKER,
+    S.READY: frozenset({S.SENDING, S.CANCELLED_LOCAL, S.EXPIRED, S.REJECTED_LOCAL, S.FAILED_OVER})
+    | AT_BROKER,
     S.SENDING: frozenset({S.READY, S.UNKNOWN}) | AT_BROKER,
     S.UNKNOWN: frozenset({S.NOT_PLACED, S.MANUAL}) | AT_BROKER,
     # MANUAL ends an order whose trading day is over and whose book is gone.
@@ -101,6 +112,7 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
     S.EXPIRED: AT_BROKER,
     S.REJECTED_LOCAL: AT_BROKER,
     S.CANCELLED_LOCAL: AT_BROKER,
+    S.FAILED_OVER: AT_BROKER,
     # A person may say that it is not there; an order that surfaces all the same wins even so.
     S.MANUAL: AT_BROKER | {S.NOT_PLACED},
     S.FILLED: frozenset({S.FILLED}),
@@ -114,6 +126,9 @@ TRANSITIONS: Final[dict[TaskState, frozenset[TaskState]]] = {
 
 The database asks one thing more: only what has an attempt can be at the broker.
 """
+
+
+_MAY_BE_THERE: Final = (IN_DOUBT | AT_BROKER | {S.MANUAL}) - {S.REJECTED}
 
 
 def first_state(kind: TaskKind) -> TaskState:
@@ -132,7 +147,15 @@ _ARRIVING_STATUS: Final = frozenset(
 )
 """On the way to the exchange for the first time: a row with one is older than any other."""
 _OURS: Final = frozenset(
-    {S.READY, S.EXPIRED, S.REJECTED_LOCAL, S.CANCELLED_LOCAL, S.NOT_PLACED, S.MANUAL}
+    {
+        S.READY,
+        S.EXPIRED,
+        S.REJECTED_LOCAL,
+        S.CANCELLED_LOCAL,
+        S.FAILED_OVER,
+        S.NOT_PLACED,
+        S.MANUAL,
+    }
 )
 """What we say of an order without the broker; whatever the broker says outweighs it."""
 _ORDER_OF_LIFE: Final = (S.SENDING, S.UNKNOWN, S.ACKED, S.WORKING, S.PARTIAL)
@@ -152,6 +175,19 @@ def state_of(order: BrokerOrder) -> TaskState:
     if status in _RESTING_STATUS or status == "UPDATE":
         return S.WORKING
     return S.ACKED
+
+
+def present_of(lineage: Sequence[OrderTask]) -> OrderTask:
+    """Return the task that tells where an instruction is that has been on several accounts.
+
+    The last one that is or may be at its broker: a try that was called unsent may have surfaced
+    where it was left. Else the newest.
+
+    Args:
+        lineage: All of them, the newest last.
+    """
+    there = [task for task in lineage if task.state in _MAY_BE_THERE]
+    return (there or lineage)[-1]
 
 
 def is_in_transit(order: BrokerOrder) -> bool:

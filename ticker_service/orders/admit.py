@@ -14,6 +14,7 @@ from ticker_service.domain.order import (
     OrderRequest,
     OrderType,
     Product,
+    Side,
     Validity,
     Variety,
 )
@@ -79,6 +80,17 @@ def check_order(order: OrderRequest, rules: Rules = NEWEST) -> None:
     if order.validity_ttl is not None and not 0 < order.validity_ttl <= TTL_MINUTES_MAX:
         raise invalid_field("validity_ttl", order.validity_ttl, f"1 to {TTL_MINUTES_MAX} minutes")
     _check_validity(order.validity, order.exchange, rules)
+
+
+def check_in_group(order: OrderRequest) -> None:
+    """Check that an order may go to whichever account of a group.
+
+    Raises:
+        OrderRefused: It belongs to one of them.
+    """
+    if order.transaction_type is Side.SELL and order.product is Product.CNC:
+        rule = "an order that names its account: holdings are sold where they are"
+        raise invalid_field("product", order.product, rule)
 
 
 def check_change(change: OrderChange, placed: OrderRequest, rules: Rules = NEWEST) -> None:

@@ -12,15 +12,19 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import uuid
+from dataclasses import dataclass
 from enum import StrEnum
 from functools import partial
 from typing import TYPE_CHECKING, Final, assert_never
 
 import structlog
 
+from ticker_service.accounts.failover import Evidence
 from ticker_service.accounts.kill_switches import refusal_of, symbol_of
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.breaker import BreakerState
 from ticker_service.domain.exposure import Exposure
+from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.job import order_forms
 from ticker_service.domain.order import JOBS, TaskKind
 from ticker_service.domain.order_legs import is_exit
@@ -47,12 +51,13 @@ from ticker_service.runtime.bell import Bell
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.kill_switch import KillSwitch
     from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
     from ticker_service.orders.execute import Executor
+    from ticker_service.orders.failover import Failover
     from ticker_service.orders.risk_gate import Judged, RiskSources
     from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
     from ticker_service.runtime.crash_points import Reach
@@ -60,6 +65,10 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 
+_OF_THE_ACCOUNT: Final = frozenset({HaltCode.WRONG_IP, HaltCode.BROKER_ORDER_LIMIT})
+"""Halts that speak of the account alone: what it has not sent is certainly not at its broker."""
+_EVIDENCE: Final = {"THROTTLED": Evidence.THROTTLED, "AUTH_REFUSED": Evidence.REJECTED_AUTH}
+"""By the code of a try that came back to READY; any other did not leave."""
 SCAN_S: Final = 1.0
 """Work that nobody rang for, such as that of an earlier run, is found within this."""
 LOOK_S: Final = 1.0
@@ -79,6 +88,14 @@ class DeskState(StrEnum):
     STOPPING = "stopping"
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hindrance:
+    """Why an order does not go out on its account, and how certain it is that it is not there."""
+
+    evidence: Evidence
+    reason: str
+
+
 class WriterLost(JournalError):  # noqa: N818 - says what happened
     """The session that holds the account's lock is gone; nothing may be sent any more (I6)."""
 
@@ -89,6 +106,9 @@ class _MayReduceError(Exception):
 
 class AccountDesk:
     """One account's orders: its lanes, its book, its events."""
+
+    failover: Failover | None = None
+    """Lets orders of groups go on elsewhere."""
 
     def __init__(  # noqa: PLR0913, PLR0915 - the parts of one account
         self,
@@ -210,7 +230,7 @@ class AccountDesk:
 
     async def _take(self, new: NewTask, *, is_alone: bool = False) -> tuple[OrderTask, bool]:
         refusal = (
-            self._refusal(new)
+            self._refusal(new.kind, order_forms(new))
             or await self._beyond_limits(new, is_alone=is_alone)
             or await self._unreducing(new)
         )
@@ -286,10 +306,32 @@ class AccountDesk:
         self.news.ring()
         return admitted.task, admitted.is_new
 
-    def _refusal(self, new: NewTask) -> OrderRefused | None:
-        """Return why the account takes nothing new now, None if it does."""
+    def unable(self, body: Mapping[str, str]) -> str:
+        """Return what keeps a new order from going out here at once, empty if nothing does.
+
+        Stricter than admission: what is to go to one of several accounts goes where it need not
+        wait for a broker.
+        """
+        refusal = self._refusal(TaskKind.PLACE, [body]) or self._limits.day_refusal()
+        if refusal is not None:
+            return refusal.code
+        if self._executor.switches.reduce_only(self.account, symbol_of(body)) is not None:
+            return "KILL_SWITCH"
+        if self._executor.is_auth_refused:
+            return "LOGIN_REQUIRED"
+        if self.breakers.orders.state is not BreakerState.CLOSED:
+            return "BREAKER_OPEN"
+        return "" if self._journal.is_writer(self.account) else "NOT_THE_WRITER"
+
+    def _refusal(self, kind: TaskKind, forms: Iterable[Mapping[str, str]]) -> OrderRefused | None:
+        """Return why the account takes nothing new now, None if it does.
+
+        Args:
+            kind: What is asked.
+            forms: The orders that it speaks of.
+        """
         is_uncompared = self.state is DeskState.STARTING and self._executor.is_uncompared
-        takes_it = is_uncompared and new.kind is TaskKind.CANCEL
+        takes_it = is_uncompared and kind is TaskKind.CANCEL
         if self.state is not DeskState.OPEN and not takes_it:
             rule = f"account {self.account} is {self.state}"
             if is_uncompared:
@@ -297,14 +339,14 @@ class AccountDesk:
             if self.state is DeskState.LOGIN_REQUIRED:
                 rule += f"; run `ticker-service login {self.account}`"
             return OrderRefused("ACCOUNT_NOT_OPEN", rule)
-        if new.kind is TaskKind.CANCEL:
-            return self._waiting.refusal(new.kind)
-        for form in order_forms(new):
+        if kind is TaskKind.CANCEL:
+            return self._waiting.refusal(kind)
+        for form in forms:
             stopped = self._executor.switches.refusal(self.account, symbol_of(form))
             if stopped is not None:
                 return stopped
-        full = self.jobs.refusal() if new.kind in JOBS else None
-        return full or self._waiting.refusal(new.kind) or self.halts.refusal()
+        full = self.jobs.refusal() if kind in JOBS else None
+        return full or self._waiting.refusal(kind) or self.halts.refusal()
 
     async def _beyond_limits(self, new: NewTask, *, is_alone: bool) -> OrderRefused | None:
         """Return which limit an instruction would exceed that waiting does not help.
@@ -382,6 +424,11 @@ class AccountDesk:
             return False
         target = await self._journal.task(new.target_task_id) if new.target_task_id else None
         return target is not None and target.state in UNSENT
+
+    @property
+    def placed_today(self) -> int:
+        """Orders of the day that the broker may have counted."""
+        return self._limits.placed_today
 
     def take_update(self, row: BrokerOrder) -> None:
         """Take an order update of the feed; when too many wait, the next book tells the same."""
@@ -605,7 +652,9 @@ class AccountDesk:
                             self._executor,
                             until_ns=until_ns,
                             now_ns=self._clock.now_ns,
+                            follow=None if self.failover is None else self.failover.follow,
                         )
+                        task = await self._elsewhere(task, tried=tried)
                     except TaskMoved:
                         task = await self._journal.task(task.task_id) or task
                 if self._executor.is_auth_refused and task.attempt > tried:
@@ -626,6 +675,62 @@ class AccountDesk:
             is_idle = self._book_period_s > self._config.book_poll_live_s
             if task.state is TaskState.UNKNOWN or (task.state is TaskState.ACKED and is_idle):
                 self._book_wanted.ring()
+
+    async def _elsewhere(self, task: OrderTask, *, tried: int) -> OrderTask:
+        """Let an order of a group that is left unsent go on on another account, if it may.
+
+        Args:
+            task: As it was left here.
+            tried: How many attempts it had before.
+        """
+        if self.failover is None or task.account_group is None or task.state is not TaskState.READY:
+            return task
+        hindrance = self._hindrance(task, tried=tried)
+        return task if hindrance is None else await self.failover.consider(task, hindrance)
+
+    def _hindrance(self, task: OrderTask, *, tried: int) -> Hindrance | None:
+        """Return what keeps an order from going out here that need not keep it from another.
+
+        A person's kill switch does, wherever the order is. So does whatever says that we do not
+        know what is at the broker: the start, and halts over orders that should not be there.
+        """
+        codes = {halt.code for halt in self.halts.standing()}
+        symbol = symbol_of(task.body)
+        if (
+            task.kind is not TaskKind.PLACE
+            or self.state not in {DeskState.OPEN, DeskState.LOGIN_REQUIRED}
+            or self._executor.is_uncompared
+            or codes - _OF_THE_ACCOUNT
+            or self._executor.switches.holding(self.account, symbol)
+        ):
+            return None
+        if task.attempt > tried:
+            evidence = _EVIDENCE.get(task.reason_code or "", Evidence.NOT_SENT)
+            return Hindrance(evidence=evidence, reason=task.reason_code or evidence)
+        evidence = Evidence.NOT_SENT if task.attempt else Evidence.NEVER_SENT
+        if self._executor.is_auth_refused or self.state is DeskState.LOGIN_REQUIRED:
+            return Hindrance(evidence=evidence, reason="LOGIN_REQUIRED")
+        if codes:
+            return Hindrance(evidence=evidence, reason=min(codes).value)
+        if self.breakers.orders.state is not BreakerState.CLOSED:
+            return Hindrance(evidence=evidence, reason="BREAKER_OPEN")
+        return None
+
+    def join(self, failover: Failover) -> None:
+        """Let orders of groups leave for other accounts."""
+        self.failover = failover
+        self._reconciler.on_surfaced = failover.surfaced
+        self._executor.on_margin = failover.refused
+
+    def take_over(self, task: OrderTask) -> None:
+        """Carry what goes on here for a task of another account; it is journalled."""
+        self._waiting.begin(task)
+        if task.kind is TaskKind.MODIFY:
+            self._work.ring()
+        else:
+            self._admitted.append(task)
+            self._handed_on.ring()
+        self.news.ring()
 
     async def _keep_halts(self) -> None:
         """Make halts durable, and notice those that are over or were lifted."""

@@ -72,6 +72,8 @@ JOB_STOPPED: Final = "its job was stopped meanwhile"
 NOT_COUNTED: Final = "the orders of its job could not be counted"
 NO_BROKER_ID: Final = "the order has no broker id yet"
 HALTED: Final = "the account was halted, or a kill switch thrown, meanwhile"
+MARGIN: Final = "MARGIN"
+"""The table's word for a refusal for want of margin."""
 OURS: Final = frozenset(
     {
         WINDOW_CLOSED,
@@ -126,6 +128,8 @@ class Executor:
         """Told of the order id in the broker's answer before that is recorded, which may take."""
         self.legs_of: Callable[[OrderTask], Collection[BrokerOrder]] = _no_legs
         """What the broker has shown of an order's legs."""
+        self.on_margin: Callable[[OrderTask, TaskUpdate], Awaitable[OrderTask | None]] | None = None
+        """Records a refusal for want of margin if the order goes on on another account."""
         self.is_uncompared = False
         """Fills and positions are still to be read; until then cancels alone go out (I11)."""
         self.why_not_reducing: Callable[[OrderTask, OrderTask | None], Awaitable[str]] = _unknown
@@ -437,7 +441,7 @@ class Executor:
         attempt = 0
         while True:
             try:
-                recorded = await self._journal.record(task, update, now_ns=self._clock.now_ns())
+                recorded = await self._recorded(task, update)
             except TaskMoved:
                 present = await self._read_when_possible(task)
                 # If it has not moved, a newer writer has the account, and what became of this send
@@ -461,6 +465,14 @@ class Executor:
             else:
                 _notice_late(task, recorded)
                 return recorded
+
+    async def _recorded(self, task: OrderTask, update: TaskUpdate) -> OrderTask:
+        """Record a step; one that says that margin lacks may let the order go on elsewhere."""
+        if update.reason_code == MARGIN and task.state is TaskState.SENDING and self.on_margin:
+            left = await self.on_margin(task, update)
+            if left is not None:
+                return left
+        return await self._journal.record(task, update, now_ns=self._clock.now_ns())
 
     async def _read_when_possible(self, task: OrderTask) -> OrderTask:
         attempt = 0

@@ -39,14 +39,17 @@ from ticker_service.errors import ConfigurationError, IdempotencyConflict, Order
 from ticker_service.orders import admit, slices
 from ticker_service.orders.dead_letters import DeadLetters
 from ticker_service.orders.disconnects import Disconnects
+from ticker_service.orders.failover import Failover
 from ticker_service.orders.loss_watch import BY_WHOM, lift_losses
+from ticker_service.orders.routing import Router
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
 
     from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.config import OrdersConfig
+    from ticker_service.domain.account_group import AccountGroup
     from ticker_service.domain.contracts import Contracts
     from ticker_service.domain.kill_switch import KillLevel, KillScope
     from ticker_service.domain.order import (
@@ -57,6 +60,7 @@ if TYPE_CHECKING:
         OrderTask,
     )
     from ticker_service.orders.desk import AccountDesk
+    from ticker_service.orders.routing import Choice
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
@@ -106,6 +110,7 @@ class FrontDesk:
         switches: KillSwitches,
         new_id: Callable[[], uuid.UUID] = uuid.uuid4,
         contracts: Callable[[], Contracts | None] = lambda: None,
+        groups: Iterable[AccountGroup] = (),
     ) -> None:
         self.desks = desks
         self._journal = journal
@@ -118,12 +123,17 @@ class FrontDesk:
         """What may need a person."""
         self.disconnects = Disconnects(desks, journal, clock, self._cancel_for)
         """Whose orders are cancelled when they are lost."""
+        self.router = Router(groups, desks)
+        failover = Failover(self.router, desks, journal, clock, new_id=new_id)
+        for desk in desks.values():
+            desk.join(failover)
 
-    async def place(
+    async def place(  # noqa: PLR0913 - the fields of one request
         self,
         caller: Caller,
         *,
-        account: str,
+        account: str | None = None,
+        group: str | None = None,
         client_order_id: str,
         request_id: str,
         order: OrderRequest,
@@ -131,13 +141,29 @@ class FrontDesk:
     ) -> Answer:
         """Journal a new order and return once that is durable.
 
-        ``facts`` of ours go with it, such as the session it is placed in.
+        Args:
+            caller: Who asks.
+            account: Whose order; either this or a group is given.
+            group: A declared group, one of whose accounts takes it.
+            client_order_id: What the caller calls it.
+            request_id: Its idempotency key.
+            order: What is asked.
+            facts: Ours, which go with it, such as the session it is placed in.
 
         Raises:
             OrderRefused: It cannot be carried out, or the key says something else already.
             JournalUnavailable: It is not durable; nothing will be sent.
         """
-        desk = self._desk(caller, account)
+        if (account is None) is (group is None):
+            given = None if account is None else [account, group]
+            raise OrderRefused(
+                "INVALID_FIELD", "give either an account or a group", field="account", value=given
+            )
+        if group is not None:
+            return await self._place_in_group(
+                caller, self._group(caller, group), client_order_id, request_id, order, facts
+            )
+        desk = self._desk(caller, account or "")
         new = self._new(
             TaskKind.PLACE,
             caller,
@@ -149,17 +175,25 @@ class FrontDesk:
         new = replace(new, facts=facts)
         return await self._submit(desk, new, lambda: self._check_order(order))
 
-    async def place_sliced(
+    async def place_sliced(  # noqa: PLR0913 - as `place`
         self,
         caller: Caller,
         *,
-        account: str,
+        account: str | None = None,
+        group: str | None = None,
         client_order_id: str,
         request_id: str,
         order: OrderRequest,
         facts: Mapping[str, object] | None = None,
     ) -> Answer:
         """Journal an order that is cut if it is above the freeze quantity; as :meth:`place`."""
+        if account is None or group is not None:
+            raise OrderRefused(
+                "INVALID_FIELD",
+                "must be left out: give an account, the orders of one that is cut stay together",
+                field="group",
+                value=group,
+            )
         basket = Basket(legs=(Leg(order=order, slice=True),))
         return await self._submit_job(
             TaskKind.SLICES,
@@ -219,6 +253,37 @@ class FrontDesk:
             return await self.order(caller, client_order_id)
         except OrderRefused:
             return await self.job(caller, client_order_id)
+
+    async def _place_in_group(
+        self,
+        caller: Caller,
+        group: AccountGroup,
+        client_order_id: str,
+        request_id: str,
+        order: OrderRequest,
+        facts: Mapping[str, object] | None,
+    ) -> Answer:
+        """Journal a new order for the account of a group that can take it."""
+        body = to_fields(order)
+        choice = self.router.choose(group, body)
+        new = self._new(
+            TaskKind.PLACE,
+            caller,
+            choice.account or group.members[0],
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=body,
+            group=choice,
+        )
+        new = replace(new, facts={**(facts or {}), "route": choice.facts})
+        if choice.account is None:
+            return Answer(await self._known(new, choice.refusal()), is_new=False)
+
+        def check() -> None:
+            self._check_order(order)
+            admit.check_in_group(order)
+
+        return await self._submit(self.desks[choice.account], new, check)
 
     async def modify(
         self, caller: Caller, *, client_order_id: str, request_id: str, change: OrderChange
@@ -594,6 +659,7 @@ class FrontDesk:
         client_order_id: str,
         body: Mapping[str, str],
         target_task_id: uuid.UUID | None = None,
+        group: Choice | None = None,
     ) -> NewTask:
         for field, key in (("request_id", request_id), ("client_order_id", client_order_id)):
             # The keys of a job's orders are made of it and this; nobody else's may look like one.
@@ -601,7 +667,8 @@ class FrontDesk:
                 rule = f"must be without {SEPARATOR}, which is in the keys of a job's orders"
                 raise OrderRefused("INVALID_FIELD", rule, field=field, value=key)
         now_ns = self._clock.now_ns()
-        says = {"kind": kind, "account": account, "client_order_id": client_order_id, "body": body}
+        whose = {"account": account} if group is None else {"group": group.group.name}
+        says = {"kind": kind, **whose, "client_order_id": client_order_id, "body": body}
         return NewTask(
             task_id=self._new_id(),
             kind=kind,
@@ -614,6 +681,7 @@ class FrontDesk:
             deadline_ns=now_ns + int(self._config.deadline_s * NS_PER_S),
             received_at_ns=now_ns,
             target_task_id=target_task_id,
+            account_group=None if group is None else group.group.name,
         )
 
     def desks_of(self, caller: Caller, account: str | None) -> list[AccountDesk]:
@@ -625,6 +693,18 @@ class FrontDesk:
         if account is not None:
             return [self._desk(caller, account)]
         return [desk for name, desk in self.desks.items() if caller.may_use(name)]
+
+    def _group(self, caller: Caller, name: str) -> AccountGroup:
+        group = self.router.groups.get(name)
+        # Wherever the order is now, it may go on on any of them.
+        if group is None or not all(map(caller.may_use, group.members)):
+            raise OrderRefused(
+                "UNKNOWN_GROUP",
+                "must be a group of accounts that are all yours",
+                field="group",
+                value=name,
+            )
+        return group
 
     def _desk(self, caller: Caller, account: str) -> AccountDesk:
         desk = self.desks.get(Account(account))

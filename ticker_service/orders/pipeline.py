@@ -7,17 +7,21 @@ it is called; settling and reporting follow from what it leaves in the journal.
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from ticker_service.domain.order import JOBS, TaskKind, TaskUpdate
 from ticker_service.domain.order_state import IN_DOUBT, TERMINAL, UNSENT, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from ticker_service.domain.order import OrderTask
     from ticker_service.orders.execute import Executor
     from ticker_service.ports import OrderJournal
+
+
+Follow: TypeAlias = "Callable[[OrderTask, OrderTask], Awaitable[OrderTask]]"
+"""Lets an instruction go where its order has gone; returns it as it is left."""
 
 
 async def carry(
@@ -27,6 +31,7 @@ async def carry(
     *,
     until_ns: int,
     now_ns: Callable[[], int],
+    follow: Follow | None = None,
 ) -> OrderTask:
     """Bring one unsent instruction as far as it goes now.
 
@@ -38,6 +43,7 @@ async def carry(
             A cancel gets as much longer as its order's last step came after it, and never ends
             while its order is in doubt.
         now_ns: Wall time, ns since the Unix epoch.
+        follow: Lets it go where its order has gone.
 
     Returns:
         The task as it was left; one that is still unsent is to be carried again later.
@@ -57,6 +63,10 @@ async def carry(
     if target is not None and lacks_order_id:
         if target.state in UNSENT and task.kind is TaskKind.CANCEL:
             target = await _withdraw(target, journal, now_ns=now_ns)
+        if target.state is TaskState.FAILED_OVER and follow is not None:
+            left = await follow(task, target)
+            if left is not task or not executor.is_late(task, until_ns):
+                return left
         if target.state in TERMINAL:
             return await journal.record(task, _about_ended(task, target), now_ns=now_ns())
         if target.state in IN_DOUBT and task.kind is TaskKind.CANCEL:
@@ -130,6 +140,13 @@ def _about_ended(task: OrderTask, target: OrderTask) -> TaskUpdate:
             event="order_withdrawn",
             reason_code="ORDER_WITHDRAWN",
             reason="the order was withdrawn before it was sent",
+        )
+    if target.state is TaskState.FAILED_OVER:
+        return TaskUpdate(
+            state=TaskState.REJECTED_LOCAL,
+            event="order_moved",
+            reason_code="ORDER_MOVED",
+            reason="the order goes on on another account, which another daemon has; ask again",
         )
     if target.state is TaskState.MANUAL:
         # Nobody knows whether it is there, so neither may we say so.

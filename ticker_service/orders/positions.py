@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.closing import (
     CLOSING_VARIETIES,
+    Closing,
     UnderWay,
     closing,
     key_of,
@@ -248,6 +249,30 @@ class Positions:
             net=reading.net(lasting=self.lasting()),
         )
 
+    async def may_close(self, task: OrderTask) -> bool:
+        """Return whether an order may close something of what is held or under way.
+
+        Told without asking the broker, from the newest reading of whatever age and from the
+        journal: for an account that cannot be asked. What cannot be told is a yes.
+
+        Raises:
+            JournalUnavailable: The journal does not answer.
+        """
+        reading = self._reading
+        if reading is None:
+            return True
+        touched = await self._touched(reading)
+        if touched is None:
+            return True
+        key, side = key_of(task.body), Side(task.body["transaction_type"])
+        look = _Look(
+            tasks=touched,
+            rows={row.order_id: row for row in self._book},
+            filled=reading.filled(),
+            net=reading.net(lasting=frozenset(position.key for position in reading.positions)),
+        )
+        return look.may_be_closed(key, side, but=task.task_id)
+
     async def _read_book(self) -> None:
         began_ns = self._clock.monotonic_ns()
         must_hold = frozenset(self._memory.known_order_ids)
@@ -300,6 +325,16 @@ class _Look:
         """Return a position with what is under way to close it, without one task of ours."""
         orders = [*self._ours(but), *self._others()]
         return closing(key, self.net.get(key, 0), orders)
+
+    def may_be_closed(self, key: PositionKey, side: Side, *, but: uuid.UUID | None) -> bool:
+        """Return whether something of a position is or may come to be that this side closes."""
+        opens = Side.BUY if side is Side.SELL else Side.SELL
+        is_opened = any(
+            each.key == key and each.side is opens and each.left
+            for each in [*self._ours(but), *self._others()]
+        )
+        held = self.net.get(key, 0)
+        return is_opened or (held > 0 if side is Side.SELL else held < 0)
 
     def counted(self, task: OrderTask) -> int:
         """Return how much of an order of ours the positions have."""

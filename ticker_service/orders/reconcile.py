@@ -24,7 +24,7 @@ from ticker_service.errors import JournalError, JournalUnavailable, TaskMoved
 if TYPE_CHECKING:
     import datetime as dt
     import uuid
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 
     from ticker_service.accounts.halts import Halts
     from ticker_service.domain.order import Account, BrokerOrder, OrderTask
@@ -140,6 +140,9 @@ class Reconciler:
         installation: str,
         halts: Halts,
     ) -> None:
+        self.on_surfaced: Callable[[OrderTask, str, int | None], Awaitable[None]] = _unheard
+        """Told that a try of an order of a group is at the broker which was called unsent, why that
+        is known and since when, before it is recorded."""
         self.memory = BookMemory()
         self.account = account
         self._journal = journal
@@ -214,7 +217,7 @@ class Reconciler:
             if update is None:
                 self._remember(row, shown, task, alive)
                 return False
-            self._notice_unsent(row, task)
+            await self._notice_unsent(row, task)
             try:
                 moved = await self._journal.record(task, update, now_ns=self._clock.now_ns())
             except TaskMoved:
@@ -331,16 +334,24 @@ class Reconciler:
                 now=now.state,
             )
 
-    def _notice_unsent(self, row: BrokerOrder, task: OrderTask) -> None:
-        """Halt when a try that was called unsent is at the broker: the next one would double it."""
+    async def _notice_unsent(self, row: BrokerOrder, task: OrderTask) -> None:
+        """Halt when a try that was called unsent is at the broker: the next one would double it.
+
+        So would the next one on another account, for an order of a group.
+
+        Raises:
+            JournalUnavailable: Whether there is another one is not known; the row will come again.
+        """
         is_of_earlier_try = task.state in order_state.IN_DOUBT and task.tag not in row.tags
         if task.state not in order_state.HELD_FOR_UNSENT and not (
             is_of_earlier_try and self._our_tags(row)
         ):
             return
+        reason = f"order {row.order_id} is of a try that was held for unsent"
         if self._alarm("unsent_order_at_broker", row, task_id=str(task.task_id), was=task.state):
-            reason = f"order {row.order_id} is of a try that was held for unsent"
             self._halts.begin(HaltCode.UNSENT_AT_BROKER, reason, fact_ns=_since(row))
+        if task.account_group is not None:
+            await self.on_surfaced(task, reason, _since(row))
 
     def _notice_uncovered(self) -> None:
         """Say loudly that a filled cover order has no stop: its loss is bounded by nobody."""
@@ -386,6 +397,10 @@ class _Alive:
     @property
     def is_lasting(self) -> bool:
         return self.until_ns - self.since_ns >= STALE_NS_MAX
+
+
+async def _unheard(_: OrderTask, __: str, ___: int | None) -> None:
+    return
 
 
 def _since(row: BrokerOrder) -> int | None:

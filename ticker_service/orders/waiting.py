@@ -41,7 +41,7 @@ class Waiting:
         what = "cancels" if is_cancel else "orders and changes"
         return OrderRefused("TOO_MANY_WAITING", f"{alike} {what} are waiting")
 
-    def begin(self, new: NewTask) -> None:
+    def begin(self, new: NewTask | OrderTask) -> None:
         """Count an instruction from before it is journalled, so that no two take one place."""
         self._uncarried[new.task_id] = new.kind
 

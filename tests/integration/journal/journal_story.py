@@ -17,13 +17,15 @@ from journal_values import ACCOUNT, BODY, NOON_NS, OPTIONS, SECOND_NS, new_task,
 from psycopg.rows import dict_row
 
 from ticker_service.adapters.postgres_journal import PostgresJournal
-from ticker_service.domain.order import Account, TaskKind
+from ticker_service.domain.order import Account, TaskKind, successor_of
 from ticker_service.domain.order_state import TaskState as S
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import OrderTask, TaskUpdate
 
 OTHER: Final = Account("AB9876")
+LEFT: Final = Account("PR0001")
+STANDBY: Final = Account("PR0002")
 TABLES: Final = {
     "order_event": "account, account_seq",
     "order_task": "task_id",
@@ -58,6 +60,7 @@ class _Teller:
         await self._basket_that_stopped()
         await self._never_sent()
         await self._on_another_account()
+        await self._failed_over()
 
     async def _filled_in_parts(self) -> OrderTask:
         order = await self._sent("filled")
@@ -141,6 +144,26 @@ class _Teller:
         order = await self._ready("other", account=OTHER)
         order = await self._claim(order, "T000000000OTHER00001")
         await self._step(order, step(S.UNKNOWN, event="found_sending", reason_code="RESTART"))
+
+    async def _failed_over(self) -> None:
+        for account in (STANDBY, LEFT):
+            self._epoch = await self._journal.acquire(account)
+        chosen = {"account_group": "PAIR", "facts": {"policy": "first_able"}}
+        order = await self._sent("moved", account=LEFT, **chosen)
+        left = {"outcome": "NOT_SENT", "reason_code": "NOTHING_LEFT", "reason": "refused"}
+        order = await self._step(order, step(S.READY, event="send_not_sent", **left))
+        self._now_ns += 250_250
+        goes_on = successor_of(
+            order,
+            task_id=next(self._task_ids),
+            account=STANDBY,
+            target_task_id=None,
+            facts={"from_account": LEFT},
+            now_ns=self._now_ns,
+        )
+        over = step(S.FAILED_OVER, event="failed_over", facts={"successor": str(goes_on.task_id)})
+        order = await self._journal.hand_over(order, over, goes_on, now_ns=self._now_ns)
+        await self._step(order, step(S.READY, event="checked"))
 
     async def _admit(self, key: str, **changed: Any) -> OrderTask:
         self._now_ns += 1_001_001

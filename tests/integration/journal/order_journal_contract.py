@@ -12,6 +12,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from failover_journal_contract import FailoverJournalContract
 from job_journal_contract import JobJournalContract
 from journal_values import (
     ACCOUNT,
@@ -63,7 +64,7 @@ class Told:
         self.doubts.append(task_id)
 
 
-class OrderJournalContract(JobJournalContract):
+class OrderJournalContract(JobJournalContract, FailoverJournalContract):
     """``OrderJournal``: I2, I4, I5, I6 and I9 as far as one journal can keep them."""
 
     def run(self, scenario: Callable[[OrderJournal], Awaitable[None]]) -> None:

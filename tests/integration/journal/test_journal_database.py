@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import psycopg
 import pytest
+from failover_journal_contract import SPARE, hand_over
 from journal_values import (
     ACCOUNT,
     NOON_NS,
@@ -115,7 +116,10 @@ def test_no_state_is_left_by_a_way_that_is_not_drawn(database_url: str) -> None:
             for next_state in path:
                 task = await journal.record(task, step(next_state), now_ns=NOON_NS)
             made[state] = task.task_id
-        return made
+        await journal.acquire(SPARE)
+        over = await ready(journal, account_group="PAIR")
+        await hand_over(journal, over)
+        return made | {TaskState.FAILED_OVER: over.task_id}
 
     tasks = with_journal(database_url, one_in_each)
     assert set(tasks) == set(TaskState)

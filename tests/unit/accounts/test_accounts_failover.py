@@ -14,7 +14,7 @@ from ticker_service.domain.order_state import TaskState
 S, E = TaskState, Evidence
 OPENING = {"transaction_type": "BUY", "product": "NRML"}
 FRESH = Situation(kind=TaskKind.PLACE, state=S.READY, body=OPENING, evidence=E.NEVER_SENT)
-FIT = Target(is_of_group=True, is_held=True, is_open=True, has_room=True)
+FIT = Target(is_of_group=True, is_held=True, is_open=True)
 
 
 def test_an_opening_order_that_was_never_sent_may_move() -> None:
@@ -59,7 +59,7 @@ def test_a_refusal_for_margin_moves_by_consent_only() -> None:
     assert judge(replace(refused, moves_on_margin=True), FIT).moves
 
 
-@pytest.mark.parametrize("lacks", ["is_of_group", "is_held", "is_open", "has_room"])
+@pytest.mark.parametrize("lacks", ["is_of_group", "is_held", "is_open"])
 def test_an_account_that_lacks_anything_is_no_target(lacks: str) -> None:
     assert not judge(FRESH, replace(FIT, **{lacks: False})).moves
 

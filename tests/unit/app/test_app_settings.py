@@ -444,3 +444,59 @@ def test_a_rule_that_is_none_is_a_fault_that_names_those_there_are(load: Load) -
 
 def test_a_freeze_quantity_below_nothing_is_a_fault(load: Load) -> None:
     assert "-1" in with_fault(load, "FREEZE_QUANTITIES", '{"NIFTY": -1}')
+
+
+def with_groups(load: Load, **groups: object) -> settings.Settings:
+    """Load settings of two accounts and some groups."""
+    account = {"api_secret": "stand-in", "api_key": "one"}
+    accounts = {
+        "MAIN": {**account, "user_id": "AB1234"},
+        "SPARE": {**account, "user_id": "CD5678"},
+    }
+    return load(
+        GOOD
+        | {
+            "TICKER_SERVICE_DATABASE_URL": "postgresql://127.0.0.1/ticker",
+            "TICKER_SERVICE_TOKEN_SECRET": "stand-in-secret-of-thirty-two-bytes!",  # allow-secret
+            "TICKER_SERVICE_ACCOUNTS": json.dumps(accounts),
+            "TICKER_SERVICE_GROUPS": json.dumps(groups),
+        }
+    )
+
+
+def test_a_group_declares_its_accounts_and_what_allows_it(load: Load) -> None:
+    pair = {"accounts": ["MAIN", "SPARE"], "basis": "one_owner"}
+    loaded = with_groups(load, PAIR=pair, WIDE={**pair, "policy": "round_robin"}).accounts_config()
+    first, second = loaded.groups
+    assert (first.name, first.members, first.policy) == ("PAIR", ("MAIN", "SPARE"), "first_able")
+    assert (second.policy, second.basis, second.moves_on_margin) == (
+        "round_robin",
+        "one_owner",
+        False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [
+        ({"basis": None}, "groups.PAIR.basis"),
+        ({"basis": "friends"}, "groups.PAIR.basis"),
+        ({"policy": "random"}, "groups.PAIR.policy"),
+        ({"accounts": ["MAIN"]}, "groups.PAIR.accounts"),
+        ({"accounts": ["MAIN", "OTHER"]}, "PAIR.accounts: ['OTHER'] must be of the accounts"),
+        ({"accounts": ["MAIN", "MAIN"]}, "names an account twice"),
+        ({"members": []}, "groups.PAIR.members: is not a setting"),
+    ],
+)
+def test_a_group_that_could_not_be_meant_is_refused(
+    load: Load, changed: dict[str, object], told: str
+) -> None:
+    pair = {"accounts": ["MAIN", "SPARE"], "basis": "one_owner"} | changed
+    with pytest.raises(ConfigurationError) as caught:
+        with_groups(load, PAIR={name: value for name, value in pair.items() if value is not None})
+    assert told in str(caught.value)
+
+
+def test_a_group_has_a_name_of_its_own(load: Load) -> None:
+    with pytest.raises(ConfigurationError, match="SPARE: is the name of an account"):
+        with_groups(load, SPARE={"accounts": ["MAIN", "SPARE"], "basis": "one_owner"})

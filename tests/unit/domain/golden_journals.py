@@ -29,8 +29,11 @@ _TIMES: Final = {
     "intent_at",
     "finished_at",
 }
-_IDS: Final = {"event_id", "task_id", "target_task_id", "job_id"}
-_LATER: Final = dict.fromkeys(("job_id", "leg", "slice", "facts"))
+_IDS: Final = {"event_id", "task_id", "target_task_id", "job_id", "origin_task_id"}
+_LATER: Final = {
+    **dict.fromkeys(("job_id", "leg", "slice", "facts", "account_group", "origin_task_id")),
+    "hop": 0,
+}
 """Columns of tasks that the oldest files do not have; migrations leave them empty."""
 
 

@@ -47,7 +47,7 @@ def task_called(golden: GoldenJournal, name: str) -> OrderTask:
 @pytest.mark.parametrize("file", VERSIONS, ids=lambda file: file.stem)
 def test_the_tables_a_program_left_are_what_its_events_make_today(file: Path) -> None:
     golden = GoldenJournal(file)
-    assert len(golden.tasks) == (11 if file.stem == "v3" else 8)
+    assert len(golden.tasks) == {"v1": 8, "v2": 8, "v3": 11, "v4": 13}[file.stem]
     for task_id, task in golden.tasks.items():
         replayed = replay(golden.events_of(task))
         assert differences(replayed, task, golden.attempts[task_id]) == []
@@ -168,17 +168,13 @@ def test_an_event_that_contradicts_itself_or_its_task_is_refused(
     assert (refused.code, refused.field) == (FaultCode.NOT_ITS_OWN, field)
 
 
-def test_an_account_changes_before_a_send_and_never_after(golden: GoldenJournal) -> None:
+def test_a_task_stays_on_its_account_also_before_it_is_sent(golden: GoldenJournal) -> None:
     other = Account("OTHER")
     lost = golden.events_of(task_called(golden, "lost"))
-    put_off = next(number for number, event in enumerate(lost) if event.event == "send_put_off")
-    moved = [*lost[:put_off], *(replace(event, account=other) for event in lost[put_off:])]
-    task = replay(moved).task
-    assert task is not None
-    assert task.account == other
-    *events, last = of_filled(golden)
-    refused = refusal([*events, replace(last, account=other)])
-    assert (refused.code, refused.field) == (FaultCode.NO_TRANSITION, "account")
+    for events in (lost, lost[:2], of_filled(golden)):
+        *before, last = events
+        refused = refusal([*before, replace(last, account=other)])
+        assert (refused.code, refused.field) == (FaultCode.NO_TRANSITION, "account")
 
 
 def test_a_tag_is_no_second_attempt_s(golden: GoldenJournal) -> None:

@@ -144,8 +144,9 @@ def test_the_order_of_fields_does_not_change_the_digest() -> None:
 def test_a_price_written_in_another_way_is_the_same_request_and_another_price_is_not() -> None:
     def ask(price: str, **changed: Any) -> Any:
         values = {
-            "kind": TaskKind.MODIFY,
+            "kind": TaskKind.PLACE,
             "account": "MAIN",
+            "account_group": None,
             "client_order_id": "k",
             "target_task_id": None,
             "body": {"price": price, "quantity": "10"},
@@ -158,3 +159,12 @@ def test_a_price_written_in_another_way_is_the_same_request_and_another_price_is
     assert not says_the_same(known, ask("100.40", account="SPARE"))
     assert not says_the_same(known, ask("100.4", body={"price": "100.4"}))
     assert not says_the_same(known, ask("100.4", body={"price": "100.4", "quantity": "1"}))
+    # Where the caller left the account open it is no part of what was asked.
+    known = ask("100.40", account_group="PAIR")
+    assert says_the_same(known, ask("100.4", account_group="PAIR", account="SPARE"))
+    assert not says_the_same(known, ask("100.4", account_group="TRIO"))
+    assert not says_the_same(known, ask("100.4"))
+    # A change goes where its order is.
+    change = ask("100.40", kind=TaskKind.MODIFY)
+    assert says_the_same(change, ask("100.40", kind=TaskKind.MODIFY, account="SPARE"))
+    assert not says_the_same(change, ask("100.40", kind=TaskKind.MODIFY, client_order_id="j"))

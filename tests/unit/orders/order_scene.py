@@ -149,6 +149,7 @@ class Scene:
     reach: Callable[[str], None] = never
     risk: dict[str, Any] = field(default_factory=dict)
     sources: RiskSources | None = None
+    account: Account = ACCOUNT
 
     def __post_init__(self) -> None:
         self.clock = LoopClock(NOON_NS)
@@ -166,11 +167,11 @@ class Scene:
         chance = random.Random(1)  # noqa: S311 - jitter
         surroundings = Surroundings(clock=self.clock, chance=chance, telemetry=Telemetry())
         rules = {BreakerName.ORDERS: self.breaker_rules}
-        self.breakers = Breakers(ACCOUNT, clock=self.clock, rules=rules)
+        self.breakers = Breakers(self.account, clock=self.clock, rules=rules)
         self.breaker = self.breakers.orders
-        self.limits = OrderLimits(ACCOUNT, self.clock, limits_of(self.limit_changes))
+        self.limits = OrderLimits(self.account, self.clock, limits_of(self.limit_changes))
         self.pacer = self.limits.pacer
-        self.halts = Halts(ACCOUNT, clock=self.clock, on_change=self._halted)
+        self.halts = Halts(self.account, clock=self.clock, on_change=self._halted)
         self.switches = KillSwitches(self.kill_store)
         self.executor = Executor(
             journal=self.journal,
@@ -185,7 +186,7 @@ class Scene:
         )
         self.tables = RiskTables(risk_table(self.risk))
         self.desk = AccountDesk(
-            ACCOUNT,
+            self.account,
             journal=self.journal,
             gateway=self.broker,
             executor=self.executor,
@@ -249,7 +250,7 @@ class Scene:
         values: dict[str, Any] = {
             "task_id": uuid.uuid4(),
             "kind": kind,
-            "account": ACCOUNT,
+            "account": self.account,
             "principal": "desk",
             "request_id": key,
             "client_order_id": key,

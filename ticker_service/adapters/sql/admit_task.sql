@@ -11,13 +11,14 @@ WITH job AS (
 admitted AS (
     INSERT INTO order_task (
         task_id, kind, account, principal, request_id, client_order_id, body, body_sha256,
-        state, version, deadline, target_task_id, created_at, updated_at, job_id, leg, slice, facts
+        state, version, deadline, target_task_id, created_at, updated_at, job_id, leg, slice,
+        facts, account_group
     )
     SELECT
         %(task_id)s, %(kind)s, %(account)s, %(principal)s, %(request_id)s, %(client_order_id)s,
         %(body)s, %(body_sha256)s, %(state)s, 1, %(deadline)s, %(target_task_id)s::uuid,
         %(received_at)s, %(received_at)s, %(job_id)s::uuid, %(leg)s::integer,
-        %(slice)s::integer, %(facts)s::jsonb
+        %(slice)s::integer, %(facts)s::jsonb, %(account_group)s::text
     WHERE %(job_id)s::uuid IS NULL OR %(kind)s::text <> 'PLACE' OR EXISTS (SELECT FROM job)
     ON CONFLICT DO NOTHING
     RETURNING *

@@ -1,6 +1,7 @@
 -- Commit the intent to send: READY to SENDING, one attempt row, one event; no row when it moved.
 -- The writer's row is held FOR SHARE to the commit, so a newer epoch either is seen here or waits
 -- for us: two sends of an account never overlap in epochs (I6).
+-- What goes on for another account's task is not sent when that has surfaced at its broker (I8).
 WITH writer AS (
     SELECT epoch FROM account_writer
     WHERE account = %(account)s AND epoch = %(writer_epoch)s
@@ -21,6 +22,13 @@ moved AS (
         AND task.account = %(account)s
         AND task.version = %(version)s
         AND task.state = 'READY'
+        AND (task.origin_task_id IS NULL OR NOT EXISTS (
+            SELECT FROM order_task AS earlier
+            WHERE (earlier.task_id = task.origin_task_id
+                    OR earlier.origin_task_id = task.origin_task_id)
+                AND earlier.hop < task.hop
+                AND earlier.state NOT IN ('FAILED_OVER', 'REJECTED')
+        ))
     RETURNING task.*
 ),
 intended AS (

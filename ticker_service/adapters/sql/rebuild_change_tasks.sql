@@ -27,6 +27,9 @@ UPDATE order_task AS task SET
     job_id = shadow.job_id,
     leg = shadow.leg,
     slice = shadow.slice,
-    facts = shadow.facts
+    facts = shadow.facts,
+    account_group = shadow.account_group,
+    origin_task_id = shadow.origin_task_id,
+    hop = shadow.hop
 FROM shadow_task AS shadow
 WHERE task.task_id = shadow.task_id AND ROW(task.*) IS DISTINCT FROM ROW(shadow.*)
