@@ -374,13 +374,18 @@ class OrderLimits:
         """How many there may be before the rest is kept for exits."""
         return self._day.open
 
-    def take_order_of_day(self, *, is_exit: bool = False) -> Callable[[], None] | None:
+    def take_order_of_day(
+        self, *, is_exit: bool = False, legs: int = 1
+    ) -> Callable[[], None] | None:
         """Count one new order; return how to uncount it, or None when the day has no room.
 
-        ``is_exit`` is an order that strictly reduces a position: what is kept free is for it.
+        Args:
+            is_exit: It strictly reduces a position: what is kept free is for it.
+            legs: As so many orders the broker counts it; the first is counted here, the others
+                when the book shows them.
         """
         today = ist_date(self._clock.now_ns())
-        if self.placed_today >= (self._day.at_most if is_exit else self._day.open):
+        if self.day_refusal(is_exit=is_exit, legs=legs) is not None:
             return None
         # Yesterday's number is kept: the clock may be set back over midnight.
         self._placed = dict(sorted(self._placed.items())[-1:]) | {
@@ -393,9 +398,10 @@ class OrderLimits:
 
         return uncount
 
-    def day_refusal(self, *, is_exit: bool = False) -> OrderRefused | None:
+    def day_refusal(self, *, is_exit: bool = False, legs: int = 1) -> OrderRefused | None:
         """Return what a new order is told when the day has no room, None when it has."""
-        if self.placed_today < (self._day.at_most if is_exit else self._day.open):
+        room = (self._day.at_most if is_exit else self._day.open) - self.placed_today
+        if room >= legs:
             return None
         return OrderRefused("ORDER_LIMIT", self.day_is_full, field="account", value=self._account)
 

@@ -41,6 +41,11 @@ def is_iceberg(task: OrderTask) -> bool:
     return task.body.get("variety") == Variety.ICEBERG
 
 
+def legs_of(body: Mapping[str, str]) -> int:
+    """Return as how many orders of the day the broker counts the order of a form (kite.md §4)."""
+    return int(body.get("iceberg_legs", 1))
+
+
 def is_exit(task: OrderTask) -> bool:
     """Return whether a cancel closes the position of a cover order."""
     return task.kind is TaskKind.CANCEL and EXIT in task.body

@@ -27,7 +27,7 @@ from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.job import order_forms
 from ticker_service.domain.order import JOBS, TaskKind
-from ticker_service.domain.order_legs import is_exit
+from ticker_service.domain.order_legs import is_exit, legs_of
 from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.errors import (
     BrokerUnavailable,
@@ -356,8 +356,9 @@ class AccountDesk:
         """
         match new.kind:
             case TaskKind.PLACE:
-                refusal = self._limits.day_refusal()
-                if refusal is None or self._limits.day_refusal(is_exit=True) is not None:
+                legs = legs_of(new.body)
+                refusal = self._limits.day_refusal(legs=legs)
+                if refusal is None or self._limits.day_refusal(is_exit=True, legs=legs):
                     return refusal
                 if not is_alone:
                     raise _MayReduceError

@@ -25,7 +25,7 @@ from ticker_service.domain.order import (
     change_from_fields,
     request_from_fields,
 )
-from ticker_service.domain.order_legs import address_of
+from ticker_service.domain.order_legs import address_of, legs_of
 from ticker_service.domain.order_state import AT_BROKER, TERMINAL, TRANSITIONS, TaskState
 from ticker_service.domain.tag import tag_of
 from ticker_service.errors import (
@@ -285,9 +285,11 @@ class Executor:
         self, task: OrderTask, target: OrderTask | None, permit: Permit, *, until_ns: int
     ) -> OrderTask:
         """Commit the intent, send, judge, record; never abandoned halfway."""
-        uncount = self.limits.take_order_of_day() if task.kind is TaskKind.PLACE else _nothing
+        legs = legs_of(task.body)
+        is_order = task.kind is TaskKind.PLACE
+        uncount = self.limits.take_order_of_day(legs=legs) if is_order else _nothing
         if uncount is None and not await self._why_not_reducing(task, target):
-            uncount = self.limits.take_order_of_day(is_exit=True)
+            uncount = self.limits.take_order_of_day(is_exit=True, legs=legs)
         if uncount is None:
             full = self.limits.day_is_full
             return await self._end_unsent(task, TaskState.REJECTED_LOCAL, "ORDER_LIMIT", full)

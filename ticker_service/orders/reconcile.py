@@ -108,8 +108,9 @@ class BookMemory:
     @property
     def placed_elsewhere(self) -> int:
         """How many orders of the day the broker may count that are no instruction of ours."""
-        own_legs = sum(map(len, self.legs.values()))
-        return len(self.foreign) + own_legs
+        rows = (row for legs in self.legs.values() for row in legs.values())
+        stops = sum(bool(row.parent_order_id) for row in rows)
+        return len(self.foreign) + len(self.first_legs) + stops
 
     def keep(self, rows: Iterable[BrokerOrder]) -> None:
         """Remember the orders of the day that a book or an update tells of."""

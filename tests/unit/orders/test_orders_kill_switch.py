@@ -293,6 +293,21 @@ def test_cancel_all_goes_by_the_route_that_an_after_market_order_has_now(
     virtual_time.run(play())
 
 
+def test_cancel_all_leaves_the_stop_of_a_cover_order_where_it_is() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        stop = broker_order(order_id="2", variety="co", parent_order_id="1")
+        scene.broker.book |= {"1": broker_order(order_id="1", variety="co"), "2": stop}
+        async with scene.opened(), cancelling(scene):
+            scene.kill_store.throw(switch(level=KillLevel.CANCEL_ALL))
+            await scene.until(lambda: scene.broker.book["1"].status == "CANCELLED")
+            await asyncio.sleep(ASK_AGAIN_S * 3)
+        assert scene.broker.book["2"] == stop
+
+    virtual_time.run(play())
+
+
 def test_cancel_all_of_a_symbol_keeps_no_cancel_of_another_waiting() -> None:
     scene = Scene()
 

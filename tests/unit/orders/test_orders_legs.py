@@ -446,3 +446,16 @@ def test_a_filled_cover_order_without_a_stop_is_said_loudly(*, is_shown: bool) -
         return [line for line in lines if line["event"] == "cover_order_without_stop"]
 
     assert len(run(story())) == (0 if is_shown else 1)
+
+
+def test_an_iceberg_needs_room_in_the_day_for_all_its_legs() -> None:
+    async def story() -> None:
+        scene = Scene(limit_changes={"orders_per_day": 4, "orders_per_day_reserve": 1})
+        async with scene.opened():
+            await scene.reaches(await scene.place(ICEBERG), TaskState.WORKING)
+            await scene.reaches(await scene.place(), TaskState.WORKING)
+            with pytest.raises(OrderRefused, match="ORDER_LIMIT"):
+                await scene.place(ICEBERG)
+            await scene.reaches(await scene.place(), TaskState.WORKING)
+
+    run(story())
