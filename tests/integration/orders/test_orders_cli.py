@@ -17,7 +17,7 @@ import httpx
 import orjson
 import pytest
 from order_house import SECRET, Caller, House, new_name
-from running import DEADLINE_S, ROOT, environment, program
+from running import DEADLINE_S, ROOT, environment, eventually, program
 
 from app.embedded import embedded_postgres_process
 from app.fresh_databases import fresh_database, template_database
@@ -149,6 +149,25 @@ def test_what_is_open_is_listed_and_how_each_change_of_an_order_ended(
     for word in ("CANCELLED", "INFY", "MAIN"):
         assert word in everything.out
     assert told(run("order", "list", "--open", "--json", env=shell)) == {"orders": []}
+
+
+def test_a_cover_order_is_placed_and_exited_from_the_shell(
+    home: House, shell: dict[str, str]
+) -> None:
+    key = new_name()
+    stop = f"{float(home.price) * 0.95:.1f}"
+    what = ["--account", "MAIN", "--symbol", "NSE:INFY", "--side", "BUY", "--quantity", "1"]
+    what += ["--variety", "co", "--type", "MARKET", "--market-protection", "5", "--product", "MIS"]
+    told(run("order", "place", key, *what, "--trigger-price", stop, env=shell))
+    with Caller(home.rest_url, shell["TICKER_ORDERS_TOKEN"]) as caller:
+        caller.reaches(key, "FILLED")
+        told(run("order", "exit", key, "--request-id", f"{key}-x", env=shell))
+        assert eventually(lambda: caller.changes(key)[0]["state"] == "ACKED", pace_s=0.5)
+    parts = ["--variety", "iceberg", "--iceberg-legs", "2", "--iceberg-quantity", "2"]
+    refused(
+        run("order", "place", new_name(), *what[:-6], *parts, "--price", home.price, env=shell),
+        "iceberg_quantity",
+    )
 
 
 def test_a_list_that_cannot_be_had_is_one_line(home: House, shell: dict[str, str]) -> None:
