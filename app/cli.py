@@ -13,6 +13,7 @@ import typer
 from app import typed_wrong
 from app.account_cli import account_cli
 from app.desk_cli import desk_cli
+from app.exit_cli import exit_positions, flatten
 from app.greeks_cli import greeks
 from app.jobs import EXIT_CONFIGURATION, EXIT_INTERRUPTED, run_job
 from app.journal_cli import journal_cli
@@ -44,6 +45,8 @@ cli.add_typer(journal_cli)
 cli.add_typer(kill_cli)
 cli.add_typer(risk_cli)
 cli.add_typer(desk_cli)
+cli.command("exit")(exit_positions)
+cli.command()(flatten)
 cli.command()(simulate)
 cli.add_typer(record_cli)
 cli.command()(greeks)

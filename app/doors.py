@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastapi import FastAPI, WebSocket
 
-from app.http import desk, kill_switch, postback, risk
+from app.http import desk, exits, kill_switch, postback, risk
 from app.http import orders as rest
 from app.security.limits import ConnectionCaps, ConnectionRegister, RequestLimiter, RequestRate
 from app.security.tokens import TokenRefused
@@ -149,6 +149,7 @@ def application(doors: Doors) -> FastAPI:
     if doors.postbacks is not None and doors.postback_word:
         route = postback.router(doors.postbacks, doors.postback_word, doors.clock)
         app.router.routes.extend(route.routes)
+    app.router.routes.extend(exits.router.routes)
 
     @app.websocket("/v1/orders/ws")
     async def orders_socket(websocket: WebSocket) -> None:

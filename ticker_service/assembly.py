@@ -479,6 +479,7 @@ async def assemble_orders(
             pacer=limits.pacer,
             config=config.orders,
             clock=clock,
+            unwanted=desks[account].exits.unwanted,
         )
         updates_dropped.labels(account).set_function(
             partial(getattr, desks[account], "updates_dropped")

@@ -28,6 +28,7 @@ from ticker_service.domain.order import (
     OrderType,
     Product,
     Side,
+    TaskKind,
     Validity,
     Variety,
     to_fields,
@@ -359,6 +360,8 @@ def _leg_answer(leg: LegReport) -> LegAnswer:
 
 def status_answer(found: OrderTask | tuple[OrderTask, Sequence[OrderTask]]) -> dict[str, Any]:
     """Return an order, or a job with its children, as callers see it."""
+    if isinstance(found, tuple) and found[0].kind is TaskKind.EXIT:
+        return task_answer(found[0])
     return job_answer(*found) if isinstance(found, tuple) else task_answer(found)
 
 

@@ -19,6 +19,7 @@ from pydantic import Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from app.http import exact_json
+from app.http.exits import ExitRequest, exit_answer
 from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, not_json, text_of
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
@@ -289,6 +290,19 @@ class _Session:
                 )
                 await self._send_job(answer)
                 return
+            case "exit":
+                demand(caller, Scope.ORDERS_WRITE)
+                wanted = ExitRequest.model_validate(frame)
+                answer = await front.exit(
+                    caller,
+                    account=wanted.account,
+                    client_order_id=wanted.client_order_id,
+                    request_id=wanted.request_id or wanted.client_order_id,
+                    wanted=wanted.to_domain(),
+                )
+                children = () if answer.is_new else await front.children_of(answer.task)
+                await self._send({"op": "ack", **exit_answer(answer.task, children)})
+                return
             case "cancel_on_disconnect":
                 demand(caller, Scope.ORDERS_WRITE)
                 await self._take_up(_CancelOnDisconnect.model_validate(frame), caller)
@@ -321,7 +335,7 @@ class _Session:
             case _:
                 raise OrderRefused(
                     "UNKNOWN_OP",
-                    "must be auth, place, basket, modify, cancel, status, subscribe, ping or "
+                    "must be auth, place, basket, exit, modify, cancel, status, subscribe, ping or "
                     "cancel_on_disconnect",
                     field="op",
                     value=op,

@@ -179,6 +179,22 @@ class OrderClient:
             }
         )
 
+    async def exit_positions(
+        self, client_order_id: str, account: str, terms: Mapping[str, object]
+    ) -> dict[str, Any]:
+        """Close one position, or all of an account; return the exit once it is durable.
+
+        As :meth:`place`; how it goes on is told by events, and by :meth:`status`.
+
+        Args:
+            client_order_id: Your name for the exit.
+            account: Whose positions.
+            terms: ``{"all": True}``, or ``exchange``, ``tradingsymbol`` and if wanted ``product``;
+                beside it ``market_protection``, ``cancel_resting`` and ``within_s``.
+        """
+        request = {"op": "exit", "request_id": client_order_id, "account": account}
+        return await self._ask({**dict(terms), **request, "client_order_id": client_order_id})
+
     async def modify(
         self, client_order_id: str, request_id: str, change: Mapping[str, object]
     ) -> dict[str, Any]:

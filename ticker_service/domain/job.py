@@ -26,7 +26,7 @@ from ticker_service.domain.order_state import TaskState as S
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
-    from ticker_service.domain.order import NewTask, OrderRequest, TaskUpdate
+    from ticker_service.domain.order import NewTask, OrderChange, OrderRequest, TaskUpdate
 
 SEPARATOR: Final = "~"
 """Between a job's key and the part of it; no caller's own key may have one."""
@@ -37,7 +37,11 @@ SLICES: Final = "slices"
 FILLED: Final = "filled"
 REFUSED: Final = "refused"
 """The fact of a job that tells which parts our own limits refused, by key, and why."""
-_OF_THE_JOB: Final = frozenset({SLICES, FILLED, REFUSED})
+EXIT_LEGS: Final = "legs"
+HELD_BEFORE: Final = "held_before"
+REPORT: Final = "report"
+"""The facts of an exit: its positions by their number, what was held of each, what came of it."""
+_OF_THE_JOB: Final = frozenset({SLICES, FILLED, REFUSED, EXIT_LEGS, HELD_BEFORE, REPORT})
 
 
 class BasketMode(StrEnum):
@@ -78,12 +82,13 @@ class Part:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Moves:
-    """What is to be done about a job now: orders, cancels of its orders, a step of its own.
+    """What is to be done about a job now: orders, changes and cancels of them, a step of its own.
 
     A step is taken before anything is asked, and what is asked then belongs to the next look.
     """
 
     place: tuple[Part, ...] = ()
+    change: tuple[tuple[OrderTask, OrderChange], ...] = ()
     cancel: tuple[OrderTask, ...] = ()
     update: TaskUpdate | None = None
 
@@ -171,6 +176,11 @@ def part_key(key: str, leg: int, position: int = 0) -> str:
     return f"{key}{SEPARATOR}{leg}" + (f".{position}" if position else "")
 
 
+def change_key(order: OrderTask, number: int) -> str:
+    """Return the key of our own change of a part, counted from 1."""
+    return f"{order.client_order_id}{SEPARATOR}change-{number}"
+
+
 def cancel_key(order: OrderTask, number: int) -> str:
     """Return the key of our own cancel of a part, counted from 1."""
     return f"{order.client_order_id}{SEPARATOR}cancel-{number}"
@@ -191,6 +201,15 @@ def cancels_of(order: OrderTask, children: Collection[OrderTask]) -> list[OrderT
         child
         for child in children
         if child.kind is TaskKind.CANCEL and child.target_task_id == order.task_id
+    ]
+
+
+def changes_of(order: OrderTask, children: Collection[OrderTask]) -> list[OrderTask]:
+    """Return what was asked to change an order of a job, oldest first."""
+    return [
+        child
+        for child in children
+        if child.kind is TaskKind.MODIFY and child.target_task_id == order.task_id
     ]
 
 

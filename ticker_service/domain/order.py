@@ -74,7 +74,7 @@ class TaskKind(StrEnum):
     """What one instruction of a caller asks for.
 
     The first three are each one request to the broker. The others are jobs: they ask the broker for
-    nothing themselves, and are carried out by children, which are PLACE and CANCEL tasks.
+    nothing themselves, and are carried out by children of the first three kinds.
     """
 
     PLACE = "PLACE"
@@ -82,9 +82,10 @@ class TaskKind(StrEnum):
     CANCEL = "CANCEL"
     BASKET = "BASKET"
     SLICES = "SLICES"
+    EXIT = "EXIT"
 
 
-JOBS: Final = frozenset({TaskKind.BASKET, TaskKind.SLICES})
+JOBS: Final = frozenset({TaskKind.BASKET, TaskKind.SLICES, TaskKind.EXIT})
 """Kinds that have children."""
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.domain.exit import WITHIN_S_MAX, WITHIN_S_MIN
 from ticker_service.domain.order import (
     OrderChange,
     OrderRequest,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from ticker_service.domain.contracts import Contract, Contracts
+    from ticker_service.domain.exit import Exit
     from ticker_service.domain.rulebook import Rules
 
 EXCHANGES: Final = frozenset({"NSE", "BSE", "NFO", "BFO", "CDS", "BCD", "MCX", "NCO"})
@@ -229,6 +231,35 @@ def _check_price(field: str, value: Decimal | None) -> None:
     exponent = value.normalize().as_tuple().exponent
     if not isinstance(exponent, int) or exponent < -PRICE_DECIMALS_MAX:
         raise invalid_field(field, value, f"exact to at most {PRICE_DECIMALS_MAX} decimals")
+
+
+def check_exit(wanted: Exit, rules: Rules = NEWEST) -> None:
+    """Check what is asked of an exit; its orders follow from the positions.
+
+    Raises:
+        OrderRefused: With the first rule it breaks.
+    """
+    try:
+        _check_exit(wanted, rules)
+    except OrderRefused as refused:
+        field = (refused.field or "").removeprefix("order.")  # its fields are not in an order
+        raise OrderRefused(refused.code, refused.rule, field=field, value=refused.value) from None
+
+
+def _check_exit(wanted: Exit, rules: Rules) -> None:
+    names_one = bool(wanted.exchange or wanted.tradingsymbol or wanted.product)
+    if names_one and wanted.exchange not in EXCHANGES:
+        raise invalid_field("exchange", wanted.exchange, f"one of {sorted(EXCHANGES)}")
+    symbol = wanted.tradingsymbol
+    is_symbol = 0 < len(symbol) <= SYMBOL_CHARACTERS_MAX and symbol.isprintable()
+    if names_one and not is_symbol:
+        raise invalid_field("tradingsymbol", symbol, "a symbol of the instruments dump")
+    if wanted.product and wanted.product not in set(Product):
+        raise invalid_field("product", wanted.product, f"one of {sorted(Product)}")
+    _check_percentage(wanted.market_protection, rules)
+    if not WITHIN_S_MIN <= wanted.within_s <= WITHIN_S_MAX:
+        rule = f"{WITHIN_S_MIN} to {WITHIN_S_MAX} seconds"
+        raise invalid_field("within_s", wanted.within_s, rule)
 
 
 def _check_protection(order_type: OrderType, protection: Decimal | None, rules: Rules) -> None:

@@ -1,4 +1,4 @@
-"""Cancel whatever is open at the broker, for as long as a switch says CANCEL_ALL.
+"""Cancel whatever is open at the broker, while a switch says CANCEL_ALL or an exit wants it gone.
 
 Beside the path of an order: it works from the broker's book alone, so that it does so with the
 journal down, and for orders that were placed elsewhere. A cancel that was sent twice does no harm.
@@ -41,7 +41,7 @@ PASS_S_MAX: Final = 10.0
 class CancelAll:
     """Cancels what is open on one account."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of one account's
         self,
         account: Account,
         *,
@@ -50,6 +50,7 @@ class CancelAll:
         pacer: Pacer,
         config: OrdersConfig,
         clock: Clock,
+        unwanted: Callable[[], frozenset[str]] = frozenset,
     ) -> None:
         self._account = account
         self._gateway = gateway
@@ -57,6 +58,8 @@ class CancelAll:
         self._pacer = pacer
         self._config = config
         self._clock = clock
+        self.unwanted = unwanted
+        """The ids of orders that exits want out of their way."""
         self._asked_ns: dict[str, int] = {}
         self._skipped: frozenset[tuple[str, str]] = frozenset()
         """Orders that are open and that we cannot cancel, with the variety they are of."""
@@ -72,7 +75,7 @@ class CancelAll:
         failed = ""
         while True:
             scopes = self._switches.cancels(self._account)
-            if not scopes or not is_ours():
+            if not (scopes or self.unwanted()) or not is_ours():
                 self._asked_ns.clear()
                 await asyncio.sleep(LOOK_S)
                 continue
@@ -104,8 +107,10 @@ class CancelAll:
             # A cover order's stop: to cancel it is to close the position, which is not asked.
             return False
         symbol = f"{row.exchange}:{row.tradingsymbol}"
-        is_open = state_of(row) not in TERMINAL
-        return is_open and any(scope.covers(self._account, symbol) for scope in scopes)
+        if state_of(row) in TERMINAL:
+            return False
+        is_in_scope = any(scope.covers(self._account, symbol) for scope in scopes)
+        return is_in_scope or row.order_id in self.unwanted()
 
     def _tell_skipped(self, rows: Sequence[BrokerOrder]) -> None:
         """Say once of an order that there is no way by which we could cancel it."""

@@ -22,6 +22,7 @@ import structlog
 from ticker_service.accounts.failover import Evidence
 from ticker_service.accounts.kill_switches import refusal_of, symbol_of
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain import rulebook
 from ticker_service.domain.breaker import BreakerState
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.halt import HaltCode
@@ -29,6 +30,7 @@ from ticker_service.domain.job import order_forms
 from ticker_service.domain.order import JOBS, TaskKind
 from ticker_service.domain.order_legs import is_exit, legs_of
 from ticker_service.domain.order_state import UNSENT, TaskState
+from ticker_service.domain.session import ist_date
 from ticker_service.errors import (
     BrokerUnavailable,
     JournalError,
@@ -40,12 +42,13 @@ from ticker_service.errors import (
 from ticker_service.orders import exposure, pipeline
 from ticker_service.orders.audit import Audit
 from ticker_service.orders.book import BookKeeper
+from ticker_service.orders.exits import Exits
 from ticker_service.orders.jobs import Jobs
 from ticker_service.orders.loss_watch import LossWatch
 from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
-from ticker_service.orders.risk_gate import RiskGate, RiskTables
+from ticker_service.orders.risk_gate import RiskGate, RiskSources, RiskTables
 from ticker_service.orders.waiting import Waiting
 from ticker_service.runtime.bell import Bell
 from ticker_service.runtime.pacing import Backoff
@@ -58,7 +61,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.order import Account, BrokerOrder, NewTask, OrderTask
     from ticker_service.orders.execute import Executor
     from ticker_service.orders.failover import Failover
-    from ticker_service.orders.risk_gate import Judged, RiskSources
+    from ticker_service.orders.risk_gate import Judged
     from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
     from ticker_service.runtime.crash_points import Reach
     from ticker_service.runtime.surroundings import Surroundings
@@ -75,6 +78,8 @@ LOOK_S: Final = 1.0
 """So soon a transition is tried again that the journal has not taken."""
 _JUDGED: Final = frozenset({TaskKind.PLACE, TaskKind.MODIFY})
 """What the risk gate judges: cancels pass it by, and jobs are judged order by order."""
+_ONLY_REDUCE: Final = frozenset({TaskKind.CANCEL, TaskKind.EXIT})
+"""What does nothing but take risk away; each order of an exit is asked for itself."""
 START_RETRY: Final = Backoff(delay_s_min=0.5, delay_s_max=10.0)
 
 
@@ -197,6 +202,9 @@ class AccountDesk:
             clock=surroundings.clock,
             new_id=new_id,
         )
+        contracts = (sources or RiskSources()).contracts
+        self.exits = Exits(account, self.positions, contracts=contracts, freeze=self._freeze)
+        self.jobs.steppers[TaskKind.EXIT] = self.exits.step
         self._book_period_s = config.book_poll_idle_s
         self.on_uncompared: Callable[[bool], None] = lambda _: None
         """Told True when the account opens although its fills cannot be read, False when they
@@ -367,14 +375,14 @@ class AccountDesk:
                 return self._limits.day_refusal()
             case TaskKind.MODIFY:
                 return await self._limits.changes_refusal(new.target_task_id, self._journal)
-            case TaskKind.CANCEL:
+            case TaskKind.CANCEL | TaskKind.EXIT:
                 return None
             case _ as never:
                 assert_never(never)
 
     def _is_reduce_only(self, new: NewTask) -> bool:
         """Return whether a switch lets nothing of this kind through but what reduces a position."""
-        return new.kind is not TaskKind.CANCEL and self._reduce_only(new) is not None
+        return new.kind not in _ONLY_REDUCE and self._reduce_only(new) is not None
 
     def _reduce_only(self, new: NewTask) -> KillSwitch | None:
         """Return the first such switch that concerns an order of an instruction."""
@@ -387,7 +395,7 @@ class AccountDesk:
     async def _unreducing(self, new: NewTask) -> OrderRefused | None:
         """Return the refusal of what such a switch holds back; what cannot be told, it does."""
         switch = self._reduce_only(new)
-        if switch is None or new.kind is TaskKind.CANCEL:
+        if switch is None or new.kind in _ONLY_REDUCE:
             return None
         if new.kind in JOBS:
             return refusal_of(switch, self.account, "of a job of several orders it is not told")
@@ -418,6 +426,10 @@ class AccountDesk:
         if not why:
             return await self.risk.judge(new, target, is_reducing=True)
         return judged.because_it_may_not(why)
+
+    def _freeze(self) -> Mapping[str, int]:
+        today = ist_date(self._clock.now_ns())
+        return rulebook.freeze_quantities(self._config.freeze_quantities, today=today)
 
     async def _withdraws(self, new: NewTask) -> bool:
         """Return whether this is the cancel of an order that waits here for a login."""

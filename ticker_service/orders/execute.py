@@ -198,15 +198,26 @@ class Executor:
         return switch is not None and not (reduces and switch.level is KillLevel.REDUCE_ONLY)
 
     async def _unreducing(self, task: OrderTask, target: OrderTask | None) -> str:
-        """Return why a switch that lets nothing but reducing orders through holds one back.
+        """Return why an order is held back that may leave only if it reduces a position.
 
-        What cannot be told is held back. Empty where no such switch stands.
+        While a switch lets nothing else through, and of an exit always. What cannot be told is held
+        back.
         """
-        symbol = symbol_of((target or task).body)
-        is_asked = self.switches.reduce_only(task.account, symbol) is not None
-        if task.kind is TaskKind.CANCEL or not is_asked:
+        if task.kind is TaskKind.CANCEL:
             return ""
+        symbol = symbol_of((target or task).body)
+        try:
+            is_asked = self.switches.reduce_only(task.account, symbol) is not None
+            if not is_asked and not await self._is_of_an_exit(task):
+                return ""
+        except JournalError as error:
+            return f"whether it reduces one is not known: {error}"
         return await self._why_not_reducing(task, target)
+
+    async def _is_of_an_exit(self, task: OrderTask) -> bool:
+        """Return whether a task is part of an exit, which does nothing but reduce a position."""
+        job = await self._journal.task(task.job_id) if task.job_id else None
+        return job is not None and job.kind is TaskKind.EXIT
 
     async def _why_not_reducing(self, task: OrderTask, target: OrderTask | None) -> str:
         """Return why something does not strictly reduce a position, empty if it does."""
@@ -343,7 +354,7 @@ class Executor:
         symbol = symbol_of((target or task).body)
         # Known before the claim, and asked again now that every other send sees this one.
         reduces = self.switches.reduce_only(task.account, symbol) is not None
-        if reduces and await self._unreducing(task, target):
+        if await self._unreducing(task, target):
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=HALTED)
         failure = failure or self._held_at_the_last(task, target, closes_ns, reduces=reduces)
         if failure:
@@ -394,6 +405,8 @@ class Executor:
             return NOT_COUNTED
         if job is not None and job.state is not TaskState.RUNNING:
             return JOB_STOPPED
+        if job is not None and job.kind is TaskKind.EXIT:
+            return ""  # what it may send follows from the position
         beyond = "no such job" if job is None else excess(job, children)
         if not beyond:
             return ""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import rulebook
+from ticker_service.domain.exit import body_of as exit_body
 from ticker_service.domain.job import (
     LEGS_MAX,
     PARTS_MAX,
@@ -22,7 +23,7 @@ from ticker_service.domain.job import (
     Leg,
     body_of,
 )
-from ticker_service.domain.kill_switch import KillSwitch, ScopeKind
+from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
 from ticker_service.domain.order import (
     Account,
     NewTask,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.account_group import AccountGroup
     from ticker_service.domain.contracts import Contracts
-    from ticker_service.domain.kill_switch import KillLevel, KillScope
+    from ticker_service.domain.exit import Exit
     from ticker_service.domain.order import (
         BrokerOrder,
         OrderChange,
@@ -228,6 +229,47 @@ class FrontDesk:
             request_id=request_id,
             facts=facts,
         )
+
+    async def exit(
+        self,
+        caller: Caller,
+        *,
+        account: str,
+        client_order_id: str,
+        request_id: str,
+        wanted: Exit,
+    ) -> Answer:
+        """Journal an exit, whose orders follow from what the broker says is held; as `place`."""
+        desk = self._desk(caller, account)
+        wanted = replace(wanted, tradingsymbol=wanted.tradingsymbol.strip().upper())
+        new = self._new(
+            TaskKind.EXIT,
+            caller,
+            desk.account,
+            request_id=request_id,
+            client_order_id=client_order_id,
+            body=exit_body(wanted),
+        )
+        return await self._submit(desk, new, lambda: admit.check_exit(wanted, self._rules()))
+
+    def accounts_of(self, caller: Caller, account: str) -> list[Account]:
+        """Return one account of a caller's, or all of them for ``all``.
+
+        Raises:
+            OrderRefused: It is none.
+        """
+        if account != ScopeKind.ALL.value:
+            return [self._desk(caller, account).account]
+        return [name for name in self.desks if caller.may_use(name)]
+
+    async def close_to_new(self, caller: Caller, account: str, why: str) -> tuple[KillSwitch, bool]:
+        """Let nothing but what reduces a position through, on one account or on ``all``.
+
+        Returns and raises as :meth:`throw_kill_switch`.
+        """
+        kind = ScopeKind.ALL if account == ScopeKind.ALL.value else ScopeKind.ACCOUNT
+        scope = KillScope(kind, "" if kind is ScopeKind.ALL else account)
+        return await self.throw_kill_switch(caller, scope, KillLevel.REDUCE_ONLY, why or "flatten")
 
     async def job(self, caller: Caller, client_order_id: str) -> tuple[OrderTask, list[OrderTask]]:
         """Return a job as the journal has it, and all that was asked in its name.

@@ -19,6 +19,8 @@ from ticker_service.domain.job import (
     REFUSED,
     cancel_key,
     cancels_of,
+    change_key,
+    changes_of,
     inherited,
     refused_parts,
 )
@@ -40,7 +42,7 @@ if TYPE_CHECKING:
 
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.job import Moves, Part
-    from ticker_service.domain.order import Account, OrderTask
+    from ticker_service.domain.order import Account, OrderChange, OrderTask
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
@@ -142,6 +144,9 @@ class Jobs:
     async def _step(self, job: OrderTask, children: Sequence[OrderTask]) -> None:
         moves = await self.steppers[job.kind](job, children, self._clock.now_ns())
         asked = [(part.key, self._order(job, part)) for part in moves.place]
+        for order, change in moves.change:
+            number = len(changes_of(order, children)) + 1
+            asked.append((order.client_order_id, self._change(job, order, change, number)))
         for order in moves.cancel:
             number = len(cancels_of(order, children)) + 1
             asked.append((order.client_order_id, self._cancel(job, order, number)))
@@ -192,6 +197,20 @@ class Jobs:
             leg=part.leg,
             slice=part.slice,
             facts=inherited(job),
+        )
+
+    def _change(
+        self, job: OrderTask, order: OrderTask, change: OrderChange, number: int
+    ) -> NewTask:
+        return self._child(
+            job,
+            TaskKind.MODIFY,
+            change_key(order, number),
+            order.client_order_id,
+            body=to_fields(change),
+            leg=order.leg,
+            slice=order.slice,
+            target_task_id=order.task_id,
         )
 
     def _cancel(self, job: OrderTask, order: OrderTask, number: int) -> NewTask:

@@ -79,21 +79,30 @@ class Reading:
                 a position that somebody converted: there the broker's positions are believed.
                 Elsewhere what both agree on is held.
         """
-        fills: Counter[PositionKey] = Counter()
-        for fill in self.trades:
-            is_buy = fill.transaction_type == Side.BUY
-            fills[fill.key] += fill.quantity if is_buy else -fill.quantity
+        return {
+            key: told if key in lasting else nearest_to_zero(told, by_fills)
+            for key, (told, by_fills) in self._both().items()
+        }
+
+    def open_keys(self, *, lasting: frozenset[PositionKey]) -> list[PositionKey]:
+        """Return what is not known to be flat, sorted: one witness that says so is enough."""
+        return sorted(
+            key
+            for key, (told, by_fills) in self._both().items()
+            if told or (by_fills and key not in lasting)
+        )
+
+    def _both(self) -> dict[PositionKey, tuple[int, int]]:
+        """Return what is held as the positions tell it, and as the fills do."""
         told: Counter[PositionKey] = Counter()
-        overnight: Counter[PositionKey] = Counter()
+        by_fills: Counter[PositionKey] = Counter()
         for position in self.positions:
             told[position.key] += position.quantity
-            overnight[position.key] += position.overnight_quantity
-        return {
-            key: quantity
-            if key in lasting
-            else nearest_to_zero(quantity, overnight[key] + fills[key])
-            for key, quantity in told.items()
-        }
+            by_fills[position.key] += position.overnight_quantity
+        for fill in self.trades:
+            is_buy = fill.transaction_type == Side.BUY
+            by_fills[fill.key] += fill.quantity if is_buy else -fill.quantity
+        return {key: (told[key], by_fills[key]) for key in {*told, *by_fills}}
 
 
 class Positions:
@@ -187,7 +196,7 @@ class Positions:
             but: A task of ours that is asked about and does not count.
             than_s: How old the reading may be.
         """
-        return (await self._look(than_s=than_s)).closing(key, but=but)
+        return (await self.look(than_s=than_s)).closing(key, but=but)
 
     async def not_reducing(
         self,
@@ -216,7 +225,7 @@ class Positions:
         variety = Variety(body.get("variety", Variety.REGULAR))
         if variety not in CLOSING_VARIETIES:
             return f"an order of variety {variety} closes no position"
-        look = await self._look(than_s=FRESH_S, counts_unsent=counts_unsent)
+        look = await self.look(counts_unsent=counts_unsent)
         side, key = Side(body["transaction_type"]), key_of(body)
         if asked.kind is not TaskKind.MODIFY or target is None:
             held = look.closing(key, but=asked.task_id)
@@ -228,8 +237,11 @@ class Positions:
         left = max(wanted, present) - look.counted(target)
         return look.closing(key, but=target.task_id).refusal(side, left)
 
-    async def _look(self, *, than_s: float, counts_unsent: bool = True) -> _Look:
-        """Return all that may have done something to a position since it was read, and may yet."""
+    async def look(self, *, than_s: float = FRESH_S, counts_unsent: bool = True) -> Look:
+        """Return all that may have done something to a position since it was read, and may yet.
+
+        Raises as :meth:`read`.
+        """
         reading = await self.refresh(than_s=than_s)
         tasks = await self._touched(reading)
         if tasks is None:
@@ -242,12 +254,7 @@ class Positions:
             )
         if not counts_unsent:
             tasks = [task for task in tasks if task.state not in UNSENT]
-        return _Look(
-            tasks=tasks,
-            rows={row.order_id: row for row in self._book},
-            filled=reading.filled(),
-            net=reading.net(lasting=self.lasting()),
-        )
+        return self._look_of(reading, tasks, lasting=self.lasting())
 
     async def may_close(self, task: OrderTask) -> bool:
         """Return whether an order may close something of what is held or under way.
@@ -265,13 +272,21 @@ class Positions:
         if touched is None:
             return True
         key, side = key_of(task.body), Side(task.body["transaction_type"])
-        look = _Look(
-            tasks=touched,
+        told = frozenset(position.key for position in reading.positions)
+        look = self._look_of(reading, touched, lasting=told)
+        return look.may_be_closed(key, side, but=task.task_id)
+
+    def _look_of(
+        self, reading: Reading, tasks: Sequence[OrderTask], *, lasting: frozenset[PositionKey]
+    ) -> Look:
+        return Look(
+            began_ns=reading.began_ns,
+            open_keys=reading.open_keys(lasting=lasting),
+            tasks=tasks,
             rows={row.order_id: row for row in self._book},
             filled=reading.filled(),
-            net=reading.net(lasting=frozenset(position.key for position in reading.positions)),
+            net=reading.net(lasting=lasting),
         )
-        return look.may_be_closed(key, side, but=task.task_id)
 
     async def _read_book(self) -> None:
         began_ns = self._clock.monotonic_ns()
@@ -310,18 +325,26 @@ class Positions:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Look:
+class Look:
     """The account at one moment: its positions, and what has happened and may happen to them.
 
-    ``filled`` is how much of each order the positions have, by order id.
+    Attributes:
+        began_ns: When the positions were asked for, monotonic ns.
+        open_keys: What is not known to be flat.
+        tasks: Ours that are open, and those that ended since the positions were asked for.
+        rows: The order book, by order id.
+        filled: How much of each order the positions have, by order id.
+        net: What is held at least.
     """
 
+    began_ns: int
+    open_keys: Sequence[PositionKey]
     tasks: Sequence[OrderTask]
     rows: Mapping[str, BrokerOrder]
     filled: Mapping[str, int]
     net: Mapping[PositionKey, int]
 
-    def closing(self, key: PositionKey, *, but: uuid.UUID | None) -> Closing:
+    def closing(self, key: PositionKey, *, but: uuid.UUID | None = None) -> Closing:
         """Return a position with what is under way to close it, without one task of ours."""
         orders = [*self._ours(but), *self._others()]
         return closing(key, self.net.get(key, 0), orders)
@@ -335,6 +358,27 @@ class _Look:
         )
         held = self.net.get(key, 0)
         return is_opened or (held > 0 if side is Side.SELL else held < 0)
+
+    def is_flat(self, key: PositionKey) -> bool:
+        """Return whether nothing is held: both witnesses say so, and no fill is younger than they.
+
+        What was filled since the positions were asked for may have opened one.
+        """
+        return key not in self.open_keys and key not in self.uncounted()
+
+    def uncounted(self) -> set[PositionKey]:
+        """Return the positions of which something was filled since they were read."""
+        ours = {
+            key_of(task.body)
+            for task in self.tasks
+            if task.kind is TaskKind.PLACE and task.filled_quantity > self.counted(task)
+        }
+        rows = (
+            PositionKey(row.exchange, row.tradingsymbol, row.product)
+            for row in self.rows.values()
+            if row.filled_quantity > self.filled.get(row.order_id, 0)
+        )
+        return ours.union(rows)
 
     def counted(self, task: OrderTask) -> int:
         """Return how much of an order of ours the positions have."""

@@ -129,6 +129,10 @@ class Caller:
     def ask(self, method: str, path: str = "", **more: Any) -> httpx.Response:
         return self._http.request(method, f"/v1/orders{path}", **more)
 
+    def at(self, method: str, path: str, **more: Any) -> httpx.Response:
+        """Ask at a door beside that of orders, such as ``/exits``."""
+        return self._in_turn(lambda: self._http.request(method, f"/v1{path}", **more), is_any=True)
+
     def release(self, scope: str) -> list[dict[str, Any]]:
         """Release the kill switches of a scope."""
         answer = self._in_turn(lambda: self.kill("DELETE", params={"scope": scope}))
@@ -162,14 +166,14 @@ class Caller:
         return found
 
     @staticmethod
-    def _in_turn(ask: Callable[[], httpx.Response]) -> httpx.Response:
-        """Ask again for as long as the allowance is used up."""
+    def _in_turn(ask: Callable[[], httpx.Response], *, is_any: bool = False) -> httpx.Response:
+        """Ask again for as long as the allowance is used up; a refusal is an answer if ``is_any``."""
         refused = 429
         given = eventually(
             lambda: answer if (answer := ask()).status_code != refused else None, pace_s=0.1
         )
         assert given is not None
-        return given.raise_for_status()
+        return given if is_any else given.raise_for_status()
 
     def reaches(self, key: str, *states: str) -> dict[str, Any]:
         """Wait until an order is in one of the states."""

@@ -1,0 +1,375 @@
+"""An exit closes what is held, whatever the broker does; it ends flat, or says what it needs."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import virtual_time
+from held_scene import KEY, SELL, Held
+from order_scene import BUY, broker_order
+from test_orders_kill_switch import cancelling, switch
+
+from ticker_service.domain.exit import Exit, body_of
+from ticker_service.domain.kill_switch import KillLevel
+from ticker_service.domain.order import OrderTask, TaskKind
+from ticker_service.domain.order_state import TERMINAL, TaskState
+from ticker_service.errors import OrderRefused
+from ticker_service.ports import Reply, Withheld
+from ticker_service.testing import Answer, refusal
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from ticker_service.testing import Sent
+
+S = TaskState
+ONE = Exit(exchange=KEY.exchange, tradingsymbol=KEY.tradingsymbol, product=KEY.product)
+SILENCE = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+ENDED = {"COMPLETE", "CANCELLED", "REJECTED"}
+
+
+class Market(Held):
+    """A market that fills as it is told, and notes when the position changed its sign."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.fills: list[int | None] = []
+        """How much of each order that comes is filled at once; None for all, the default."""
+        self.flipped = False
+        self.broker.on_sent = self.came
+
+    async def came(self, sent: Sent) -> None:
+        if sent.kind is TaskKind.CANCEL or not self.broker.book:
+            return
+        order_id = sent.what
+        if sent.kind is TaskKind.PLACE:
+            found = [row for row in self.broker.book.values() if sent.what in row.tags]
+            if not found:
+                return
+            order_id = found[0].order_id
+        # Kite makes a LIMIT at the end of the band of it, and leaves its rest open.
+        self.broker.change(order_id, order_type="LIMIT", price=Decimal(99))
+        self.trade(order_id, self.fills.pop(0) if self.fills else None)
+
+    def trade(self, order_id: str, quantity: int | None) -> None:
+        row = self.broker.book[order_id]
+        left = row.quantity - row.filled_quantity
+        size = left if quantity is None else min(quantity, left)
+        if row.status in ENDED or not size:
+            return
+        filled = row.filled_quantity + size
+        status = "COMPLETE" if filled == row.quantity else "OPEN"
+        self.fill(order_id, filled, status)
+        self.desk.take_update(self.broker.book[order_id])
+        self.flipped = self.flipped or self.held * self.overnight < 0
+
+    @property
+    def held(self) -> int:
+        return self.overnight + sum(
+            row.filled_quantity if row.transaction_type == "BUY" else -row.filled_quantity
+            for row in self.broker.book.values()
+        )
+
+    async def exit(self, wanted: Exit = ONE) -> OrderTask:
+        return await self.submit(TaskKind.EXIT, body_of(wanted))
+
+    async def ends(self, job: OrderTask) -> OrderTask:
+        await self.until(lambda: self.now(job).state in TERMINAL, within_s=2_000.0)
+        return self.now(job)
+
+    def orders(self, job: OrderTask) -> list[OrderTask]:
+        return [
+            each
+            for each in self.journal.tasks.values()
+            if each.job_id == job.task_id and each.kind is TaskKind.PLACE
+        ]
+
+    def sent(self, kind: TaskKind) -> int:
+        return sum(each.kind is kind for each in self.broker.sent)
+
+
+def play(scenario: Callable[[Market], Awaitable[None]], **fields: Any) -> None:
+    async def playing() -> None:
+        scene = Market()
+        for name, value in fields.items():
+            setattr(scene, name, value)
+        async with scene.opened():
+            await scenario(scene)
+        assert not scene.flipped
+
+    virtual_time.run(playing())
+
+
+@pytest.mark.parametrize("overnight", [75, -75])
+def test_it_ends_when_the_broker_says_flat(overnight: int) -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+        (order,) = scene.orders(job)
+        assert order.body["order_type"] == "MARKET"
+        assert order.body["market_protection"] == "-1"
+        report: Any = (job.facts or {})["report"]
+        assert report["1"]["filled"] == 75
+        assert report["1"]["is_flat"]
+
+    play(scenario, overnight=overnight)
+
+
+def test_nothing_held_is_flat() -> None:
+    async def scenario(scene: Market) -> None:
+        assert (await scene.ends(await scene.exit())).state is S.DONE
+        assert not scene.broker.sent
+
+    play(scenario, overnight=0)
+
+
+def test_what_the_protection_left_open_is_priced_again_until_it_is_filled() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert (scene.sent(TaskKind.PLACE), scene.sent(TaskKind.MODIFY)) == (1, 2)
+
+    play(scenario, fills=[30, 0, None])
+
+
+def test_after_25_changes_it_is_cancelled_and_sent_anew() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert (scene.sent(TaskKind.PLACE), scene.sent(TaskKind.MODIFY)) == (2, 25)
+
+    play(scenario, fills=[30, *[0] * 25])
+
+
+def test_a_market_that_moves_away_ends_it_in_time_with_the_evidence_and_nothing_open() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.ends(await scene.exit(Exit(within_s=60)))
+        assert (job.state, job.reason_code) == (S.ESCALATED, "EXIT_TIMED_OUT")
+        assert "NFO:NIFTY26NOV25000CE:NRML" in (job.reason or "")
+        report: Any = (job.facts or {})["report"]
+        assert (report["1"]["held"], report["1"]["filled"]) == (45, 30)
+        assert {row.status for row in scene.broker.book.values()} == {"CANCELLED"}
+
+    play(scenario, fills=[30, *[0] * 100])
+
+
+def test_an_order_in_doubt_is_waited_for_and_nothing_is_sent_beside_it() -> None:
+    async def scenario(scene: Market) -> None:
+        scene.broker.answers.append(Answer(reply=SILENCE))
+        job = await scene.exit()
+        await scene.until(
+            lambda: any(S.UNKNOWN in scene.journal.states(o.task_id) for o in scene.orders(job))
+        )
+        job = await scene.ends(job)
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert scene.sent(TaskKind.PLACE) == 1
+
+    play(scenario, fills=[0, None])
+
+
+def test_one_that_never_came_is_sent_again_once_that_is_proven() -> None:
+    async def scenario(scene: Market) -> None:
+        scene.broker.answers.append(Answer(reply=SILENCE, takes_effect=False))
+        began = scene.clock.monotonic_ns()
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert scene.clock.monotonic_ns() - began > 90 * 10**9
+        assert scene.sent(TaskKind.PLACE) == 2
+
+    play(scenario)
+
+
+def test_a_broker_that_refuses_ends_it_with_what_it_said() -> None:
+    async def scenario(scene: Market) -> None:
+        no = refusal(400, "MarginException", "insufficient funds")
+        scene.broker.answers.extend([Answer(reply=no, takes_effect=False)] * 9)
+        job = await scene.ends(await scene.exit())
+        assert (job.state, job.reason_code) == (S.ESCALATED, "REFUSED")
+        assert "insufficient funds" in (job.reason or "")
+        assert scene.sent(TaskKind.PLACE) == 3
+
+    play(scenario)
+
+
+def test_an_order_of_somebody_s_that_closes_it_is_not_doubled() -> None:
+    async def scenario(scene: Market) -> None:
+        await scene.reaches(await scene.place(SELL), S.ACKED)
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 30)
+        await asyncio.sleep(30.0)
+        assert scene.now(job).state is S.RUNNING
+        scene.trade(next(iter(scene.broker.book)), None)
+        assert (await scene.ends(job)).state is S.DONE
+
+    play(scenario, fills=[0])
+
+
+def test_what_rests_on_the_position_is_cancelled_if_that_was_asked_and_nothing_else_is() -> None:
+    async def scenario(scene: Market) -> None:
+        scene.broker.book["web"] = broker_order(order_id="web", transaction_type="SELL")
+        scene.broker.book["opens"] = broker_order(order_id="opens")
+        scene.broker.book["else"] = broker_order(order_id="else", tradingsymbol="OTHER")
+        async with cancelling(scene) as work:
+            work.unwanted = scene.desk.exits.unwanted
+            wanted = Exit(
+                exchange=KEY.exchange, tradingsymbol=KEY.tradingsymbol, cancel_resting=True
+            )
+            job = await scene.ends(await scene.exit(wanted))
+        assert (job.state, scene.held) == (S.DONE, 0)
+        statuses = {name: scene.broker.book[name].status for name in ("web", "opens", "else")}
+        assert statuses == {"web": "CANCELLED", "opens": "CANCELLED", "else": "OPEN"}
+
+    play(scenario)
+
+
+def test_under_reduce_only_it_goes_on_and_under_halt_new_it_does_not() -> None:
+    async def scenario(scene: Market) -> None:
+        scene.kill_store.throw(switch(level=KillLevel.REDUCE_ONLY))
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+        scene.kill_store.throw(switch(level=KillLevel.HALT_NEW))
+        with pytest.raises(OrderRefused, match="KILL_SWITCH"):
+            await scene.exit()
+
+    play(scenario)
+
+
+def test_its_caller_ends_it_and_is_told_what_is_still_held() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 45)
+        await scene.cancel(job)
+        job = await scene.ends(job)
+        assert (job.state, job.reason_code) == (S.ESCALATED, "CANCELLED_BY_CALLER")
+        assert {row.status for row in scene.broker.book.values()} == {"CANCELLED"}
+
+    play(scenario, fills=[30, *[0] * 100])
+
+
+def test_the_next_process_goes_on_with_it() -> None:
+    async def playing() -> None:
+        scene = Market()
+        scene.fills = [30, 0, 0]
+        async with scene.opened():
+            job = await scene.exit()
+            await scene.until(lambda: scene.held == 45)
+        scene.renew()
+        async with scene.opened():
+            job = await scene.ends(job)
+            assert (job.state, scene.held) == (S.DONE, 0)
+            assert scene.sent(TaskKind.PLACE) == 1
+        assert not scene.flipped
+
+    virtual_time.run(playing())
+
+
+@contextlib.asynccontextmanager
+async def weather(scene: Market, chance: random.Random) -> AsyncIterator[None]:
+    """Fill, end and hide orders by chance, and let somebody else trade the same position."""
+
+    async def blow() -> None:
+        while True:
+            await asyncio.sleep(chance.uniform(0.1, 6.0))
+            for order_id, row in list(scene.broker.book.items()):
+                if row.status in ENDED or chance.random() < 0.6:
+                    continue
+                scene.trade(order_id, chance.choice([0, 1, 10, None]))
+            scene.broker.is_down = chance.random() < 0.1
+
+    async with asyncio.TaskGroup() as tasks:
+        blowing = tasks.create_task(blow())
+        yield
+        blowing.cancel()
+
+
+def moods(chance: random.Random) -> list[Answer]:
+    no = refusal(400, "InputException", "invalid")
+    odd = refusal(502, "DataException")
+    return [
+        chance.choice(
+            [
+                *[Answer()] * 4,
+                Answer(reply=no, takes_effect=False),
+                Answer(reply=odd),
+                Answer(reply=SILENCE),
+                Answer(reply=SILENCE, takes_effect=False),
+                Answer(reply=refusal(429, "NetworkException"), takes_effect=False),
+            ]
+        )
+        for _ in range(40)
+    ]
+
+
+@pytest.mark.parametrize("block", range(6))
+def test_whatever_happens_it_ends_flat_or_with_the_evidence_and_never_flips(block: int) -> None:
+    for seed in range(block * 12, block * 12 + 12):
+        chance = random.Random(seed)  # noqa: S311 - a play
+        fills: list[int | None] = [chance.choice([0, 0, 5, 30, None]) for _ in range(60)]
+        answers = moods(chance)
+
+        async def scenario(
+            scene: Market, answers: list[Answer] = answers, chance: random.Random = chance
+        ) -> None:
+            scene.broker.answers.extend(answers)
+            async with weather(scene, chance):
+                job = await scene.ends(await scene.exit(Exit(within_s=240)))
+            report: Any = (job.facts or {}).get("report", {})
+            if job.state is S.DONE:
+                assert scene.held == 0
+            else:
+                assert job.reason_code
+                assert report["1"]["held"] == scene.held or job.reason_code == "POSITION_UNKNOWN"
+            assert all(order.state in TERMINAL for order in scene.orders(job))
+
+        try:
+            play(scenario, fills=fills, overnight=chance.choice([75, -75, 300]))
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+
+
+def test_the_size_of_an_order_is_that_of_the_whole_position_only_once() -> None:
+    """Two exits of one position at once close it once."""
+
+    async def scenario(scene: Market) -> None:
+        first, second = await scene.exit(), await scene.exit()
+        assert (await scene.ends(first)).state is S.DONE
+        assert (await scene.ends(second)).state is S.DONE
+        assert scene.held == 0
+        assert sum(row.filled_quantity for row in scene.broker.book.values()) == 75
+
+    play(scenario)
+
+
+def test_it_does_not_need_room_in_the_day_of_opening_orders() -> None:
+    async def scenario(scene: Market) -> None:
+        await scene.reaches(await scene.place(BUY), S.FILLED)
+        with pytest.raises(OrderRefused, match="ORDER_LIMIT"):
+            await scene.place(BUY)
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+
+    async def playing() -> None:
+        scene = Market(limit_changes={"orders_per_day": 3, "orders_per_day_reserve": 2})
+        async with scene.opened():
+            await scenario(scene)
+
+    virtual_time.run(playing())
+
+
+def test_a_position_that_was_opened_a_moment_ago_is_closed_too() -> None:
+    """The positions had been read before it filled, and said flat."""
+
+    async def scenario(scene: Market) -> None:
+        await scene.desk.positions.refresh(than_s=0.0)
+        await scene.reaches(await scene.place(BUY), S.FILLED)
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert scene.sent(TaskKind.PLACE) == 2
+
+    play(scenario, overnight=0)

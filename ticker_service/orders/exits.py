@@ -1,0 +1,337 @@
+"""Step the exits of one account: what is sent next to close its positions, and when it is over.
+
+Path of a job: admit -> journal -> [step] -> its orders. The plan is `domain.exit`; here it is given
+the broker's position as it stands, with everything under way. Nothing is kept in memory that an
+exit needs: whoever takes the account goes on from the journal and the broker's books. An exit's
+orders are held against the position once more before their first byte (`orders.execute`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.exit import (
+    LegMoves,
+    LegView,
+    ending_moves,
+    evidence,
+    exit_of,
+    leg_moves,
+    order_for,
+    repricing,
+)
+from ticker_service.domain.job import (
+    EXIT_LEGS,
+    HELD_BEFORE,
+    REPORT,
+    Moves,
+    Part,
+    part_key,
+    refused_parts,
+)
+from ticker_service.domain.order import Product, TaskUpdate
+from ticker_service.domain.order_state import TERMINAL, TaskState, state_of
+from ticker_service.domain.portfolio import PositionKey
+from ticker_service.errors import BrokerUnavailable, LoginRequired
+from ticker_service.orders.admit import freeze_quantity
+from ticker_service.orders.positions import FRESH_S
+
+if TYPE_CHECKING:
+    import uuid
+    from collections.abc import Callable, Mapping, Sequence
+
+    from ticker_service.domain.contracts import Contracts
+    from ticker_service.domain.exit import Exit
+    from ticker_service.domain.order import Account, OrderChange, OrderTask
+    from ticker_service.orders.positions import Look, Positions
+
+log = structlog.get_logger()
+
+LEGS_MAX: Final = 200
+BLIND_S_MAX: Final = 60.0
+"""So long after its time an exit waits for positions that cannot be read."""
+SURE_S: Final = 1.0
+"""A position that seems to be closed is looked at again when its reading is older."""
+_IN_UNITS: Final = frozenset({"NFO", "BFO"})
+_PRODUCTS: Final = frozenset(Product)
+CODE_TIMED_OUT: Final = "EXIT_TIMED_OUT"
+CODE_NOT_CLOSABLE: Final = "NOT_CLOSABLE"
+CODE_POSITION_UNKNOWN: Final = "POSITION_UNKNOWN"
+CODE_DENIED: Final = "DENIED"
+CODE_NOT_FLAT: Final = "NOT_FLAT"
+
+
+class Exits:
+    """One account's; stepped by `orders.jobs`."""
+
+    def __init__(
+        self,
+        account: Account,
+        positions: Positions,
+        *,
+        contracts: Callable[[], Contracts | None],
+        freeze: Callable[[], Mapping[str, int]],
+    ) -> None:
+        """Take the parts.
+
+        Args:
+            account: Whose.
+            positions: What is held, and what is under way.
+            contracts: The day's instruments, None while they are not known.
+            freeze: The largest quantity of one order in derivatives of a name.
+        """
+        self._account = account
+        self._positions = positions
+        self._contracts = contracts
+        self._freeze = freeze
+        self._unwanted: dict[uuid.UUID, frozenset[str]] = {}
+        self._stepped: set[uuid.UUID] = set()
+        """The exits that are open; no order of one is another's to cancel."""
+
+    def unwanted(self) -> frozenset[str]:
+        """Return the broker's ids of the orders that open exits want cancelled."""
+        return frozenset().union(*self._unwanted.values())
+
+    async def step(self, job: OrderTask, children: Sequence[OrderTask], now_ns: int) -> Moves:
+        """Return what is to be done about an exit now."""
+        self._stepped.add(job.task_id)
+        moves = await self._decided(job, children, now_ns)
+        if _ends(moves):
+            # What was read a moment ago may be older than what it is to tell of.
+            moves = await self._decided(job, children, now_ns, than_s=0.0)
+        if moves.update is not None and _ends(moves):
+            self._stepped.discard(job.task_id)
+            self._unwanted.pop(job.task_id, None)
+            if moves.update.state is TaskState.ESCALATED:
+                self._alarm(job, moves.update)
+        return moves
+
+    async def _decided(
+        self,
+        job: OrderTask,
+        children: Sequence[OrderTask],
+        now_ns: int,
+        *,
+        than_s: float | None = None,
+    ) -> Moves:
+        wanted = exit_of(job.body)
+        late_ns = now_ns - job.created_at_ns - wanted.within_s * NS_PER_S
+        if job.state is TaskState.RUNNING and late_ns >= 0:
+            why = f"not over after {wanted.within_s} s"
+            return Moves(update=_stops(CODE_TIMED_OUT, why))
+        if than_s is None:
+            is_closing = any(child.state not in TERMINAL for child in children)
+            than_s = FRESH_S if is_closing else SURE_S
+        try:
+            look = await self._positions.look(than_s=than_s if legs_of(job) else 0.0)
+        except (BrokerUnavailable, LoginRequired) as error:
+            return _blind(job, children, now_ns, why=str(error), is_late=late_ns > _ns(BLIND_S_MAX))
+        legs = legs_of(job)
+        if job.state is TaskState.RUNNING:
+            more = [
+                key
+                for key in look.open_keys
+                if wanted.means(*key) and key not in legs.values() and _is_a_position(key, look)
+            ]
+            if more and len(legs) < LEGS_MAX:
+                return Moves(update=_planned(job, legs, more[: LEGS_MAX - len(legs)], look))
+        views = {number: self._view(key, look) for number, key in legs.items()}
+        self._unwanted[job.task_id] = self._others(wanted, legs, children, look)
+        moves = _moves(job, wanted, views, children, now_ns)
+        is_running = job.state is TaskState.RUNNING
+        if moves.update is not None and is_running and self._unwanted[job.task_id]:
+            return Moves()  # flat, and something rests that could open a position again
+        return moves
+
+    def _view(self, key: PositionKey, look: Look) -> LegView:
+        contracts = self._contracts()
+        contract = contracts.find(key.exchange, key.tradingsymbol) if contracts else None
+        return LegView(
+            closing=look.closing(key),
+            is_flat=look.is_flat(key),
+            lot_size=contract.lot_size if contract and key.exchange in _IN_UNITS else 1,
+            largest=freeze_quantity(contract, self._freeze()) if contract else None,
+        )
+
+    def _others(
+        self,
+        wanted: Exit,
+        legs: Mapping[int, PositionKey],
+        children: Sequence[OrderTask],
+        look: Look,
+    ) -> frozenset[str]:
+        """Return the orders that rest on an exit's positions and are of no exit."""
+        if not wanted.cancel_resting:
+            return frozenset()
+        exits = [*children, *(task for task in look.tasks if task.job_id in self._stepped)]
+        ids = {task.broker_order_id for task in exits}
+        tags = {task.tag for task in exits}
+        keys = set(legs.values())
+        return frozenset(
+            row.order_id
+            for row in look.rows.values()
+            if state_of(row) not in TERMINAL
+            and (
+                not wanted.tradingsymbol
+                or PositionKey(row.exchange, row.tradingsymbol, row.product) in keys
+            )
+            and row.order_id not in ids
+            and not tags.intersection(row.tags)
+        )
+
+    def _alarm(self, job: OrderTask, update: TaskUpdate) -> None:
+        log.error(
+            "exit_needs_a_person",
+            account=self._account,
+            client_order_id=job.client_order_id,
+            code=update.reason_code,
+            reason=update.reason,
+        )
+
+
+def _ends(moves: Moves) -> bool:
+    return moves.update is not None and moves.update.state in TERMINAL
+
+
+def legs_of(job: OrderTask) -> dict[int, PositionKey]:
+    """Return the positions of an exit by the number of their leg."""
+    told: Any = (job.facts or {}).get(EXIT_LEGS, {})
+    return {int(number): PositionKey(*name) for number, name in told.items()}
+
+
+def _moves(
+    job: OrderTask,
+    wanted: Exit,
+    views: Mapping[int, LegView],
+    children: Sequence[OrderTask],
+    now_ns: int,
+) -> Moves:
+    place: list[Part] = []
+    change: list[tuple[OrderTask, OrderChange]] = []
+    cancel: list[OrderTask] = []
+    stops: list[LegMoves] = []
+    is_over = True
+    for number, view in views.items():
+        own = [child for child in children if child.leg == number]
+        moves = _leg(job, number, view, own, now_ns)
+        if moves.stop:
+            stops.append(moves)
+            moves = ending_moves(own, now_ns)
+            moves = dataclasses.replace(moves, is_over=moves.is_over or bool(moves.stop))
+        is_over = is_over and moves.is_over
+        change += [(order, repricing(wanted.market_protection)) for order in moves.change]
+        cancel += moves.cancel
+        first = 1 + max((child.slice or 0 for child in own), default=0)
+        for position, quantity in enumerate(moves.place, first):
+            order = order_for(view, quantity, wanted.market_protection)
+            key = part_key(job.client_order_id, number, position)
+            place.append(Part(leg=number, slice=position, key=key, order=order))
+    if is_over:
+        return Moves(update=_ended(job, views, children, stops))
+    return Moves(place=tuple(place), change=tuple(change), cancel=tuple(cancel))
+
+
+def _leg(
+    job: OrderTask, number: int, view: LegView, children: Sequence[OrderTask], now_ns: int
+) -> LegMoves:
+    if job.state is TaskState.STOPPING:
+        moves = ending_moves(children, now_ns)
+        return dataclasses.replace(moves, is_over=True) if moves.stop else moves
+    if view.closing.key.product not in _PRODUCTS and not view.is_flat:
+        name = ":".join(view.closing.key)
+        why = f"{name} is closed by ending the order that holds it, not by another one"
+        return LegMoves(stop=why, stop_code=CODE_NOT_CLOSABLE)
+    of_leg = part_key(job.client_order_id, number) + "."
+    for key, why in refused_parts(job).items():
+        if f"{key}.".startswith(of_leg):
+            return LegMoves(stop=why, stop_code=CODE_DENIED)
+    return leg_moves(view, children, now_ns)
+
+
+def _is_a_position(key: PositionKey, look: Look) -> bool:
+    """Return whether there is something to close; what was sold out of the holdings is not."""
+    held = look.closing(key)
+    return not held.quantity or held.side is not None
+
+
+def _planned(
+    job: OrderTask, legs: Mapping[int, PositionKey], more: Sequence[PositionKey], look: Look
+) -> TaskUpdate:
+    """Return the step that gives every position a number, for good."""
+    numbered = dict(legs)
+    for key in more:
+        numbered[len(numbered) + 1] = key
+    held = {str(number): look.closing(key).quantity for number, key in numbered.items()}
+    before: Any = (job.facts or {}).get(HELD_BEFORE, {})
+    return TaskUpdate(
+        state=TaskState.RUNNING,
+        event="exit_planned",
+        facts={
+            **(job.facts or {}),
+            EXIT_LEGS: {str(number): list(key) for number, key in numbered.items()},
+            HELD_BEFORE: held | before,
+        },
+    )
+
+
+def _stops(code: str, why: str) -> TaskUpdate:
+    return TaskUpdate(state=TaskState.STOPPING, event="exit_stops", reason_code=code, reason=why)
+
+
+def _blind(
+    job: OrderTask, children: Sequence[OrderTask], now_ns: int, *, why: str, is_late: bool
+) -> Moves:
+    """Return what is done while the position cannot be read: nothing but to end what is open."""
+    if job.state is TaskState.RUNNING:
+        return Moves()
+    moves = ending_moves(children, now_ns)
+    if not is_late:
+        return Moves(cancel=moves.cancel)
+    return Moves(
+        update=TaskUpdate(
+            state=TaskState.ESCALATED,
+            event="exit_escalated",
+            reason_code=CODE_POSITION_UNKNOWN,
+            reason=f"the positions could not be read: {why}",
+            facts=job.facts,
+        )
+    )
+
+
+def _ended(
+    job: OrderTask,
+    views: Mapping[int, LegView],
+    children: Sequence[OrderTask],
+    stops: Sequence[LegMoves],
+) -> TaskUpdate:
+    """Return the end of an exit: flat as the broker says, or with everything that a person needs.
+
+    Who cancels an exit that has not ended is told what is still held.
+    """
+    report = {
+        str(number): dataclasses.asdict(
+            evidence(view, [child for child in children if child.leg == number])
+        )
+        for number, view in views.items()
+    }
+    facts = {**(job.facts or {}), REPORT: report}
+    if not stops and all(view.is_flat for view in views.values()):
+        return TaskUpdate(state=TaskState.DONE, event="exit_done", facts=facts)
+    held = [":".join(v.closing.key) for v in views.values() if not v.is_flat]
+    code = stops[0].stop_code if stops else job.reason_code or CODE_NOT_FLAT
+    why = stops[0].stop if stops else job.reason or "stopped"
+    return TaskUpdate(
+        state=TaskState.ESCALATED,
+        event="exit_escalated",
+        reason_code=code,
+        reason=f"{why}; not flat: {', '.join(held) or 'nothing'}",
+        facts=facts,
+    )
+
+
+def _ns(seconds: float) -> int:
+    return int(seconds * NS_PER_S)
