@@ -102,7 +102,7 @@ def resend(
 
     async def again(task_id: str) -> int:
         old = await ask(url, token, f"{DESK}/{task_id}", expects="actions")
-        name = new or f"{old['letter']['task']['client_order_id']}-again"
+        name = new or f"{old['task']['client_order_id']}-again"
         body = {"client_order_id": name, "why": why, "force": force}
         return await _decide(url, token, f"/{task_id}/resend", body)
 

@@ -30,7 +30,7 @@ def letters(answer: Answer, *, now_ns: int) -> str:
     """Return the list: a block for each order, then the orphans, then what to type."""
     found, orphans = answer["letters"], answer["orphans"]
     failed = sum(each["task"]["state"] in FAILED for each in found)
-    counts = f"{len(found) - failed} undecided, {failed} failed today, {len(orphans)} orphans"
+    counts = f"{len(found) - failed} undecided, {failed} failed today, {len(orphans)} orphaned"
     lines = [f"{counts} ({_clock(now_ns // NS_PER_US)} IST)"]
     for each in found:
         lines += ["", *_head(each, now_ns=now_ns)]
@@ -42,10 +42,10 @@ def letters(answer: Answer, *, now_ns: int) -> str:
         lines += _field("the order", _row(row))
         lines += _field("why", "it has a tag of ours, and the journal does not know it")
         verb = f"adopt-orphan {row['order_id']} --account {row['account']}"
-        lines += _field("you may", f"ticker-service desk {verb} --why '…'")
+        lines += [*_field("you may", ""), _command(verb)]
     if found:
         name = found[0]["task"]["client_order_id"]
-        lines += ["", *_line(f"ticker-service desk show {_plain(name)}   explains one")]
+        lines += ["", f"Explain one: ticker-service desk show {_plain(name)}"]
     return "\n".join(lines)
 
 
@@ -145,10 +145,12 @@ def _verbs(answer: Answer) -> list[str]:
     order_id = alike[0]["order_id"] if len(alike) == 1 else "ORDER_ID"
     words = {"adopt": f"adopt {name} {order_id}"}
     lines = _field("you may", "" if answer["actions"] else "do nothing here")
-    return lines + [
-        f"  ticker-service desk {words.get(verb, f'{verb} {name}')} --why '…'"
-        for verb in answer["actions"]
-    ]
+    return lines + [_command(words.get(verb, f"{verb} {name}")) for verb in answer["actions"]]
+
+
+def _command(verb: str) -> str:
+    """Return what to type in one line, however narrow the terminal: it is to be copied."""
+    return _plain(f"  ticker-service desk {verb} --why '…'")
 
 
 def _event(event: Answer) -> str:

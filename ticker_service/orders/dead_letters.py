@@ -151,8 +151,12 @@ class DeadLetters:
             first = await self._journal.events_of(resent_as.task_id, limit=1)
             told += dead_letter.audit_lines(first)
         since_ns = task.intent_at_ns or task.created_at_ns
+        letter = self._letter(task)
+        if resent_as is not None:
+            left = tuple(each for each in letter.actions if each is not DeskAction.RESEND)
+            letter = dataclasses.replace(letter, actions=left)
         return Case(
-            letter=self._letter(task),
+            letter=letter,
             events=events,
             looks=[look for look in desk.book.looks if look.began_ns >= since_ns],
             alike=alike,
@@ -365,7 +369,7 @@ class DeadLetters:
             case TaskState.UNKNOWN:
                 return self._settles(task)
             case TaskState.MANUAL if task.broker_order_id is None:
-                return "nothing, unless the book shows its tag: then it is that order", None
+                return "nothing, unless a book shows its tag after all", None
             case TaskState.NOT_PLACED:
                 return "nothing, unless its order surfaces: then that counts", None
             case _ if task.state in order_state.TERMINAL:
@@ -384,7 +388,7 @@ class DeadLetters:
         blind = f"; the newest book lacks {lacking} known orders and proves nothing"
         reads_left = max(proof.reads_min - proof.reads, 1)
         happens = (
-            f"that order as soon as a book shows its tag; {begins}NOT_PLACED after {reads_left} "
+            f"placed as soon as a book shows its tag, else {begins}NOT_PLACED after {reads_left} "
             f"more whole books without it{blind if lacking else ''}"
         )
         return happens, proof.not_before_ns

@@ -277,6 +277,7 @@ def test_a_resend_is_one_new_order_of_the_same_principal_that_names_the_old_one(
         case = await desk.case(NIGHT, task.task_id)
         assert case.resent_as is not None
         assert case.resent_as.task_id == first.task.task_id
+        assert case.letter.actions == (DeskAction.ADOPT,)
         assert [line.event for line in case.audit] == ["marked_not_placed", "received"]
         assert case.audit[-1].facts["resend_of"] == str(task.task_id)
 
