@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from ticker_service.domain.rulebook import NEWEST, RuleName
-from ticker_service.errors import OrderRefused
 from ticker_service.orders import admit
+from ticker_service.orders.varieties import invalid_field
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,12 +49,7 @@ def cut(
     slices_max = rule.number or 1
     if lots > lots_max * slices_max:
         told = f"at most {lots_max * lot_size * slices_max}, {slices_max} slices of {largest}"
-        raise OrderRefused(
-            "INVALID_FIELD",
-            f"must be {told}: {rule.told}",
-            field="quantity",
-            value=order.quantity,
-        )
+        raise invalid_field("quantity", order.quantity, f"{told}: {rule.told}")
     count = -(-lots // lots_max)
     each, more = divmod(lots, count)
     return [(each + (number < more)) * lot_size for number in range(count)]

@@ -1,7 +1,7 @@
 """Daemons of one account that are killed again and again under load, and the verdict in the end.
 
-A chapter is one account's story: in each cycle a daemon starts, callers place, change, cancel and
-repeat themselves, the broker may misbehave, and SIGKILL comes, at a named point or at any instant,
+A chapter is one account's story: in each cycle a daemon starts, callers place orders and baskets, change,
+cancel and repeat themselves, the broker may misbehave, and SIGKILL comes, at a named point or at any instant,
 be the daemon at work, in recovery or not yet open. What one life left in doubt the next ones have
 to settle, and they may be killed over it. Then peace: the last daemon lives, everything is settled,
 what rests is cancelled, and the records of all lives are judged together.
@@ -61,6 +61,8 @@ MID_SEND_RATIO_MIN: Final = 0.1
 CYCLES_MANY: Final = 50
 SETTINGS: Final[dict[str, object]] = {"order_deadline_s": 5.0, "order_settle_after_s": 1.2}
 """Beside the scaled ones of `crash_parts`: time for a loaded machine to carry what has left."""
+JOBS: Final = 0.2
+"""So many of the callers' wishes are baskets."""
 LARGE: Final = 2_000
 """More than the quotes hold at one price: filled in parts."""
 
@@ -243,7 +245,7 @@ class _Story:
             if chance.random() < 0.4:
                 yield from self._repeats()
             key = f"k{len(self._wishes)}"
-            self._wishes[key] = self._order()
+            self._wishes[key] = self._job() if chance.random() < JOBS else self._order()
             yield self._place(key)
             if chance.random() < 0.3:
                 yield self._follow_up(key, "modify")
@@ -261,7 +263,10 @@ class _Story:
         return frames
 
     def _place(self, key: str) -> dict[str, object]:
-        return place_frame(key, self._own.account, self._wishes[key])
+        wish = self._wishes[key]
+        if "legs" not in wish:
+            return place_frame(key, self._own.account, wish)
+        return {"op": "basket", "client_order_id": key, "account": self._own.account, **wish}
 
     def _follow_up(self, key: str, op: str) -> dict[str, object]:
         frame = cancel_frame(key)
@@ -277,6 +282,16 @@ class _Story:
         side = chance.choice(("BUY", "SELL"))
         quantity = LARGE if chance.random() < 0.05 else chance.randint(1, 20)
         return limit_order(side, quantity, self._price(side, is_marketable=chance.random() < 0.5))
+
+    def _job(self) -> dict[str, object]:
+        """Return a basket, some legs of it sliced orders."""
+        chance = self._chance
+        legs = [
+            {"order": self._order(), "slice": chance.random() < 0.3}
+            for _ in range(chance.randint(2, 4))
+        ]
+        mode = chance.choice(("independent", "all_or_compensate"))
+        return {"legs": legs, "mode": mode, "buys_first": chance.random() < 0.4}
 
     def _price(self, side: str, *, is_marketable: bool) -> str:
         """Return a price well across the quotes or well away, on a step of half a rupee."""
@@ -387,7 +402,11 @@ class _Story:
             if task["kind"] == "PLACE" and task["state"] in LIVE
         ]
         at = len(self._follow_ups)
-        frames = [{**cancel_frame(key), "request_id": f"{key}-end-{at}"} for key in resting]
+        frames = [
+            # The sign in the keys of a basket's orders is in no caller's own.
+            {**cancel_frame(key), "request_id": f"{key.replace('~', '.')}-end-{at}"}
+            for key in resting
+        ]
         self._follow_ups |= {_key_of(frame): frame for frame in frames}
         self._ask_all(daemon, frames)
         self._wait(lambda: self._is_settled() and not self._left())
@@ -413,7 +432,8 @@ class _Story:
 
     def _unended(self) -> bool:
         return any(
-            task["kind"] == "PLACE" and task["state"] not in TERMINAL for task in self._own.tasks()
+            task["kind"] in {"PLACE", "BASKET"} and task["state"] not in TERMINAL
+            for task in self._own.tasks()
         )
 
     def _judge(self, records: Records) -> None:

@@ -244,6 +244,31 @@ def test_a_basket_of_an_earlier_run_is_brought_to_its_end_and_no_leg_is_sent_twi
     virtual_time.run(play())
 
 
+@pytest.mark.parametrize("mode", BasketMode)
+def test_a_leg_that_the_risk_limits_deny_is_told_and_no_order_of_it_is_journalled(
+    mode: BasketMode,
+) -> None:
+    async def play() -> None:
+        desk = Desk(risk={"order_quantity_max": 100})
+        async with desk.opened():
+            job = await desk.basket(BUY, replace(SELL, quantity=150), mode=mode)
+            (first,) = await desk.placed(job, 1)
+            if mode is BasketMode.INDEPENDENT:
+                desk.fill(first)
+            job = await desk.ends(job)
+            first_leg, second_leg = report(job, desk.children(job))
+            assert second_leg.status is LegStatus.NOT_SENT
+            assert second_leg.refused.startswith("RISK_")
+            assert len(desk.orders(job)) == 1
+            if mode is BasketMode.INDEPENDENT:
+                assert (first_leg.status, job.reason_code) == (LegStatus.FILLED, "NOT_ALL_FILLED")
+            else:
+                assert (first_leg.status, job.reason_code) == (LegStatus.FAILED, "LEG_FAILED")
+                assert "was refused" in (job.reason or "")
+
+    virtual_time.run(play())
+
+
 def test_a_basket_holds_no_more_than_so_many_open_jobs() -> None:
     async def play(desk: Desk) -> None:
         desk.desk.jobs.open_count = 200
