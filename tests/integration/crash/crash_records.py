@@ -50,6 +50,7 @@ def read(
         daemon: Asked for the events by REST too, if given.
         has_redis: Whether the stream there is read; a test may have it stand still.
     """
+    attempts = world.attempts()  # first: a daemon at work on a basket makes tasks all the while
     events = world.rows(
         "SELECT * FROM order_event WHERE account = %s ORDER BY account_seq", world.account
     )
@@ -78,7 +79,7 @@ def read(
                 account_seq=intents.get((row["task_id"], row["attempt"]), 0),
                 body=bodies[row["task_id"]],
             )
-            for row in world.attempts()
+            for row in attempts
         ],
         events=[_event(row) for row in events],
         posts=posts(entries),
