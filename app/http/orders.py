@@ -32,7 +32,7 @@ from app.http.schemas import (
     task_answer,
 )
 from app.security.tokens import TokenFault, TokenRefused
-from ticker_service.domain.order import event_message
+from ticker_service.domain.order import TaskKind, event_message
 from ticker_service.errors import OrderRefused
 from ticker_service.orders.front import Answer
 
@@ -102,7 +102,15 @@ async def basket(request: BasketRequest, who: Writes, doors: DoorsHere) -> Respo
 @router.get("/basket/{client_order_id}", response_model=JobAnswer)
 async def job_status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> dict[str, Any]:
     """Return a basket or a sliced order as the journal has it, leg by leg."""
-    return job_answer(*await doors.front.job(who, client_order_id))
+    job, children = await doors.front.job(who, client_order_id)
+    if job.kind not in {TaskKind.BASKET, TaskKind.SLICES}:
+        raise OrderRefused(
+            "UNKNOWN_ORDER",
+            "must be one of your baskets or sliced orders",
+            field="client_order_id",
+            value=client_order_id,
+        )
+    return job_answer(job, children)
 
 
 @router.get("", response_model_exclude_unset=True)

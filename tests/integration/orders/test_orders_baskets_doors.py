@@ -201,3 +201,15 @@ def test_a_basket_of_too_many_or_no_legs_is_refused(home: House, legs: int) -> N
         asked = caller.ask("POST", "/basket", json=basket(key, *[home.order()] * legs))
         assert (asked.status_code, asked.json()["field"]) == (422, "legs")
         assert caller.ask("GET", f"/basket/{key}").status_code == 404
+
+
+def test_an_exit_is_no_basket_and_a_basket_no_exit(home: House) -> None:
+    exit_key, key = new_name("exit"), new_name("basket")
+    with home.caller() as caller:
+        asked = {"client_order_id": exit_key, "account": "MAIN", "all": True}
+        assert caller.at("POST", "/exits", json=asked).status_code == 202
+        assert caller.ask("GET", f"/basket/{exit_key}").status_code == 404
+        assert caller.ask("GET", f"/{exit_key}").json()["kind"] == "EXIT"
+        assert caller.ask("POST", "/basket", json=basket(key, home.order())).status_code == 202
+        assert caller.at("GET", f"/exits/{key}").status_code == 404
+        assert caller.ask("DELETE", f"/{key}", params={"request_id": f"{key}-c"}).is_success
