@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import httpx
 import typer
 
 from app.jobs import run_job, whoever
 from ticker_service.domain.risk import RISK_LIMITS, RiskTable
+from ticker_service.domain.session import from_instant_ns
 from ticker_service.runtime.clock import SystemClock
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 risk_cli = typer.Typer(
     name="risk", help="Limits of the risk gate, and what a loss has stopped.", no_args_is_help=True
@@ -67,6 +71,37 @@ def show(account: _AccountName, config: _Config = None) -> None:
 
 
 @risk_cli.command()
+def history(
+    account: _AccountName,
+    limit: Annotated[int, typer.Option(help="So many of each.")] = 20,
+    config: _Config = None,
+) -> None:
+    """Print from the journal which limits were in force since when, and what was denied."""
+
+    async def job() -> int:
+        from app import settings  # noqa: PLC0415 - as above
+        from ticker_service import assembly  # noqa: PLC0415 - as above
+
+        half = settings.load_accounts(config, journal=True).accounts_config()
+        versions, denials = await assembly.risk_history(half, account, limit=limit)
+        for newer, older in zip(versions, [*versions[1:], None], strict=True):
+            print(f"{_when(newer.at_ns)} version {newer.version} came into force")  # noqa: T201 - the answer
+            before = {} if older is None else _flat(older.said)
+            now = _flat(newer.said)
+            for name in sorted(before.keys() | now.keys()):
+                if before.get(name) != now.get(name):
+                    was, then = before.get(name, "unset"), now.get(name, "unset")
+                    print(f"  {name}: {was} -> {then}")  # noqa: T201 - likewise
+        for each in denials:
+            told = f"{each.client_order_id} of {each.principal}: {each.code}: {each.rule}"
+            numbers = ", ".join(f"{name}={value}" for name, value in each.numbers.items())
+            print(f"{_when(each.at_ns)} denied {told} [{numbers}] version {each.version}")  # noqa: T201 - likewise
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+@risk_cli.command()
 def lift(account: _AccountName, config: _Config = None) -> None:
     """Let an account go on that a loss has stopped; it is not stopped so again on the same day."""
 
@@ -117,6 +152,21 @@ def _print_account(shown: dict[str, Any]) -> None:
         print(f"STOPPED: {latch}")  # noqa: T201 - likewise
     for each in shown["denials"]:
         print(f"denied {each['at']}: {each['client_order_id']}: {each['message']}")  # noqa: T201 - likewise
+
+
+def _flat(said: Mapping[str, Any], where: str = "") -> dict[str, Any]:
+    """Return a table's limits by their whole names, such as ``accounts.MAIN.order_lots_max``."""
+    found: dict[str, Any] = {}
+    for name, value in said.items():
+        if isinstance(value, dict) and (where or name in {"accounts", "groups"}):
+            found |= _flat(value, f"{where}{name}.")
+        else:
+            found[where + name] = value
+    return found
+
+
+def _when(at_ns: int) -> str:
+    return from_instant_ns(at_ns).strftime("%Y-%m-%d %H:%M:%S IST")
 
 
 def _plain(value: object) -> str:

@@ -74,6 +74,7 @@ from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
 from ticker_service.orders.postbacks import Postbacks
 from ticker_service.orders.risk_gate import RiskSources, RiskTables
+from ticker_service.orders.risk_record import RiskRecord
 from ticker_service.ports import FeedLogin
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
@@ -99,6 +100,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.journal_audit import Audit, JournalFault, Rebuild
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import NewTask
+    from ticker_service.domain.risk import KeptLimits, RiskDenial
     from ticker_service.domain.trading_hours import Calendar
     from ticker_service.errors import RiskDenied
     from ticker_service.orders.audit import Difference
@@ -402,7 +404,7 @@ async def assemble_orders(
     gateways: dict[Account, BrokerGateway] = {}
     desks: dict[Account, AccountDesk] = {}
     contracts = _contract_watch(config, surroundings)
-    tables = RiskTables(config.risk)
+    record, tables = _risk_tables(config, surroundings)
     shelves, prices = {each.api_key: QuoteShelf() for each in config.accounts}, list[LastPricesOf]()
     denied = surroundings.telemetry.counter(
         "risk_denials_total",
@@ -445,6 +447,7 @@ async def assemble_orders(
             calendar=_calendar(config.hours),
             prices=prices[-1],
             held_shares=broker.held_shares,
+            group=partial(_limited_group, config, tables, account),
         )
         _watch_pacer(account, limits.pacer, waiting, not_sent)
         placed.labels(account).set_function(partial(getattr, limits, "placed_today"))
@@ -471,7 +474,7 @@ async def assemble_orders(
             tables=tables,
             sources=sources,
         )
-        desks[account].risk.on_denial = partial(_count_denial, denied)
+        desks[account].risk.on_denial = partial(_tell_denial, denied, record)
         cancel_all[account] = CancelAll(
             account,
             gateway=gateways[account],
@@ -514,6 +517,7 @@ async def assemble_orders(
         risk=tables,
         egress=egress,
         prices=prices,
+        record=record,
         postbacks=_postbacks(config, desks, surroundings) if config.hears_postbacks else None,
     )
 
@@ -533,8 +537,27 @@ def _calendar(hours: HoursConfig) -> Calendar:
     )
 
 
-def _count_denial(denied: Counter, new: NewTask, refusal: RiskDenied) -> None:
+def _risk_tables(
+    config: OrderHalfConfig, surroundings: Surroundings
+) -> tuple[RiskRecord, RiskTables]:
+    """Return the risk limits in force, and who writes them and what they deny."""
+    record = RiskRecord(surroundings.clock)
+    surroundings.telemetry.gauge(
+        "risk_denials_unrecorded", "Denials that the journal was not given, since the start"
+    ).set_function(partial(getattr, record, "dropped"))
+    record.limits(config.risk)
+    return record, RiskTables(config.risk, on_change=record.limits)
+
+
+def _limited_group(config: OrderHalfConfig, tables: RiskTables, account: Account) -> str:
+    """Return the first group of an account that has limits of its own, empty for none."""
+    mine = (each.name for each in config.groups if account in each.members)
+    return next((name for name in mine if name in tables.current.groups), "")
+
+
+def _tell_denial(denied: Counter, record: RiskRecord, new: NewTask, refusal: RiskDenied) -> None:
     denied.labels(new.account, refusal.code).inc()
+    record.denied(new, refusal)
 
 
 async def _watch_of(config: OrderHalfConfig, tokens: AccessTokens, clock: Clock) -> TokenWatch:
@@ -1070,6 +1093,21 @@ async def release_kill_switches(
     async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
         switches = KillSwitches(store)
         return await switches.release(scope, journal, by_whom=by_whom, now_ns=clock.now_ns())
+
+
+async def risk_history(
+    config: OrderHalfConfig, account: str, *, limit: int
+) -> tuple[list[KeptLimits], list[RiskDenial]]:
+    """Return the newest changes of the risk limits and an account's newest denials.
+
+    Raises:
+        JournalUnavailable: The database does not answer.
+        ConfigurationError: There is no such account, or the database lacks a migration.
+    """
+    _configured(config, account)
+    async with PostgresJournal(config.database_url, _journal_options(config)) as journal:
+        denials = await journal.risk_denials(Account(account), limit=limit)
+        return await journal.risk_limits(limit=limit), denials
 
 
 async def lift_losses(

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Variety,
     )
     from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
+    from ticker_service.domain.risk import KeptLimits, RiskDenial, RiskTable
     from ticker_service.domain.risk_input import ReferencePrice
     from ticker_service.domain.tick import Mode
 
@@ -813,6 +814,22 @@ class OrderJournal(Protocol):
         self, account: Account, *, by_whom: str, now_ns: int, code: HaltCode | None = None
     ) -> list[Halt]:
         """Lift what halts an account, or one reason of it, and return what did."""
+        ...
+
+    async def keep_risk_limits(self, table: RiskTable, *, now_ns: int) -> None:
+        """Keep what limits from now on; what was kept last already is not kept again."""
+        ...
+
+    async def risk_limits(self, *, limit: int) -> list[KeptLimits]:
+        """Return the newest changes of the risk limits, newest first."""
+        ...
+
+    async def keep_risk_denial(self, denial: RiskDenial) -> None:
+        """Keep what was denied, and of an account's older denials the newest."""
+        ...
+
+    async def risk_denials(self, account: Account, *, limit: int) -> list[RiskDenial]:
+        """Return an account's newest denials, newest first."""
         ...
 
     async def keep_kill_switch(self, switch: KillSwitch) -> None:

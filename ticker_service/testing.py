@@ -41,6 +41,7 @@ from ticker_service.domain.order_state import (
     present_of,
 )
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
+from ticker_service.domain.risk import DENIALS_KEPT, KeptLimits
 from ticker_service.errors import (
     AccountTaken,
     BrokerUnavailable,
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.instrument import InstrumentTable
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import NewTask, TaskUpdate, Variety
+    from ticker_service.domain.risk import RiskDenial, RiskTable
     from ticker_service.domain.tick import Mode
     from ticker_service.ports import FeedEvent, FeedSink, Outgoing, TaskFollower
     from ticker_service.runtime.clock import Clock
@@ -293,6 +295,8 @@ class JournalRecords:
     outcomes: dict[tuple[uuid.UUID, int], str]
     breakers: list[tuple[float, BreakerStep]]
     kill_switches: dict[uuid.UUID, KillSwitch]
+    risk_limits: list[KeptLimits]
+    risk_denials: list[RiskDenial]
 
 
 class MemoryJournal:
@@ -773,6 +777,32 @@ class MemoryJournal:
             self.shared.halts[account, halt.code] = dataclasses.replace(halt, lifted_at_ns=now_ns)
         return standing
 
+    async def keep_risk_limits(self, table: RiskTable, *, now_ns: int) -> None:
+        """Keep what limits from now on; what was kept last already is not kept again."""
+        await self._begin("keep_risk_limits")
+        kept = self.shared.risk_limits
+        if not kept or kept[-1].version != table.version:
+            kept.append(KeptLimits(version=table.version, said=dict(table.said), at_ns=now_ns))
+
+    async def risk_limits(self, *, limit: int) -> list[KeptLimits]:
+        """Return the newest changes of the risk limits, newest first."""
+        await self._begin("risk_limits")
+        return self.shared.risk_limits[::-1][:limit]
+
+    async def keep_risk_denial(self, denial: RiskDenial) -> None:
+        """Keep what was denied, and of an account's older denials the newest."""
+        await self._begin("keep_risk_denial")
+        kept = self.shared.risk_denials
+        kept.append(denial)
+        theirs = [each for each in kept if each.account == denial.account]
+        if len(theirs) > DENIALS_KEPT:
+            kept.remove(theirs[0])
+
+    async def risk_denials(self, account: Account, *, limit: int) -> list[RiskDenial]:
+        """Return an account's newest denials, newest first."""
+        await self._begin("risk_denials")
+        return [each for each in self.shared.risk_denials[::-1] if each.account == account][:limit]
+
     async def keep_kill_switch(self, switch: KillSwitch) -> None:
         """Keep a switch that was thrown."""
         await self._begin("keep_kill_switch")
@@ -936,6 +966,8 @@ def _no_records() -> JournalRecords:
         outcomes={},
         breakers=[],
         kill_switches={},
+        risk_limits=[],
+        risk_denials=[],
     )
 
 

@@ -27,7 +27,7 @@ import psycopg
 
 from app.console.demo_parts import Relay
 from app.security.tokens import Scope, TokenIssuer
-from scripts.benchmarks import machine, orders_recovery, orders_scene, service
+from scripts.benchmarks import machine, orders_gate, orders_recovery, orders_scene, service
 from scripts.benchmarks.measure import Disagreement, Options, Result
 from ticker_service.constants import NS_PER_MS, NS_PER_US
 from ticker_service.runtime.clock import SystemClock
@@ -43,6 +43,7 @@ GOAL_MORE_MS: Final = 1.0
 GOAL_P99_MS: Final = 15.0
 HTTP_S_MAX: Final = 60.0
 MS_PER_S: Final = 1e3
+US_PER_S: Final = 1e6
 SETTLE_S_MAX: Final = 60.0
 LOOK_AGAIN_S: Final = 0.1
 AGAINST: Final = "the same transactions and POSTs, nothing else"
@@ -105,7 +106,8 @@ async def _measured(extent: _Extent) -> list[Result]:
     async with contextlib.AsyncExitStack() as stack:
         broker = await orders_scene.broker_side(stack, relay, accounts=extent.accounts)
         recovery = await orders_recovery.measured(broker, relay, tasks=extent.recovery_tasks)
-    return [*_results(ours, theirs), recovery]
+    gate = await asyncio.to_thread(orders_gate.measured)
+    return [*_results(ours, theirs), _gate(gate, theirs), recovery]
 
 
 async def _bare(broker: Broker, extent: _Extent, prefix: str) -> dict[str, Any]:
@@ -235,6 +237,19 @@ async def _last_entry(broker: Broker) -> int:
         )
     last: int = answer.raise_for_status().json()["data"]["last"]
     return last
+
+
+def _gate(gate: Mapping[str, float], theirs: list[dict[str, Any]]) -> Result:
+    """Return what the risk gate adds to an order, against the transactions and POST alone."""
+    bare_ms = statistics.mean(each["p50_ms"] for each in theirs)
+    return Result(
+        name="orders_gate",
+        ours=US_PER_S / gate["gate_every_rule_us"],
+        peer=MS_PER_S / bare_ms,
+        unit="decisions/CPU s, every rule on",
+        against="bare p50, as a rate",
+        more={**gate, "bare_p50_ms": bare_ms},
+    )
 
 
 def _results(ours: Mapping[str, Any], theirs: list[dict[str, Any]]) -> list[Result]:

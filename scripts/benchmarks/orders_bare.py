@@ -30,7 +30,7 @@ from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import order_events as events
 from ticker_service.domain.order import Account, NewTask, TaskKind, TaskUpdate, body_sha256
-from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.order_state import TaskState, first_state
 from ticker_service.domain.tag import tag_of
 from ticker_service.runtime.clock import SystemClock
 
@@ -175,6 +175,8 @@ class _Sender:
             "deadline": time_of(new.deadline_ns),
             "received_at": time_of(now_ns),
             "target_task_id": None,
+            "state": first_state(new.kind).value,
+            **dict.fromkeys(("job_id", "leg", "slice", "facts")),
             **_event(events.RECEIVED, events.received(new)),
         }
 
@@ -211,6 +213,7 @@ class _Sender:
             "reason": None,
             "outcome": update.outcome,
             "http_status": None if update.http_status is None else Int8(update.http_status),
+            "facts": None,
             "now": time_of(self._clock.now_ns()),
             **_event(update.event, events.step(task, update)),
         }

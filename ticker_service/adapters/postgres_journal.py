@@ -22,9 +22,11 @@ from psycopg.types.numeric import Int8
 from ticker_service.adapters.postgres_migrate import check_current
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool, Unconfirmed
 from ticker_service.adapters.postgres_rows import (
+    denial_of,
     event_of,
     halt_of,
     kill_switch_of,
+    limits_of,
     ns_of,
     task_of,
     time_of,
@@ -35,6 +37,7 @@ from ticker_service.domain import order_events as events
 from ticker_service.domain.breaker import BreakerName, BreakerState, KeptBreaker
 from ticker_service.domain.order import JOBS, TaskKind, says_the_same
 from ticker_service.domain.order_state import TaskState, first_state, present_of
+from ticker_service.domain.risk import DENIALS_KEPT
 from ticker_service.errors import (
     IdempotencyConflict,
     InvariantViolatedError,
@@ -51,6 +54,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.halt import Halt, HaltCode
     from ticker_service.domain.kill_switch import KillScope, KillSwitch
     from ticker_service.domain.order import Account, NewTask, OrderEvent, OrderTask, TaskUpdate
+    from ticker_service.domain.risk import KeptLimits, RiskDenial, RiskTable
     from ticker_service.ports import TaskFollower
 
 # An index row holds a third of a page; a name longer than this is no name.
@@ -579,6 +583,43 @@ class PostgresJournal:
             "by_whom": by_whom,
         }
         await self._orders.run(self._sql.add_halt, parameters)
+
+    async def keep_risk_limits(self, table: RiskTable, *, now_ns: int) -> None:
+        """Keep what limits from now on; what was kept last already is not kept again."""
+        parameters = {
+            "version": table.version,
+            "said": _json(dict(table.said)),
+            "at": time_of(now_ns),
+        }
+        await self._queries.run(self._sql.keep_risk_limits, parameters)
+
+    async def risk_limits(self, *, limit: int) -> list[KeptLimits]:
+        """Return the newest changes of the risk limits, newest first."""
+        wanted = {"limit": Int8(limit)}
+        return [
+            limits_of(row) for row in await self._queries.run(self._sql.newest_risk_limits, wanted)
+        ]
+
+    async def keep_risk_denial(self, denial: RiskDenial) -> None:
+        """Keep what was denied, and of an account's older denials the newest."""
+        told = {
+            name: events.storable(value)
+            for name, value in dataclasses.asdict(denial).items()
+            if name not in {"account", "at_ns"}
+        }
+        parameters = {
+            "account": denial.account,
+            "at": time_of(denial.at_ns),
+            "told": _json(told),
+            "older": Int8(DENIALS_KEPT - 1),
+        }
+        await self._queries.run(self._sql.keep_risk_denial, parameters)
+
+    async def risk_denials(self, account: Account, *, limit: int) -> list[RiskDenial]:
+        """Return an account's newest denials, newest first."""
+        wanted = {"account": account, "limit": Int8(limit)}
+        found = await self._queries.run(self._sql.newest_risk_denials, wanted)
+        return [denial_of(row) for row in found]
 
     async def keep_kill_switch(self, switch: KillSwitch) -> None:
         """Keep a switch that was thrown."""

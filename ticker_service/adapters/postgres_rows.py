@@ -14,6 +14,7 @@ from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import OrderAttempt, OrderEvent, OrderTask, TaskKind
 from ticker_service.domain.order_events import upcast
 from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.risk import KeptLimits, RiskDenial
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -119,6 +120,16 @@ def halt_of(row: Mapping[str, Any]) -> Halt:
         until_ns=_ns_or_none(row["until"]),
         lifted_at_ns=ns_of(row["at"]) if row["step"] == "lifted" else None,
     )
+
+
+def limits_of(row: Mapping[str, Any]) -> KeptLimits:
+    """Return what limited, of a row of ``risk_limits``."""
+    return KeptLimits(version=row["version"], said=row["said"], at_ns=ns_of(row["at"]))
+
+
+def denial_of(row: Mapping[str, Any]) -> RiskDenial:
+    """Return the denial of a row of ``risk_denial``."""
+    return RiskDenial(account=row["account"], at_ns=ns_of(row["at"]), **row["told"])
 
 
 def kill_switch_of(row: Mapping[str, Any]) -> KillSwitch:

@@ -50,6 +50,10 @@ class Statements:
     newest_halts: bytes
     keep_breaker: bytes
     breakers: bytes
+    keep_risk_limits: bytes
+    newest_risk_limits: bytes
+    keep_risk_denial: bytes
+    newest_risk_denials: bytes
     keep_kill_switch: bytes
     kill_switches: bytes
     release_kill_switches: bytes

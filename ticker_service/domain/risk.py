@@ -146,6 +146,37 @@ class RiskTable:
         return RiskLimits(**merged)  # type: ignore[arg-type]  # each was read by its row
 
 
+DENIALS_KEPT: Final = 10_000
+"""So many denials of an account the journal keeps."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RiskDenial:
+    """What was denied and by which numbers; ``at_ns`` is wall time."""
+
+    account: str
+    at_ns: int
+    principal: str
+    client_order_id: str
+    kind: str
+    code: str
+    field: str
+    value: str
+    limit: str
+    rule: str
+    version: str
+    numbers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class KeptLimits:
+    """What limited from an instant on, as it was set; ``at_ns`` is wall time."""
+
+    version: str
+    said: Mapping[str, object]
+    at_ns: int
+
+
 class LatchLevel(StrEnum):
     """How much a loss leaves an account to do, mildest first."""
 

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ticker_service.orders.last_prices import LastPricesOf
     from ticker_service.orders.notices import Notices
     from ticker_service.orders.postbacks import Postbacks
+    from ticker_service.orders.risk_record import RiskRecord
     from ticker_service.ports import BrokerGateway, OrderEventSink, OrderJournal
     from ticker_service.runtime.surroundings import Surroundings
 
@@ -63,6 +64,7 @@ class OrderOffice:
         risk: RiskTables | None = None,
         egress: Mapping[Account, EgressWatch] | None = None,
         prices: Sequence[LastPricesOf] = (),
+        record: RiskRecord | None = None,
         postbacks: Postbacks | None = None,
     ) -> None:
         """Take the parts.
@@ -82,10 +84,12 @@ class OrderOffice:
             postbacks: Who hears the broker's postbacks, if anybody does.
             egress: By account, who looks from which address its orders leave, if anybody does.
             prices: What the risk gate is told of last prices; they take the ticks.
+            record: Writes what the risk gate has to tell, if anybody does.
         """
         self.risk = risk or RiskTables()
         self._egress = egress or {}
         self._prices = prices
+        self._record = record
         self.postbacks = postbacks
         self.contracts = contracts
         self.front = front
@@ -148,6 +152,8 @@ class OrderOffice:
                 ]
                 if self.postbacks is not None:
                     work.append(tasks.create_task(self.postbacks.run(), name="postbacks"))
+                if self._record is not None:
+                    work.append(tasks.create_task(self._record.run(self._journal), name="risk"))
                 if self.contracts is not None:
                     work.append(tasks.create_task(self.contracts.run(), name="contracts"))
                 work += [

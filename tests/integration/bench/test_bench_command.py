@@ -119,7 +119,13 @@ def test_orders_are_compared_with_the_same_transactions_bare_and_a_recovery_is_t
     tmp_path: Path,
 ) -> None:
     results = results_of("orders", tmp_path)
-    assert list(results) == ["orders_p50", "orders_p99", "orders_rate", "orders_recovery"]
+    assert list(results) == [
+        "orders_p50",
+        "orders_p99",
+        "orders_rate",
+        "orders_gate",
+        "orders_recovery",
+    ]
     assert all(results[name]["peer"] > 0.0 for name in results if name != "orders_recovery")
     recovery = results["orders_recovery"]
     assert recovery["peer"] is None

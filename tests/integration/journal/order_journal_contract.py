@@ -34,6 +34,7 @@ from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import Account, OrderTask, TaskKind, TaskUpdate
 from ticker_service.domain.order_replay import differences, replay
 from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.risk import RiskDenial, risk_table
 from ticker_service.errors import (
     IdempotencyConflict,
     InvariantViolatedError,
@@ -785,6 +786,49 @@ class OrderJournalContract(JobJournalContract, FailoverJournalContract):
             assert await journal.changes_sent(first.task_id) == 2
             assert await journal.changes_sent(second.task_id) == 1
             assert await journal.changes_sent(uuid.uuid4()) == 0
+
+        self.run(scenario)
+
+    def test_risk_limits_are_kept_when_they_change_and_only_then(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            first, second = risk_table({"order_lots_max": 2}), risk_table({"order_lots_max": 3})
+            for number, table in enumerate((first, first, second, first)):
+                await journal.keep_risk_limits(table, now_ns=NOON_NS + number * SECOND_NS)
+            kept = await journal.risk_limits(limit=10)
+            assert [each.version for each in kept] == [
+                first.version,
+                second.version,
+                first.version,
+            ]
+            assert kept[1].said == {"order_lots_max": 3}
+            assert kept[1].at_ns == NOON_NS + 2 * SECOND_NS
+            assert await journal.risk_limits(limit=1) == kept[:1]
+
+        self.run(scenario)
+
+    def test_denials_are_kept_with_their_numbers_newest_first(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            denials = [
+                RiskDenial(
+                    account=account,
+                    at_ns=NOON_NS + number * SECOND_NS,
+                    principal="desk",
+                    client_order_id=f"order-{number}",
+                    kind="PLACE",
+                    code="RISK_ORDER_LOTS",
+                    field="order.quantity",
+                    value="225",
+                    limit="2",
+                    rule="must be at most 2 lots",
+                    version="abc",
+                    numbers={"lots": "3"},
+                )
+                for number, account in enumerate((ACCOUNT, OTHER, ACCOUNT))
+            ]
+            for each in denials:
+                await journal.keep_risk_denial(each)
+            assert await journal.risk_denials(ACCOUNT, limit=10) == [denials[2], denials[0]]
+            assert await journal.risk_denials(ACCOUNT, limit=1) == [denials[2]]
 
         self.run(scenario)
 

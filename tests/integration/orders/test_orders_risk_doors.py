@@ -99,7 +99,8 @@ def test_an_order_within_the_limits_is_taken_and_its_event_says_by_what(limited:
 def test_a_denial_says_field_value_and_limit_and_is_counted_and_listed(
     limited: House, changes: dict[str, object], code: str, field: str
 ) -> None:
-    key = new_name()
+    key, gauge = new_name(), f'risk_denials_total{{account="MAIN",rule="{code}"}}'
+    before = limited.daemon.metric(gauge)
     with limited.caller() as caller:
         refused = caller.place(key, limited.order(**changes))
         assert (refused.status_code, refused.json()["code"]) == (422, code), refused.text
@@ -107,8 +108,7 @@ def test_a_denial_says_field_value_and_limit_and_is_counted_and_listed(
         assert caller.ask("GET", f"/{key}").status_code == 404
     (listed,) = [each for each in shown(limited)["denials"] if each["client_order_id"] == key]
     assert (listed["code"], listed["version"]) == (code, shown(limited)["version"])
-    gauge = f'risk_denials_total{{account="MAIN",rule="{code}"}}'
-    assert limited.daemon.metric(gauge) == 1.0
+    assert limited.daemon.metric(gauge) == before + 1.0
 
 
 def test_limits_that_change_are_in_force_after_sighup_and_faulty_ones_are_not(
@@ -144,6 +144,18 @@ def test_the_shell_lists_limits_shows_their_use_and_lifts_nothing_where_nothing_
     assert told.returncode == 0, told.stdout + told.stderr
     assert f"limits of version {shown(limited)['version']}" in told.stdout
     assert "open: " in told.stdout
+    with limited.caller() as caller:
+        assert caller.place(new_name("slip"), limited.order(price="1.00")).status_code == 422
+    journalled = eventually(
+        lambda: (
+            said
+            if "slip-" in (said := shell(limited, config, "risk", "history", "MAIN").stdout)
+            else ""
+        )
+    )
+    assert "RISK_CIRCUIT: must be within the day's circuit limits" in journalled
+    assert "  price_collar_percent: unset -> 20" in journalled
+    assert f"version {shown(limited)['version']} came into force" in journalled
     lifted = shell(limited, config, "risk", "lift", "MAIN")
     assert (lifted.returncode, lifted.stdout) == (0, "account MAIN: no loss has stopped it\n")
     wrong = shell(limited, config, "risk", "show", "NOBODY")
