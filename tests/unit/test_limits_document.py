@@ -19,11 +19,21 @@ from ticker_service.adapters import kite_broker, kite_feed, redis_events, redis_
 from ticker_service.adapters.postgres_pool import JournalOptions
 from ticker_service.client import arrivals, lines, order_client, tick_reader
 from ticker_service.config import FlushConfig, OrdersConfig, RecordConfig
+from ticker_service.domain import exit as exit_plan
 from ticker_service.domain.job import LEGS_MAX, PARTS_MAX
 from ticker_service.domain.limit import LIMITS
 from ticker_service.engine import PUBLISH_RETRY
 from ticker_service.market import inbox, refusals
-from ticker_service.orders import dead_letters, disconnects, jobs, notices, postbacks, report
+from ticker_service.orders import (
+    dead_letters,
+    disconnects,
+    exits,
+    jobs,
+    notices,
+    positions,
+    postbacks,
+    report,
+)
 from ticker_service.simulator import candles, connection, ledger
 
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -33,6 +43,8 @@ KIB: Final = 1 << 10
 METRIC: Final = re.compile(r"`([a-z]+(?:_[a-z]+)+)(?:\{[^`]*\})?`")
 
 PHRASES: Final = [
+    f"| {exit_plan.SLICES_MAX} at once, {exit_plan.ORDERS_MAX} in all; {exits.LEGS_MAX} |",
+    f"that are looked through | {positions.EVENTS_MAX} |",
     f"legs and orders of one | {jobs.OPEN_MAX}; {LEGS_MAX}, {PARTS_MAX} |",
     f"{kite_feed.FRAMES_UNREAD_MAX:,} frames a connection, {kite_feed.FRAME_BYTES_MAX // MIB} MiB",
     f"`backlog_bytes_max` ({FlushConfig().backlog_bytes_max // MIB} MiB)",

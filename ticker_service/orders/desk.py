@@ -203,7 +203,9 @@ class AccountDesk:
             new_id=new_id,
         )
         contracts = (sources or RiskSources()).contracts
-        self.exits = Exits(account, self.positions, contracts=contracts, freeze=self._freeze)
+        self.exits = Exits(
+            account, self.positions, contracts=contracts, freeze=self._freeze, clock=clock
+        )
         self.jobs.steppers[TaskKind.EXIT] = self.exits.step
         self._book_period_s = config.book_poll_idle_s
         self.on_uncompared: Callable[[bool], None] = lambda _: None

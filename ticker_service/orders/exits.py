@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.closing import key_of
 from ticker_service.domain.exit import (
     LegMoves,
     LegView,
@@ -33,8 +34,8 @@ from ticker_service.domain.job import (
     part_key,
     refused_parts,
 )
-from ticker_service.domain.order import Product, TaskUpdate
-from ticker_service.domain.order_state import TERMINAL, TaskState, state_of
+from ticker_service.domain.order import Product, TaskKind, TaskUpdate
+from ticker_service.domain.order_state import IN_DOUBT, TERMINAL, TaskState, state_of
 from ticker_service.domain.portfolio import PositionKey
 from ticker_service.errors import BrokerUnavailable, LoginRequired
 from ticker_service.orders.admit import freeze_quantity
@@ -48,13 +49,16 @@ if TYPE_CHECKING:
     from ticker_service.domain.exit import Exit
     from ticker_service.domain.order import Account, OrderChange, OrderTask
     from ticker_service.orders.positions import Look, Positions
+    from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
 
 LEGS_MAX: Final = 200
 BLIND_S_MAX: Final = 60.0
 """So long after its time an exit waits for positions that cannot be read."""
-SURE_S: Final = 1.0
+UNWANTED_S_MAX: Final = 10.0
+"""What an exit wants cancelled is forgotten if nobody steps it for so long."""
+SURE_S: Final = 2.0
 """A position that seems to be closed is looked at again when its reading is older."""
 _IN_UNITS: Final = frozenset({"NFO", "BFO"})
 _PRODUCTS: Final = frozenset(Product)
@@ -75,6 +79,7 @@ class Exits:
         *,
         contracts: Callable[[], Contracts | None],
         freeze: Callable[[], Mapping[str, int]],
+        clock: Clock,
     ) -> None:
         """Take the parts.
 
@@ -83,18 +88,23 @@ class Exits:
             positions: What is held, and what is under way.
             contracts: The day's instruments, None while they are not known.
             freeze: The largest quantity of one order in derivatives of a name.
+            clock: Tells how old a word of an exit is.
         """
         self._account = account
         self._positions = positions
         self._contracts = contracts
         self._freeze = freeze
-        self._unwanted: dict[uuid.UUID, frozenset[str]] = {}
+        self._clock = clock
+        self._unwanted: dict[uuid.UUID, tuple[int, frozenset[str]]] = {}
+        """By exit, and when it was said, monotonic ns: one that another daemon ended is silent."""
         self._stepped: set[uuid.UUID] = set()
         """The exits that are open; no order of one is another's to cancel."""
 
     def unwanted(self) -> frozenset[str]:
         """Return the broker's ids of the orders that open exits want cancelled."""
-        return frozenset().union(*self._unwanted.values())
+        since_ns = self._clock.monotonic_ns() - _ns(UNWANTED_S_MAX)
+        said = (ids for said_ns, ids in self._unwanted.values() if said_ns >= since_ns)
+        return frozenset().union(*said)
 
     async def step(self, job: OrderTask, children: Sequence[OrderTask], now_ns: int) -> Moves:
         """Return what is to be done about an exit now."""
@@ -140,11 +150,12 @@ class Exits:
             if more and len(legs) < LEGS_MAX:
                 return Moves(update=_planned(job, legs, more[: LEGS_MAX - len(legs)], look))
         views = {number: self._view(key, look) for number, key in legs.items()}
-        self._unwanted[job.task_id] = self._others(wanted, legs, children, look)
+        others = self._others(wanted, legs, children, look)
+        self._unwanted[job.task_id] = (self._clock.monotonic_ns(), others)
         moves = _moves(job, wanted, views, children, now_ns)
         is_running = job.state is TaskState.RUNNING
-        if moves.update is not None and is_running and self._unwanted[job.task_id]:
-            return Moves()  # flat, and something rests that could open a position again
+        if _ends(moves) and is_running and (others or _may_surface(wanted, job, look)):
+            return Moves()  # flat, and something rests or may yet that opens a position again
         return moves
 
     def _view(self, key: PositionKey, look: Look) -> LegView:
@@ -191,6 +202,17 @@ class Exits:
             code=update.reason_code,
             reason=update.reason,
         )
+
+
+def _may_surface(wanted: Exit, job: OrderTask, look: Look) -> bool:
+    """Return whether an order that is to be cancelled is still in doubt."""
+    return wanted.cancel_resting and any(
+        task.kind is TaskKind.PLACE
+        and task.state in IN_DOUBT
+        and task.job_id != job.task_id
+        and wanted.means(*key_of(task.body))
+        for task in look.tasks
+    )
 
 
 def _ends(moves: Moves) -> bool:

@@ -227,6 +227,25 @@ def test_what_rests_on_the_position_is_cancelled_if_that_was_asked_and_nothing_e
     play(scenario)
 
 
+def test_it_does_not_end_while_an_order_to_be_cancelled_may_still_surface() -> None:
+    async def scenario(scene: Market) -> None:
+        scene.broker.answers.append(Answer(reply=SILENCE))
+        scene.broker.hidden.add(f"{1:015d}")
+        opening = await scene.reaches(await scene.place(), S.UNKNOWN)
+        async with cancelling(scene) as work:
+            work.unwanted = scene.desk.exits.unwanted
+            job = await scene.exit(Exit(cancel_resting=True))
+            await scene.until(lambda: scene.held == 0)
+            await asyncio.sleep(20.0)
+            assert scene.now(job).state is S.RUNNING
+            scene.broker.hidden.clear()
+            job = await scene.ends(job)
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert scene.now(opening).state is S.CANCELLED
+
+    play(scenario, fills=[0, None])
+
+
 def test_under_reduce_only_it_goes_on_and_under_halt_new_it_does_not() -> None:
     async def scenario(scene: Market) -> None:
         scene.kill_store.throw(switch(level=KillLevel.REDUCE_ONLY))
