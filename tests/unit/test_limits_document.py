@@ -20,8 +20,10 @@ from ticker_service.adapters.postgres_pool import JournalOptions
 from ticker_service.client import arrivals, lines, order_client, tick_reader
 from ticker_service.config import FlushConfig, OrdersConfig, RecordConfig
 from ticker_service.domain import exit as exit_plan
+from ticker_service.domain import exposure
 from ticker_service.domain.job import LEGS_MAX, PARTS_MAX
 from ticker_service.domain.limit import LIMITS
+from ticker_service.domain.risk import DENIALS_KEPT
 from ticker_service.engine import PUBLISH_RETRY
 from ticker_service.market import inbox, refusals
 from ticker_service.orders import (
@@ -29,10 +31,14 @@ from ticker_service.orders import (
     disconnects,
     exits,
     jobs,
+    last_prices,
     notices,
     positions,
     postbacks,
+    recent_orders,
     report,
+    risk_gate,
+    risk_record,
 )
 from ticker_service.simulator import candles, connection, ledger
 
@@ -73,6 +79,11 @@ PHRASES: Final = [
     f"{ConnectionCaps().unnamed_max} without a token",
     f"when they are lost | {disconnects.SESSIONS_MAX:,}; {disconnects.TRIES_MAX} cancels of one",
     f"newest {dead_letters.LETTERS_MAX} of an account, {dead_letters.EVENTS_MAX} events of one",
+    f"on their way to the journal | {risk_record.WAITING_MAX:,} |",
+    f"{DENIALS_KEPT:,} an account in the journal, {risk_gate.DENIALS_KEPT} in memory",
+    f"{recent_orders.KEPT_MAX:,} an account, an hour",
+    f"{last_prices.KEPT_MAX:,} an app; an order waits {last_prices.WAIT_S_MAX:.0f} s for one",
+    f"remembered for late news | {exposure.CLOSED_KEPT_MAX:,} an account",
     f"{RequestRate().per_s:.0f} a second, {RequestRate().burst} at once",
     f"{postback.RATE.per_s:.0f} a second, {postback.RATE.burst} at once, for all together",
     f"remembered by their bytes | {postbacks.SEEN_MAX:,} |",
