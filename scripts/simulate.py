@@ -24,6 +24,7 @@ sys.path[:1] = [str(ROOT / each) for each in ("", "tests", "tests/unit", "tests/
 
 import structlog  # noqa: E402 - the path is known only now
 from exactly_once import reached_broker, states  # noqa: E402
+from sim_pair import play_pair  # noqa: E402
 from sim_play import play  # noqa: E402
 
 from scripts.typed_numbers import positive, whole  # noqa: E402
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
     from sim_play import Outcome
 
 BLOCK = 25
+PLAYS = {1: play, 2: play_pair}
+"""By the number of accounts."""
 
 
 def main() -> int:
@@ -39,7 +42,7 @@ def main() -> int:
     options = _options()
     _be_quiet()
     if options.story or options.seeds == 1:
-        return _tell(play(options.seed), is_whole=options.story)
+        return _tell(PLAYS[options.accounts](options.seed), is_whole=options.story)
     return _play_many(options)
 
 
@@ -48,6 +51,9 @@ def _options() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=random.SystemRandom().randrange(1 << 40))
     parser.add_argument(
         "--seeds", type=whole(at_least=1), default=1, help="so many, from that one on"
+    )
+    parser.add_argument(
+        "--accounts", type=int, choices=sorted(PLAYS), default=1, help="2: in a group"
     )
     parser.add_argument("--story", action="store_true", help="tell everything that happens")
     parser.add_argument("--jobs", type=whole(at_least=1), default=2, help="processes at a time")
@@ -80,14 +86,18 @@ def _play_many(options: argparse.Namespace) -> int:
     with ProcessPoolExecutor(options.jobs, initializer=_be_quiet) as pool:
         blocks = pool.map(
             _play_block,
-            ((first, min(first + BLOCK, last), began + 60.0 * options.minutes) for first in firsts),
+            (
+                (options.accounts, first, min(first + BLOCK, last), began + 60.0 * options.minutes)
+                for first in firsts
+            ),
         )
         for counted, ended, violations in blocks:
             totals += counted
             ends += ended
             for seed, found in violations:
                 failed += 1
-                print(f"FAILED ./scripts/simulate --seed {seed}: {'; '.join(found)}", flush=True)
+                again = f"./scripts/simulate --accounts {options.accounts} --seed {seed}"
+                print(f"FAILED {again}: {'; '.join(found)}", flush=True)
     figures = {
         "first_seed": options.seed,
         "seeds": totals["seeds"],
@@ -103,16 +113,16 @@ def _play_many(options: argparse.Namespace) -> int:
 
 
 def _play_block(
-    block: tuple[int, int, float],
+    block: tuple[int, int, int, float],
 ) -> tuple[Counter[str], Counter[str], list[tuple[int, list[str]]]]:
-    first, last, until = block
+    accounts, first, last, until = block
     totals: Counter[str] = Counter()
     ends: Counter[str] = Counter()
     failed = []
     for seed in range(first, last):
         if time.monotonic() > until:
             break
-        outcome = play(seed)
+        outcome = PLAYS[accounts](seed)
         placed = outcome.records.kinds("PLACE")
         ends += states(placed)
         totals["seeds"] += 1

@@ -21,7 +21,15 @@ if TYPE_CHECKING:
 
 PAISA: Final = Decimal("0.01")
 NEVER_AT_BROKER: Final = frozenset(
-    {S.NOT_PLACED, S.EXPIRED, S.CANCELLED_LOCAL, S.REJECTED_LOCAL, S.REJECTED, S.MANUAL}
+    {
+        S.NOT_PLACED,
+        S.EXPIRED,
+        S.CANCELLED_LOCAL,
+        S.REJECTED_LOCAL,
+        S.REJECTED,
+        S.MANUAL,
+        S.FAILED_OVER,
+    }
 )
 """How an order may end that the broker never had."""
 UNRESOLVED: Final = UNSENT | IN_DOUBT
@@ -57,6 +65,7 @@ class Task:
     target_task_id: str = ""
     job_id: str = ""
     leg: int = 0
+    hop: int = 0
     form: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -321,7 +330,7 @@ def refused_means_no_order(records: Records) -> list[str]:
     for task in records.kinds("PLACE"):
         orders = records.orders_of(task)
         for event in records.events_of[task.task_id]:
-            is_denied = event.state in {S.NOT_PLACED, S.EXPIRED, S.CANCELLED_LOCAL}
+            is_denied = event.state in {S.NOT_PLACED, S.EXPIRED, S.CANCELLED_LOCAL, S.FAILED_OVER}
             if orders and (is_denied or event.outcome == "REJECTED"):
                 found.append(
                     f"I1: {task.name} was called {event.state}, and is order {orders[0].order_id}"
@@ -497,6 +506,52 @@ CHECKS: Final[tuple[Callable[[Records], list[str]], ...]] = (
     facts_only_grow,
     events_reach_their_sinks,
 )
+
+
+def one_place_over_accounts(accounts: Mapping[str, Records], told: Iterable[Told]) -> list[str]:
+    """I8: an instruction is on one account at a time, and at one broker at most; I2 over all.
+
+    Args:
+        accounts: The records of each account of a group, without what callers were told.
+        told: What they were told, of whichever account.
+    """
+    found = []
+    lineages: dict[tuple[str, str], list[tuple[str, Task]]] = defaultdict(list)
+    for account, records in accounts.items():
+        for task in records.tasks:
+            lineages[task.principal, task.request_id].append((account, task))
+    for (_, request_id), lineage in lineages.items():
+        lineage.sort(key=lambda each: each[1].hop)
+        if [task.hop for _, task in lineage] != list(range(len(lineage))):
+            found.append(f"I2: {request_id} is {[task.name for _, task in lineage]}")
+        if len({account for account, _ in lineage}) < len(lineage):
+            found.append(f"I8: {request_id} came to an account twice")
+        left = [task.state for _, task in lineage[:-1]]
+        if set(left) - {S.FAILED_OVER, S.REJECTED}:
+            found.append(f"I8: {request_id} goes on although it is {left}")
+        orders = [
+            f"{account} {order.order_id}"
+            for account, task in lineage
+            if task.kind == "PLACE"
+            for order in accounts[account].orders_of(task)
+        ]
+        if len(orders) > 1:
+            found.append(f"I8: {request_id} became the orders {orders}")
+    return found + _told_of_lineages(lineages, told)
+
+
+def _told_of_lineages(
+    lineages: Mapping[tuple[str, str], list[tuple[str, Task]]], told: Iterable[Told]
+) -> list[str]:
+    found = []
+    for each in told:
+        known = [task for _, task in lineages.get((each.principal, each.request_id), [])]
+        is_known = (each.task_id, each.body) in {(task.task_id, task.body) for task in known}
+        if each.task_id and not is_known:
+            found.append(f"I2: {each.request_id} was told {each.task_id}, which is not its own")
+        if each.code == "IDEMPOTENCY_CONFLICT" and any(task.body == each.body for task in known):
+            found.append(f"I2: {each.request_id} was told of a conflict with its own body")
+    return found
 
 
 def reached_broker(records: Records) -> int:

@@ -58,8 +58,8 @@ class Mood:
 class SimBroker(ScriptedBroker):
     """The broker's own side: its book, the life of each order, and what it wrote down."""
 
-    def __init__(self, world: World, *, surfaces_s: float) -> None:
-        super().__init__(world.clock)
+    def __init__(self, world: World, *, surfaces_s: float, user_id: str = "AB1234") -> None:
+        super().__init__(world.clock, user_id=user_id)
         self.world = world
         self.posts: list[Post] = []
         self.is_moody = True

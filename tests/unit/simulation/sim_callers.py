@@ -17,7 +17,6 @@ from ticker_service.domain.order import (
     OrderRequest,
     OrderType,
     Product,
-    Side,
     to_fields,
 )
 from ticker_service.errors import JournalUnavailable, OrderRefused
@@ -32,7 +31,9 @@ if TYPE_CHECKING:
 
 FUTURE: Final = "NIFTY26NOVFUT"
 TRIES_MAX: Final = 40
-AGAIN: Final = frozenset({"ACCOUNT_NOT_OPEN", "ACCOUNT_HALTED", "TOO_MANY_WAITING"})
+AGAIN: Final = frozenset(
+    {"ACCOUNT_NOT_OPEN", "ACCOUNT_HALTED", "TOO_MANY_WAITING", "NO_ABLE_ACCOUNT"}
+)
 
 
 def body_text(form: Mapping[str, str]) -> str:
@@ -131,7 +132,7 @@ class Person:
         return OrderRequest(
             exchange="NSE",
             tradingsymbol="INFY",
-            transaction_type=chance.choice((Side.BUY, Side.SELL)),
+            transaction_type=chance.choice(self.play.sides),
             order_type=OrderType.LIMIT,
             product=Product.MIS,
             quantity=chance.randint(1, 100),
@@ -139,13 +140,13 @@ class Person:
         )
 
     async def _place(self, key: str, order: OrderRequest, *, after_s: float = 0.0) -> None:
-        account = self.play.account
+        whose = self.play.whose(key)
         await asyncio.sleep(after_s)
         await self._insist(
             key,
             body_text(to_fields(order)),
             lambda front: front.place(
-                self._who, account=account, client_order_id=key, request_id=key, order=order
+                self._who, **whose, client_order_id=key, request_id=key, order=order
             ),
         )
 

@@ -20,7 +20,7 @@ T = TypeVar("T")
 
 STATEMENT_S: Final = 0.3
 """How long a write is waited for before its asker gives up on the answer."""
-WRITES: Final = frozenset({"admit", "claim", "record"})
+WRITES: Final = frozenset({"admit", "claim", "record", "hand_over"})
 
 
 class JournalLine(MemoryJournal):
@@ -62,6 +62,15 @@ class JournalLine(MemoryJournal):
         """Move a task one step."""
         return await self._write(
             "record", lambda: super(JournalLine, self).record(task, update, now_ns=now_ns)
+        )
+
+    async def hand_over(
+        self, task: OrderTask, update: TaskUpdate, successor: NewTask, *, now_ns: int
+    ) -> OrderTask:
+        """End a task and let another go on for it on another account."""
+        return await self._write(
+            "hand_over",
+            lambda: super(JournalLine, self).hand_over(task, update, successor, now_ns=now_ns),
         )
 
     async def _asked(self, name: str) -> None:

@@ -11,6 +11,7 @@ import asyncio
 import datetime as dt
 import random
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -43,7 +44,7 @@ from ticker_service.domain.breaker import BreakerName
 from ticker_service.domain.contracts import Contracts
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
-from ticker_service.domain.order import Account, TaskKind
+from ticker_service.domain.order import Account, Side, TaskKind
 from ticker_service.domain.order_replay import EventRefused, differences, replay
 from ticker_service.domain.order_state import TaskState, merge
 from ticker_service.orders.cancel_all import CancelAll
@@ -61,6 +62,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
 
+    from ticker_service.domain.account_group import AccountGroup
     from ticker_service.domain.order import BrokerOrder, OrderEvent, OrderTask
     from ticker_service.orders.audit import Difference
 
@@ -183,6 +185,9 @@ class Play:
     def __init__(self, world: World) -> None:
         self.world = world
         self.account = ACCOUNT
+        self.accounts: tuple[Account, ...] = (ACCOUNT,)
+        self.groups: tuple[AccountGroup, ...] = ()
+        self.sides: tuple[Side, ...] = (Side.BUY, Side.SELL)
         self.config = CONFIG
         self.journal = MemoryJournal(new_id=world.new_id)
         self.kill_store = MemoryKillStore()
@@ -202,6 +207,14 @@ class Play:
         self._started = 0
         self.false_alarms: list[str] = []
         """What a desk was sure its books differ in, although the broker tells of true fills."""
+
+    def broker_of(self, _: Account) -> SimBroker:
+        """Return the broker of an account."""
+        return self.broker
+
+    def whose(self, _: str) -> dict[str, str]:
+        """Return what an order of a key names, an account or a group."""
+        return {"account": self.account}
 
     # --- the play ---------------------------------------------------------------------------
 
@@ -458,10 +471,10 @@ class Play:
 
     # --- the records ----------------------------------------------------------------------------
 
-    def records(self) -> Records:
-        """Return everything that was written down so far."""
-        journal = self.journal
-        events = journal.events[ACCOUNT]
+    def records(self, account: Account = ACCOUNT) -> Records:
+        """Return everything that was written down of an account so far."""
+        journal, broker = self.journal, self.broker_of(account)
+        events = journal.events[account]
         intents = {
             (str(event.task_id), event.data["attempt"]): event.account_seq
             for event in events
@@ -469,17 +482,27 @@ class Play:
         }
         return Records(
             told=[each for person in self.people for each in person.told],
-            tasks=[task_record(task) for task in journal.tasks.values()],
-            attempts=[self._attempt(task, intents) for task in journal.attempts],
+            tasks=[task_record(task) for task in journal.tasks.values() if task.account == account],
+            attempts=[
+                self._attempt(task, intents) for task in journal.attempts if task.account == account
+            ],
             events=[event_record(event) for event in events],
-            posts=list(self.broker.posts),
-            orders={order_id: at_broker(row) for order_id, row in self.broker.book.items()},
-            delivered={"sink": list(self.delivered)},
-            doubts_allowed=self.broker.nulled_tags,
+            posts=list(broker.posts),
+            orders={order_id: at_broker(row) for order_id, row in broker.book.items()},
+            delivered={"sink": self.delivered_of(account)},
+            doubts_allowed=broker.nulled_tags,
             cancels_all=any(
                 each.level is KillLevel.CANCEL_ALL for each in self.kill_store.switches.values()
             ),
         )
+
+    def deliver(self, _: Account, told: Sequence[tuple[int, str, int]]) -> None:
+        """Take events of an account as its subscriber does."""
+        self.delivered += told
+
+    def delivered_of(self, _: Account) -> list[tuple[int, str, int]]:
+        """Return what the sink got of an account."""
+        return list(self.delivered)
 
     def _attempt(self, task: OrderTask, intents: Mapping[tuple[str, object], int]) -> Attempt:
         intended_ns = self.intended_ns.get(task.tag or "", 0)
@@ -498,7 +521,7 @@ class Play:
         """I7: merged in any order and number, what the broker showed of an order is the same."""
         found = []
         for intent in self.journal.attempts:
-            shown = self.broker.shown.get(intent.tag or "", [])
+            shown = self.broker_of(intent.account).shown.get(intent.tag or "", [])
             if intent.kind is not TaskKind.PLACE or not shown:
                 continue
             rows = [*shown, *self.world.chance.choices(shown, k=3)]
@@ -527,14 +550,18 @@ class Play:
 
     def misreserved(self) -> list[str]:
         """I13: what a daemon holds for open, kept step by step, is what the journal makes of it."""
-        anew = Exposure.of_tasks(self.journal.tasks.values()).by_key()
-        return [
-            f"I13: open orders are held for {dict(kept)}, by the journal they are {dict(anew)}"
-            for daemon in self.daemons
-            if daemon.process.is_alive and daemon.is_open
-            for kept in [daemon.desk.exposure.by_key()]
-            if kept != anew
-        ]
+        found = []
+        for account in self.accounts:
+            theirs = (task for task in self.journal.tasks.values() if task.account == account)
+            anew = Exposure.of_tasks(theirs).by_key()
+            found += [
+                f"I13: open orders are held for {dict(kept)}, by the journal they are {dict(anew)}"
+                for daemon in self.daemons
+                if daemon.process.is_alive and daemon.desks[account].state is DeskState.OPEN
+                for kept in [daemon.desks[account].exposure.by_key()]
+                if kept != anew
+            ]
+        return found
 
 
 class Daemon:
@@ -546,67 +573,76 @@ class Daemon:
         self.stop = asyncio.Event()
         world = play.world
         self.journal = play.journal_line(process, play.journal, play.intended_ns)
-        gateway = play.line(process, play.broker, request_s=play.config.request_s_max)
         chance = random.Random(world.chance.getrandbits(32))  # noqa: S311 - jitter
         surroundings = Surroundings(clock=world.clock, chance=chance, telemetry=Telemetry())
         switches = KillSwitches(play.kill_store)
-        limits = OrderLimits(ACCOUNT, world.clock, cooldown_s=1.0)
-        executor = Executor(
-            journal=self.journal,
-            gateway=gateway,
-            breakers=Breakers(
-                ACCOUNT,
+        self.desks: dict[Account, AccountDesk] = {}
+        gateways, cancel_all = {}, {}
+        for account in play.accounts:
+            gateway = gateways[account] = play.line(
+                process, play.broker_of(account), request_s=play.config.request_s_max
+            )
+            limits = OrderLimits(account, world.clock, cooldown_s=1.0)
+            executor = Executor(
+                journal=self.journal,
+                gateway=gateway,
+                breakers=Breakers(
+                    account,
+                    clock=world.clock,
+                    rules={BreakerName.ORDERS: BreakerRules(open_s=2.0)},
+                ),
+                limits=limits,
+                halts=Halts(account, clock=world.clock),
+                switches=switches,
+                config=play.config,
+                surroundings=surroundings,
+                reach=self._reach,
+            )
+            desk = self.desks[account] = AccountDesk(
+                account,
+                journal=self.journal,
+                gateway=gateway,
+                executor=executor,
+                sinks={"kept": self},
+                config=play.config,
+                surroundings=surroundings,
+                reach=self._reach,
+                new_id=world.new_id,
+            )
+            desk.audit.on_change = self._differs
+            cancel_all[account] = CancelAll(
+                account,
+                gateway=gateway,
+                switches=switches,
+                pacer=limits.pacer,
+                config=play.config,
                 clock=world.clock,
-                rules={BreakerName.ORDERS: BreakerRules(open_s=2.0)},
-            ),
-            limits=limits,
-            halts=Halts(ACCOUNT, clock=world.clock),
-            switches=switches,
-            config=play.config,
-            surroundings=surroundings,
-            reach=self._reach,
-        )
-        self.desk = AccountDesk(
-            ACCOUNT,
-            journal=self.journal,
-            gateway=gateway,
-            executor=executor,
-            sinks={"kept": self},
-            config=play.config,
-            surroundings=surroundings,
-            reach=self._reach,
-            new_id=world.new_id,
-        )
-        self.desk.audit.on_change = self._differs
+            )
+        self.desk = self.desks[ACCOUNT]
         self.front = FrontDesk(
-            {ACCOUNT: self.desk},
+            self.desks,
             self.journal,
             play.config,
             world.clock,
             switches=switches,
             new_id=world.new_id,
             contracts=lambda: CONTRACTS,
-        )
-        cancel_all = CancelAll(
-            ACCOUNT,
-            gateway=gateway,
-            switches=switches,
-            pacer=limits.pacer,
-            config=play.config,
-            clock=world.clock,
+            groups=play.groups,
         )
         self.office = OrderOffice(
             self.front,
             journal=self.journal,
-            gateways={ACCOUNT: gateway},
-            tokens=TokenWatch([ACCOUNT], play.tokens, given={}, clock=world.clock),
+            gateways=gateways,
+            tokens=TokenWatch(play.accounts, play.tokens, given={}, clock=world.clock),
             events=self,
             notices=Notices(self, surroundings),
             switches=switches,
-            cancel_all={ACCOUNT: cancel_all},
+            cancel_all=cancel_all,
             surroundings=surroundings,
         )
-        process.on_death.append(lambda: self.journal.lose_writer(ACCOUNT, is_noticed=False))
+        for account in play.accounts:
+            lost = partial(self.journal.lose_writer, account, is_noticed=False)
+            process.on_death.append(lost)
         process.begin(self._run)
 
     @property
@@ -634,12 +670,12 @@ class Daemon:
 
     # --- the sink of events, and the board of notices ---------------------------------------------
 
-    async def publish(self, _: Account, events: Sequence[OrderEvent]) -> None:
+    async def publish(self, account: Account, events: Sequence[OrderEvent]) -> None:
         """Take events as a subscriber does."""
         self.process.step("events about to be delivered")
-        self.play.delivered += [
-            (event.account_seq, str(event.task_id), event.version) for event in events
-        ]
+        self.play.deliver(
+            account, [(event.account_seq, str(event.task_id), event.version) for event in events]
+        )
         self.process.step("events delivered")
 
     async def post(self, notice: Mapping[str, object]) -> None:
@@ -664,6 +700,7 @@ def task_record(task: OrderTask) -> Task:
         target_task_id=str(task.target_task_id or ""),
         job_id=str(task.job_id or ""),
         leg=task.leg or 0,
+        hop=task.hop,
         form=task.body,
     )
 
