@@ -212,6 +212,10 @@ class Failover:
         except TaskMoved:
             desk.risk.release(successor)
             raise
+        except BaseException:
+            # It may have been taken; what is reserved for it stays until the journal tells.
+            desk.exposure.doubted(successor.task_id, successor.deadline_ns)
+            raise
         log.warning(
             "order_failed_over" if target is None else "instruction_followed_its_order",
             account=task.account,
