@@ -21,7 +21,12 @@ from ticker_service.client import arrivals, lines, order_client, tick_reader
 from ticker_service.config import FlushConfig, OrdersConfig, RecordConfig
 from ticker_service.domain import exit as exit_plan
 from ticker_service.domain import exposure
-from ticker_service.domain.job import LEGS_MAX, PARTS_MAX
+from ticker_service.domain.job import (
+    CANCELS_MAX,
+    LEGS_MAX,
+    PARTS_MAX,
+    UNSENT_CANCELS_MAX,
+)
 from ticker_service.domain.limit import LIMITS
 from ticker_service.domain.risk import DENIALS_KEPT
 from ticker_service.engine import PUBLISH_RETRY
@@ -50,6 +55,7 @@ METRIC: Final = re.compile(r"`([a-z]+(?:_[a-z]+)+)(?:\{[^`]*\})?`")
 
 PHRASES: Final = [
     f"| {exit_plan.SLICES_MAX} at once, {exit_plan.ORDERS_MAX} in all; {exits.LEGS_MAX} |",
+    f"| {CANCELS_MAX} that reached the broker, {UNSENT_CANCELS_MAX:,} that did not, a minute apart |",
     f"that are looked through | {positions.EVENTS_MAX} |",
     f"legs and orders of one | {jobs.OPEN_MAX}; {LEGS_MAX}, {PARTS_MAX} |",
     f"{kite_feed.FRAMES_UNREAD_MAX:,} frames a connection, {kite_feed.FRAME_BYTES_MAX // MIB} MiB",

@@ -15,6 +15,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.job import CANCELS_MAX, came_to_the_broker, cancels_of, ending
 from ticker_service.domain.order import (
     OrderChange,
     OrderRequest,
@@ -37,7 +38,6 @@ AGAIN_S: Final = 1.0
 """So long nothing new is sent after an order of it ended."""
 CHANGES_MAX: Final = 25
 """Kite's own number of changes of one order (kite.md §4)."""
-CANCELS_MAX: Final = 10
 SLICES_MAX: Final = 10
 """So many orders of one position are open at once at most."""
 ORDERS_MAX: Final = 60
@@ -47,6 +47,7 @@ REFUSALS_MAX: Final = 3
 WITHIN_S: Final = 300
 WITHIN_S_MIN: Final = 10
 WITHIN_S_MAX: Final = 6 * 3_600
+COULD_NOT_CANCEL: Final = "COULD_NOT_CANCEL"
 AUTOMATIC_PROTECTION: Final = Decimal(-1)
 
 
@@ -188,17 +189,10 @@ def _sent_next(view: LegView, orders: Sequence[OrderTask], now_ns: int) -> LegMo
 def ending_moves(children: Sequence[OrderTask], now_ns: int) -> LegMoves:
     """Return what to do about one position once nothing more is to be sent for it."""
     open_orders = [order for order in _orders(children) if order.state not in TERMINAL]
-    wanted = []
-    for order in open_orders:
-        asked = _of(order, children, TaskKind.CANCEL)
-        if any(not _is_done(cancel) for cancel in asked):
-            continue
-        if len(asked) >= CANCELS_MAX:
-            why = f"{order.client_order_id} stands after {CANCELS_MAX} cancels"
-            return LegMoves(stop=f"{why}; end it at the broker", stop_code="COULD_NOT_CANCEL")
-        if not asked or _is_past(max(c.updated_at_ns for c in asked), REPRICE_S, now_ns):
-            wanted.append(order)
-    return LegMoves(cancel=tuple(wanted), is_over=not open_orders)
+    ends = ending(open_orders, children, now_ns)
+    if ends.is_stuck:
+        return LegMoves(stop=ends.why, stop_code=COULD_NOT_CANCEL)
+    return LegMoves(cancel=ends.cancel, is_over=not open_orders)
 
 
 def cut(quantity: int, *, lot_size: int, largest: int | None) -> list[int]:
@@ -294,9 +288,10 @@ def _stop(orders: Sequence[OrderTask], children: Sequence[OrderTask]) -> LegMove
         if order.state is S.MANUAL:
             why = f"what became of {order.client_order_id} is not known; look at the broker"
             return LegMoves(stop=why, stop_code="ORDER_UNKNOWN")
-        if len(_of(order, children, TaskKind.CANCEL)) > CANCELS_MAX and order.state in LIVE:
+        cancels = came_to_the_broker(cancels_of(order, children))
+        if len(cancels) > CANCELS_MAX and order.state in LIVE:
             why = f"{order.client_order_id} stands after {CANCELS_MAX} cancels"
-            return LegMoves(stop=why, stop_code="COULD_NOT_CANCEL")
+            return LegMoves(stop=why, stop_code=COULD_NOT_CANCEL)
     refused = [order for order in orders if _is_refused(order)]
     if len(refused) >= REFUSALS_MAX:
         why = f"{len(refused)} orders ended without a fill; the last: {_said(refused[-1])}"

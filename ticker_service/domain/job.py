@@ -13,6 +13,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, Final
 
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.order import (
     OrderTask,
     Side,
@@ -33,6 +34,14 @@ SEPARATOR: Final = "~"
 LEGS_MAX: Final = 20
 PARTS_MAX: Final = 100
 """At ten orders a second they have all left long before the last one's time is over."""
+CANCELS_MAX: Final = 10
+"""So many cancels that came to the broker, and the order still stands: that is a person's."""
+UNSENT_CANCELS_MAX: Final = 1_000
+"""And so many whose time ended unsent; longer than a trading day at their pace."""
+CANCEL_AGAIN_S: Final = 5.0
+"""An order that still stands so long after its cancel ended is cancelled again."""
+CANCEL_AGAIN_S_MAX: Final = 60.0
+"""The pause doubles up to this with every cancel that ended unsent."""
 SLICES: Final = "slices"
 FILLED: Final = "filled"
 REFUSED: Final = "refused"
@@ -202,6 +211,65 @@ def cancels_of(order: OrderTask, children: Collection[OrderTask]) -> list[OrderT
         for child in children
         if child.kind is TaskKind.CANCEL and child.target_task_id == order.task_id
     ]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How orders that are to end stand.
+
+    Attributes:
+        cancel: Those to be cancelled now.
+        given_up: Those that stand after so many cancels that a person has to end them.
+        is_stuck: All of them are given up; nothing is left to wait for.
+    """
+
+    cancel: tuple[OrderTask, ...]
+    given_up: tuple[OrderTask, ...]
+    is_stuck: bool
+
+    @property
+    def why(self) -> str:
+        """What a person is told who has to end what is given up."""
+        keys = ", ".join(order.client_order_id for order in self.given_up)
+        verb = "stands" if len(self.given_up) == 1 else "stand"
+        return f"{keys} {verb} after {CANCELS_MAX} cancels or more; end it at the broker"
+
+
+def ending(standing: Sequence[OrderTask], children: Collection[OrderTask], now_ns: int) -> Ending:
+    """Return what is to be done so that orders end.
+
+    A cancel whose time ended unsent says nothing of the broker: after it the pauses get longer, and
+    it does not count as one of those that did not help.
+
+    Args:
+        standing: Orders of one job that have not ended.
+        children: All that was asked in the job's name.
+        now_ns: Wall time, ns since the Unix epoch.
+    """
+    cancel, given_up = [], []
+    for order in standing:
+        asked = cancels_of(order, children)
+        if any(each.state not in TERMINAL and each.state is not S.ACKED for each in asked):
+            continue
+        unsent = len(asked) - len(came_to_the_broker(asked))
+        if len(asked) - unsent >= CANCELS_MAX or unsent >= UNSENT_CANCELS_MAX:
+            given_up.append(order)
+            continue
+        pause_s = min(CANCEL_AGAIN_S * 2.0 ** min(unsent, 10), CANCEL_AGAIN_S_MAX)
+        ended_ns = max((each.updated_at_ns for each in asked), default=None)
+        # A clock that was set back must not keep a cancel away.
+        if ended_ns is None or not 0 <= now_ns - ended_ns < int(pause_s * NS_PER_S):
+            cancel.append(order)
+    return Ending(
+        cancel=tuple(cancel),
+        given_up=tuple(given_up),
+        is_stuck=bool(given_up) and len(given_up) == len(standing),
+    )
+
+
+def came_to_the_broker(cancels: Collection[OrderTask]) -> list[OrderTask]:
+    """Return the cancels that ended otherwise than by waiting for their turn until it was over."""
+    return [cancel for cancel in cancels if cancel.state is not S.EXPIRED]
 
 
 def changes_of(order: OrderTask, children: Collection[OrderTask]) -> list[OrderTask]:

@@ -11,14 +11,14 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import TYPE_CHECKING, Final
 
-from ticker_service.constants import NS_PER_S
 from ticker_service.domain.job import (
     FILLED,
+    REFUSED,
     BasketMode,
     Moves,
     basket_of,
     buys,
-    cancels_of,
+    ending,
     has_failed,
     orders_among,
     parts_of,
@@ -26,6 +26,7 @@ from ticker_service.domain.job import (
 )
 from ticker_service.domain.order import Side, TaskUpdate
 from ticker_service.domain.order_state import TERMINAL, TaskState
+from ticker_service.domain.session import ist_date
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -34,9 +35,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.order import OrderTask
 
 Orders = "Mapping[tuple[int, int], OrderTask]"
-CANCELS_MAX: Final = 10
-CANCEL_AGAIN_S: Final = 5.0
-"""An order that still stands so long after its cancel ended is cancelled again."""
+EXPIRED: Final = "EXPIRED"
 LEG_FAILED: Final = "LEG_FAILED"
 NOT_ALL_FILLED: Final = "NOT_ALL_FILLED"
 LEG_MANUAL: Final = "LEG_MANUAL"
@@ -78,6 +77,10 @@ def decide(job: OrderTask, children: Sequence[OrderTask], now_ns: int) -> Moves:
         absent = [part for part in absent if part.order.transaction_type is Side.BUY]
     waiting = [part for part in absent if part not in denied]
     gates = [_gate(part, basket, parts, orders) for part in waiting]
+    may_yet = [part for part, gate in zip(waiting, gates, strict=True) if gate is not _Gate.NEVER]
+    if late := _too_late(job, may_yet, now_ns, sells_wait=basket.buys_first and bool(buys(parts))):
+        facts = {**(job.facts or {}), REFUSED: refused | late}
+        return Moves(update=TaskUpdate(state=job.state, event="part_refused", facts=facts))
     allowed = [part for part, gate in zip(waiting, gates, strict=True) if gate is _Gate.NOW]
     if allowed:
         return Moves(place=tuple(allowed))
@@ -85,6 +88,29 @@ def decide(job: OrderTask, children: Sequence[OrderTask], now_ns: int) -> Moves:
     if has_ended and _Gate.LATER not in gates:
         return Moves(update=_ended(job, orders, is_whole=len(parts) == len(orders) and not failed))
     return Moves()
+
+
+def _too_late(
+    job: OrderTask, absent: Sequence[Part], now_ns: int, *, sells_wait: bool
+) -> dict[str, str]:
+    """Return which parts may not leave any more, by key, and why.
+
+    Prices are of their hour: what nobody could journal in time, because the daemon was down or too
+    much was waiting, is not what its caller wants by now. A SELL that waits for a BUY has the rest
+    of the day.
+    """
+    is_late = now_ns >= job.deadline_ns
+    is_another_day = ist_date(now_ns) > ist_date(job.created_at_ns)
+    late = {}
+    for part in absent:
+        is_to_wait = sells_wait and part.order.transaction_type is Side.SELL
+        if is_to_wait and is_another_day:
+            late[part.key] = (
+                f"{EXPIRED}: the day of its basket was over before every BUY was filled"
+            )
+        elif is_late and not is_to_wait:
+            late[part.key] = f"{EXPIRED}: it could not be journalled before the deadline of its job"
+    return late
 
 
 def _gate(
@@ -118,22 +144,10 @@ def _stopping(
     standing = [order for order in orders.values() if order.state not in TERMINAL]
     if not standing:
         return Moves(update=_ended(job, orders, is_whole=False))
-    wanted = []
-    for order in standing:
-        asked = cancels_of(order, children)
-        if any(not _is_over(cancel) for cancel in asked):
-            continue
-        if len(asked) >= CANCELS_MAX:
-            return Moves(update=_escalated(order))
-        ended_ns = max((cancel.updated_at_ns for cancel in asked), default=0)
-        # A clock that was set back must not keep a cancel away.
-        if not 0 <= now_ns - ended_ns < int(CANCEL_AGAIN_S * NS_PER_S):
-            wanted.append(order)
-    return Moves(cancel=tuple(wanted))
-
-
-def _is_over(cancel: OrderTask) -> bool:
-    return cancel.state in TERMINAL or cancel.state is TaskState.ACKED
+    ends = ending(standing, children, now_ns)
+    if ends.is_stuck:
+        return Moves(update=_escalated(ends.why))
+    return Moves(cancel=ends.cancel)
 
 
 def _stops(
@@ -149,12 +163,12 @@ def _stops(
     )
 
 
-def _escalated(order: OrderTask) -> TaskUpdate:
+def _escalated(why: str) -> TaskUpdate:
     return TaskUpdate(
         state=TaskState.ESCALATED,
         event="job_escalated",
         reason_code=COULD_NOT_CANCEL,
-        reason=f"{order.client_order_id} stands after {CANCELS_MAX} cancels; end it at the broker",
+        reason=why,
     )
 
 

@@ -29,7 +29,7 @@ from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.job import order_forms
 from ticker_service.domain.order import JOBS, TaskKind
 from ticker_service.domain.order_legs import is_exit, legs_of
-from ticker_service.domain.order_state import UNSENT, TaskState
+from ticker_service.domain.order_state import JOB_OPEN, UNSENT, TaskState
 from ticker_service.domain.session import ist_date
 from ticker_service.errors import (
     BrokerUnavailable,
@@ -201,6 +201,7 @@ class AccountDesk:
             config=config,
             clock=surroundings.clock,
             new_id=new_id,
+            awaits_login=lambda: executor.is_auth_refused,
         )
         contracts = (sources or RiskSources()).contracts
         self.exits = Exits(
@@ -434,11 +435,14 @@ class AccountDesk:
         return rulebook.freeze_quantities(self._config.freeze_quantities, today=today)
 
     async def _withdraws(self, new: NewTask) -> bool:
-        """Return whether this is the cancel of an order that waits here for a login."""
+        """Return whether this is a cancel that needs no broker, while a login is awaited.
+
+        Of an order that has not been sent, or of a job, which then places no more.
+        """
         if new.kind is not TaskKind.CANCEL or self.state is not DeskState.LOGIN_REQUIRED:
             return False
         target = await self._journal.task(new.target_task_id) if new.target_task_id else None
-        return target is not None and target.state in UNSENT
+        return target is not None and target.state in UNSENT | JOB_OPEN
 
     @property
     def placed_today(self) -> int:

@@ -311,8 +311,8 @@ def _blind(
     if job.state is TaskState.RUNNING:
         return Moves()
     moves = ending_moves(children, now_ns)
-    if not is_late:
-        return Moves(cancel=moves.cancel)
+    if not is_late or not (moves.is_over or moves.stop):
+        return Moves(cancel=moves.cancel)  # whatever of it rests has to be ended first
     return Moves(
         update=TaskUpdate(
             state=TaskState.ESCALATED,

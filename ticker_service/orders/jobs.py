@@ -31,7 +31,7 @@ from ticker_service.domain.order import (
     body_sha256,
     to_fields,
 )
-from ticker_service.domain.order_state import TaskState
+from ticker_service.domain.order_state import UNSENT, TaskState
 from ticker_service.errors import JournalUnavailable, OrderRefused, RiskDenied, TaskMoved
 from ticker_service.orders import basket
 from ticker_service.runtime.bell import Bell
@@ -63,10 +63,18 @@ STEPPERS: Final[Mapping[TaskKind, Stepper]] = {
 }
 
 
+_LOUDNESS: Final = {
+    "job_escalated": log.error,
+    "exit_escalated": log.error,
+    "exit_stops": log.warning,
+}
+"""What concerns a person; a basket that stops does what was asked of it."""
+
+
 class Jobs:
     """Steps the jobs of one account; one pass at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the parts of one account's jobs
         self,
         account: Account,
         *,
@@ -75,6 +83,7 @@ class Jobs:
         config: OrdersConfig,
         clock: Clock,
         new_id: Callable[[], uuid.UUID],
+        awaits_login: Callable[[], bool] = lambda: False,
     ) -> None:
         """Take the parts.
 
@@ -85,6 +94,7 @@ class Jobs:
             config: How long a child may wait to be sent.
             clock: Wall time.
             new_id: Makes ids of children.
+            awaits_login: Tells that the broker lets nothing in, cancels neither.
         """
         self.steppers: dict[TaskKind, Stepper] = dict(STEPPERS)
         self.begun = Bell()
@@ -97,6 +107,7 @@ class Jobs:
         self._config = config
         self._clock = clock
         self._new_id = new_id
+        self._awaits_login = awaits_login
 
     def refusal(self) -> OrderRefused | None:
         """Return why one more job is too many, None if it is not."""
@@ -148,6 +159,8 @@ class Jobs:
             number = len(changes_of(order, children)) + 1
             asked.append((order.client_order_id, self._change(job, order, change, number)))
         for order in moves.cancel:
+            if self._awaits_login() and order.state not in UNSENT:
+                continue  # it would wait until its time is over; the first look after it asks
             number = len(cancels_of(order, children)) + 1
             asked.append((order.client_order_id, self._cancel(job, order, number)))
         for key, new in asked:
@@ -166,7 +179,8 @@ class Jobs:
 
     async def _record(self, job: OrderTask, update: TaskUpdate) -> None:
         await self._journal.record(job, update, now_ns=self._clock.now_ns())
-        log.info(
+        say = _LOUDNESS.get(update.event, log.info)
+        say(
             update.event,
             account=self._account,
             kind=job.kind,

@@ -16,6 +16,7 @@ from ticker_service.constants import NS_PER_S
 from ticker_service.domain import exit as exits
 from ticker_service.domain.closing import Closing, UnderWay, closing
 from ticker_service.domain.exit import Exit, LegView, body_of, exit_of, leg_moves
+from ticker_service.domain.job import CANCELS_MAX, UNSENT_CANCELS_MAX
 from ticker_service.domain.order import (
     Account,
     OrderTask,
@@ -245,6 +246,47 @@ def test_once_it_ends_what_is_open_is_cancelled_until_it_is_gone() -> None:
     assert exits.ending_moves([order, asked], NOW_NS) == exits.LegMoves()
     gone = dataclasses.replace(order, state=S.CANCELLED)
     assert exits.ending_moves([gone, asked], NOW_NS).is_over
+
+
+def test_cancels_that_ended_unsent_say_nothing_of_the_broker() -> None:
+    order = resting()
+    asked = [
+        task(TaskKind.CANCEL, n, state=S.EXPIRED, target_task_id=order.task_id)
+        for n in range(2, 90)
+    ]
+    assert exits.ending_moves([order, *asked], NOW_NS).cancel == (order,)
+    asked = [dataclasses.replace(cancel, state=S.REJECTED) for cancel in asked[:CANCELS_MAX]]
+    moves = exits.ending_moves([order, *asked], NOW_NS)
+    assert (moves.cancel, moves.stop_code) == ((), "COULD_NOT_CANCEL")
+
+
+def test_an_order_that_no_cancel_ends_keeps_no_other_from_being_cancelled() -> None:
+    stuck, other = resting(), resting(task_id=uuid.UUID(int=99), slice=2)
+    asked = [
+        task(TaskKind.CANCEL, n, state=S.REJECTED, target_task_id=stuck.task_id)
+        for n in range(2, 2 + CANCELS_MAX)
+    ]
+    assert exits.ending_moves([stuck, other, *asked], NOW_NS) == exits.LegMoves(cancel=(other,))
+    gone = dataclasses.replace(other, state=S.CANCELLED)
+    assert exits.ending_moves([stuck, gone, *asked], NOW_NS).stop_code == "COULD_NOT_CANCEL"
+
+
+def test_cancels_that_end_unsent_get_rarer_and_have_an_end() -> None:
+    order, asked, now_ns = resting(), list[OrderTask](), NOW_NS
+    for number in range(2, 2 + UNSENT_CANCELS_MAX):
+        while not exits.ending_moves([order, *asked], now_ns).cancel:
+            now_ns += NS_PER_S
+        asked.append(
+            task(
+                TaskKind.CANCEL,
+                number,
+                state=S.EXPIRED,
+                target_task_id=order.task_id,
+                updated_at_ns=now_ns,
+            )
+        )
+    assert now_ns - NOW_NS >= 12 * 3_600 * NS_PER_S
+    assert exits.ending_moves([order, *asked], now_ns).stop_code == "COULD_NOT_CANCEL"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -275,5 +276,92 @@ def test_a_basket_holds_no_more_than_so_many_open_jobs() -> None:
         with pytest.raises(OrderRefused, match="TOO_MANY_WAITING"):
             await desk.basket(BUY)
         assert desk.journal.events[ACCOUNT] == []
+
+    on_desk(play)
+
+
+@pytest.mark.parametrize("mode", BasketMode)
+def test_what_was_not_journalled_by_the_deadline_of_its_job_is_never_sent(
+    mode: BasketMode,
+) -> None:
+    async def play() -> None:
+        # Acknowledged, and the daemon dies before its orders are journalled.
+        desk = Desk()
+        basket = Basket(legs=(Leg(order=BUY), Leg(order=SELL)), mode=mode)
+        new = desk.new(TaskKind.BASKET, body_of(basket))
+        job = (await desk.journal.admit(new)).task
+        desk.pass_days(1)
+        desk.renew()
+        async with desk.opened():
+            job = await desk.ends(job)
+            assert (desk.broker.sent, desk.orders(job)) == ([], [])
+            assert desk.statuses(job) == [LegStatus.NOT_SENT] * 2
+            assert report(job, [])[0].refused.startswith("EXPIRED: ")
+            is_all = mode is BasketMode.ALL_OR_COMPENSATE
+            assert job.state is S.DONE
+            assert job.reason_code == ("LEG_FAILED" if is_all else "NOT_ALL_FILLED")
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize(("days", "sent"), [(0, 2), (1, 1)])
+def test_a_sell_that_waits_for_a_buy_leaves_on_the_day_of_its_basket_alone(
+    days: int, sent: int
+) -> None:
+    async def play() -> None:
+        desk = Desk()
+        async with desk.opened():
+            job = await desk.basket(SELL, BUY, buys_first=True)
+            (buy,) = await desk.placed(job, 1)
+        desk.fill(buy)
+        desk.set_clock(3_600.0)  # its deadline is over, and it has not begun to wait for it
+        desk.pass_days(days)
+        desk.renew()
+        async with desk.opened():
+            if not days:
+                sell, _ = await desk.placed(job, 2)
+                desk.fill(sell)
+            job = await desk.ends(job)
+            assert job.reason_code == ("NOT_ALL_FILLED" if days else None)
+            assert desk.statuses(job)[0] is (LegStatus.NOT_SENT if days else LegStatus.FILLED)
+            assert len(desk.broker.sent) == sent
+
+    virtual_time.run(play())
+
+
+def test_a_basket_is_stopped_while_a_login_is_awaited() -> None:
+    async def play(desk: Desk) -> None:
+        job = await desk.basket(SELL, BUY, buys_first=True)
+        (buy,) = await desk.placed(job, 1)
+        desk.broker.is_token_refused = True
+        desk.desk.token_has_ended()
+        cancel = await desk.reaches(await desk.cancel(job), S.CANCELLED_LOCAL)
+        assert cancel.reason_code == "JOB_STOPPED"
+        desk.fill(buy)
+        desk.broker.is_token_refused = False
+        desk.desk.has_new_token()
+        job = await desk.ends(job)
+        assert (job.reason_code, desk.broker.sent_tags()) == ("CANCELLED_BY_CALLER", [buy.tag])
+        assert desk.statuses(job) == [LegStatus.NOT_SENT, LegStatus.FILLED]
+
+    on_desk(play)
+
+
+def test_what_rests_when_the_token_ends_is_cancelled_after_the_login_however_late() -> None:
+    async def play(desk: Desk) -> None:
+        job = await desk.basket(BUY, SELL, mode=BasketMode.ALL_OR_COMPENSATE)
+        first, second = await desk.placed(job, 2)
+        row = desk.broker.order_of_tag(second.tag or "")
+        desk.broker.is_token_refused = True
+        desk.desk.token_has_ended()
+        desk.desk.take_update(desk.broker.change(row.order_id, status="REJECTED"))
+        await asyncio.sleep(3 * 3_600)
+        assert desk.now(job).state is S.STOPPING
+        assert len(cancels_of(first, desk.children(job))) <= 1
+        desk.broker.is_token_refused = False
+        desk.desk.has_new_token()
+        job = await desk.ends(job)
+        assert (job.state, job.reason_code) == (S.DONE, "LEG_FAILED")
+        assert desk.now(first).state is S.CANCELLED
 
     on_desk(play)

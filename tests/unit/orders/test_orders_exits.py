@@ -270,6 +270,26 @@ def test_its_caller_ends_it_and_is_told_what_is_still_held() -> None:
     play(scenario, fills=[30, *[0] * 100])
 
 
+def test_it_is_stopped_while_a_login_is_awaited_and_what_rests_is_cancelled_after_it() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 45)
+        scene.broker.is_token_refused = True
+        scene.desk.token_has_ended()
+        cancel = await scene.reaches(await scene.cancel(job), S.CANCELLED_LOCAL)
+        assert cancel.reason_code == "JOB_STOPPED"
+        # Longer than an exit waits for positions that cannot be read.
+        await asyncio.sleep(3_600.0)
+        assert scene.now(job).state is S.STOPPING
+        scene.broker.is_token_refused = False
+        scene.desk.has_new_token()
+        job = await scene.ends(job)
+        assert (job.state, job.reason_code) == (S.ESCALATED, "CANCELLED_BY_CALLER")
+        assert {row.status for row in scene.broker.book.values()} == {"CANCELLED"}
+
+    play(scenario, fills=[30, *[0] * 100])
+
+
 def test_the_next_process_goes_on_with_it() -> None:
     async def playing() -> None:
         scene = Market()
