@@ -23,7 +23,8 @@ WHY_CHARACTERS_MAX: Final = 500
 ADOPTED: Final = "adopted_by_person"
 MARKED_NOT_PLACED: Final = "marked_not_placed"
 RESEND_KEY: Final = "resend:"
-"""Begins the idempotency key of a resend; the old task's id follows, so that there is one."""
+"""Begins the idempotency key of a resend; the id of the old order's first task follows, so that
+there is one, on however many accounts it has been."""
 
 
 class DeskAction(StrEnum):
@@ -77,8 +78,8 @@ class AuditLine:
 
 
 def resend_key(task: OrderTask) -> str:
-    """Return the idempotency key of a task's one resend."""
-    return f"{RESEND_KEY}{task.task_id}"
+    """Return the idempotency key of an order's one resend."""
+    return f"{RESEND_KEY}{task.lineage_id}"
 
 
 def actions_for(task: OrderTask) -> tuple[DeskAction, ...]:

@@ -190,6 +190,21 @@ def present_of(lineage: Sequence[OrderTask]) -> OrderTask:
     return (there or lineage)[-1]
 
 
+def goes_on_as(task: OrderTask, lineage: Sequence[OrderTask]) -> OrderTask | None:
+    """Return the other task of an instruction that counts for one of it, None if this one does.
+
+    Args:
+        task: One of them.
+        lineage: All of them, the newest last.
+    """
+    others = [
+        other
+        for other in lineage
+        if other.task_id != task.task_id and (other.hop > task.hop or other.state in _MAY_BE_THERE)
+    ]
+    return present_of(others) if others else None
+
+
 def is_in_transit(order: BrokerOrder) -> bool:
     """Return whether the broker or the exchange is at work on an order.
 

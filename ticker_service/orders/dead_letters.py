@@ -127,7 +127,7 @@ class DeadLetters:
                 limit=LETTERS_MAX,
             )
         found.sort(key=lambda task: (task.state in FAILED, -task.created_at_ns))
-        return [self._letter(task) for task in found[:LETTERS_MAX]]
+        return [await self._letter(caller, task) for task in found[:LETTERS_MAX]]
 
     async def case(self, caller: Caller, task_id: uuid.UUID) -> Case:
         """Return all that is known of one task, of any state, with a book read for it.
@@ -151,7 +151,7 @@ class DeadLetters:
             first = await self._journal.events_of(resent_as.task_id, limit=1)
             told += dead_letter.audit_lines(first)
         since_ns = task.intent_at_ns or task.created_at_ns
-        letter = self._letter(task)
+        letter = await self._letter(caller, task)
         if resent_as is not None:
             left = tuple(each for each in letter.actions if each is not DeskAction.RESEND)
             letter = dataclasses.replace(letter, actions=left)
@@ -192,6 +192,9 @@ class DeadLetters:
             facts = decision.facts(order_id=order_id, was=task.state.value)
             update = dataclasses.replace(update, event=dead_letter.ADOPTED, facts=facts)
             orphans = {each.order_id for each in await self._orphans(desk, rows)}
+            if desk.failover is not None and await self._goes_on(task) is not None:
+                reason = f"order {order_id} is of an order that went on on another account"
+                await desk.failover.surfaced(task, reason, read_kite_time(row.order_timestamp))
             adopted = await self._record(desk, task, update)
             if order_id in orphans:
                 await self._lift_if_none(desk, orphans - {order_id}, decision)
@@ -227,15 +230,19 @@ class DeadLetters:
     ) -> Answer:
         """Ask for the same once more, as a new order of the same principal with a name of its own.
 
-        A task is resent once: asked again with the same name it is the same order.
+        An order is resent once: asked again with the same name it is the same new order.
 
         Raises:
-            OrderRefused: It may be at the broker, was resent under another name, or a new order
-                would be refused now.
+            OrderRefused: It may be at the broker, goes on on another account, was resent under
+                another name, or a new order would be refused now.
             JournalUnavailable: Whether it was taken is not known; ask again with the same name.
         """
         async with self._turn:
             desk, task = await self._decidable(caller, task_id, DeskAction.RESEND)
+            goes_on = await self._goes_on(task)
+            if goes_on is not None:
+                rule = f"it {_where(caller, goes_on)}"
+                raise OrderRefused("NOT_POSSIBLE", rule, field="task_id", value=str(task_id))
             known = await self._resent_as(task)
             if known is not None and known.client_order_id != client_order_id:
                 raise OrderRefused(
@@ -354,14 +361,20 @@ class DeadLetters:
 
     # --- what is known ------------------------------------------------------------------------
 
-    def _letter(self, task: OrderTask) -> Letter:
+    async def _letter(self, caller: Caller, task: OrderTask) -> Letter:
         happens, not_before_ns = self._happens(task)
-        return Letter(
-            task=task,
-            happens=happens,
-            not_before_ns=not_before_ns,
-            actions=dead_letter.actions_for(task),
-        )
+        actions = dead_letter.actions_for(task)
+        goes_on = await self._goes_on(task) if actions else None
+        if goes_on is not None:
+            happens = f"{_where(caller, goes_on)}; of this one {happens}"
+            actions = tuple(each for each in actions if each is not DeskAction.RESEND)
+        return Letter(task=task, happens=happens, not_before_ns=not_before_ns, actions=actions)
+
+    async def _goes_on(self, task: OrderTask) -> OrderTask | None:
+        """Return what an order of a group has come to on another account, None if it is here."""
+        if task.account_group is None:
+            return None
+        return order_state.goes_on_as(task, await self._journal.lineage(task))
 
     def _happens(self, task: OrderTask) -> tuple[str, int | None]:
         """Return what becomes of a task without anybody, and when at the earliest."""
@@ -476,6 +489,13 @@ class DeadLetters:
         desk.news.ring()
         desk.want_book()
         return moved
+
+
+def _where(caller: Caller, goes_on: OrderTask) -> str:
+    """Return where an order goes on, as far as the caller may know."""
+    account = goes_on.account
+    on = account if caller.may_use(account) else f"another account of {goes_on.account_group}"
+    return f"goes on as task {str(goes_on.task_id)[:8]} on {on}, which is {goes_on.state}"
 
 
 def _asked_of(row: BrokerOrder) -> OrderRequest:

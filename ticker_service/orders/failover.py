@@ -99,10 +99,10 @@ class Failover:
             update: What records that it was refused.
 
         Returns:
-            The task as it is left, None when it may not and nothing was recorded.
+            The task as it is left, None when it may not and nothing was recorded, or somebody moved
+            it: whoever records the refusal then learns which.
 
         Raises:
-            TaskMoved: Somebody else moved it; the caller reads it again.
             JournalUnavailable: Read it again before anything is done about it.
         """
         group = self._router.groups.get(task.account_group or "")
@@ -120,7 +120,11 @@ class Failover:
         if choice is None or choice.account is None:
             return None
         facts = _facts(task, choice, "MARGIN", Evidence.MARGIN, "MARGIN_BY_CONSENT")
-        left = await self._go_on(task, update, choice.account, facts, target=None)
+        try:
+            left = await self._go_on(task, update, choice.account, facts, target=None)
+        except TaskMoved:
+            # Perhaps only the other account's lock is gone, and this task has not moved at all.
+            return None
         return None if left is task else left
 
     async def follow(self, task: OrderTask, target: OrderTask) -> OrderTask:

@@ -344,15 +344,22 @@ class Reconciler:
             JournalUnavailable: Whether there is another one is not known; the row will come again.
         """
         is_of_earlier_try = task.state in order_state.IN_DOUBT and task.tag not in row.tags
-        if task.state not in order_state.HELD_FOR_UNSENT and not (
-            is_of_earlier_try and self._our_tags(row)
-        ):
+        is_unsent = task.state in order_state.HELD_FOR_UNSENT or (
+            is_of_earlier_try and bool(self._our_tags(row))
+        )
+        if not is_unsent and not await self._is_replaced(task):
             return
         reason = f"order {row.order_id} is of a try that was held for unsent"
         if self._alarm("unsent_order_at_broker", row, task_id=str(task.task_id), was=task.state):
             self._halts.begin(HaltCode.UNSENT_AT_BROKER, reason, fact_ns=_since(row))
         if task.account_group is not None:
             await self.on_surfaced(task, reason, _since(row))
+
+    async def _is_replaced(self, task: OrderTask) -> bool:
+        """Return whether another went on for an order that was called refused."""
+        if task.account_group is None or task.state is not order_state.TaskState.REJECTED:
+            return False
+        return (await self._journal.lineage(task))[-1].task_id != task.task_id
 
     def _notice_uncovered(self) -> None:
         """Say loudly that a filled cover order has no stop: its loss is bounded by nobody."""

@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import virtual_time
+from group_scene import MAIN, SPARE, GroupScene
 from order_scene import ACCOUNT, BUY, Scene, broker_order
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import dead_letter
 from ticker_service.domain.dead_letter import Decision, DeskAction
+from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import Account, TaskKind, to_fields
 from ticker_service.domain.order_state import FAILED, TERMINAL, TaskState
 from ticker_service.domain.session import from_instant_ns
@@ -282,6 +284,58 @@ def test_a_resend_is_one_new_order_of_the_same_principal_that_names_the_old_one(
         assert case.audit[-1].facts["resend_of"] == str(task.task_id)
 
     play(scenario)
+
+
+def test_only_the_last_of_an_order_that_went_on_elsewhere_is_resent() -> None:
+    scene = GroupScene(moves_on_margin=True)
+    only_main = Caller(principal="night-desk", accounts=frozenset({MAIN}))
+
+    async def scenario() -> None:
+        desk = scene.front.dead_letters
+        for each in scene.scenes.values():
+            no = Answer(reply=refusal(400, "MarginException"), takes_effect=False)
+            each.broker.answers.append(no)
+        former = await scene[MAIN].reaches(await scene.place("a"), TaskState.REJECTED)
+        latter = (await scene.journal.lineage(former))[-1]
+        await scene[SPARE].reaches(latter, TaskState.REJECTED)
+        letters = {each.task.account: each for each in await desk.letters(NIGHT, None)}
+        assert letters[MAIN].actions == (DeskAction.ADOPT,)
+        goes_on = f"goes on as task {str(latter.task_id)[:8]} on SPARE, which is REJECTED"
+        assert letters[MAIN].happens.startswith(goes_on)
+        assert DeskAction.RESEND in letters[SPARE].actions
+        # Who may not know of SPARE is not told its name.
+        (letter,) = await desk.letters(only_main, None)
+        assert "SPARE" not in letter.happens
+        why = await refused(desk.resend(NIGHT, former.task_id, "a-again", FORCED))
+        assert (why.code, "goes on as" in why.rule) == ("NOT_POSSIBLE", True)
+        again = await desk.resend(NIGHT, latter.task_id, "a-again", SURE)
+        await scene[SPARE].reaches(again.task, TaskState.WORKING)
+        assert [len(each.broker.book) for each in scene.scenes.values()] == [0, 1]
+
+    async def played() -> None:
+        async with scene.opened():
+            await scenario()
+
+    virtual_time.run(played())
+
+
+def test_an_order_that_is_adopted_although_another_went_on_for_it_halts_both_accounts() -> None:
+    scene = GroupScene(moves_on_margin=True)
+
+    async def scenario() -> None:
+        no = Answer(reply=refusal(400, "MarginException"), takes_effect=False)
+        scene[MAIN].broker.answers.append(no)
+        former = await scene[MAIN].reaches(await scene.place("a"), TaskState.REJECTED)
+        scene[MAIN].broker.book["77"] = broker_order(order_id="77")
+        await scene.front.dead_letters.adopt(NIGHT, former.task_id, "77", SURE)
+        for each in scene.scenes.values():
+            assert [halt.code for halt in each.halts.standing()] == [HaltCode.UNSENT_AT_BROKER]
+
+    async def played() -> None:
+        async with scene.opened():
+            await scenario()
+
+    virtual_time.run(played())
 
 
 def test_a_resend_under_a_name_that_is_taken_changes_nothing() -> None:

@@ -292,6 +292,64 @@ def test_a_refusal_for_margin_goes_on_by_consent_only_and_as_another_task(consen
     play(scene, scenario)
 
 
+def no_margin(*, takes_effect: bool = False) -> BrokerAnswer:
+    return BrokerAnswer(reply=refusal(400, "MarginException"), takes_effect=takes_effect)
+
+
+def test_a_refusal_for_margin_stands_where_the_other_account_is_lost_before_it_goes_on() -> None:
+    scene = GroupScene(moves_on_margin=True)
+
+    async def overtake(name: str) -> None:
+        if name == "hand_over":
+            scene.journal.before = at_once
+            # Another daemon writes SPARE by now, and ours has not heard of it.
+            scene.journal.lose_writer(SPARE, superseded=True, is_noticed=False)
+
+    async def scenario() -> None:
+        scene[MAIN].broker.answers.append(no_margin())
+        scene.journal.before = overtake
+        order = await scene.place("a")
+        refused = await scene[MAIN].reaches(order, S.REJECTED)
+        assert refused.reason_code == "MARGIN"
+        assert S.UNKNOWN not in scene.journal.states(order.task_id)
+        assert len(await scene.journal.lineage(order)) == 1
+        assert sent(scene) == {MAIN: 0, SPARE: 0}
+
+    play(scene, scenario)
+
+
+def test_an_order_that_went_on_for_want_of_margin_and_surfaces_halts_both_accounts() -> None:
+    scene = GroupScene(moves_on_margin=True)
+
+    async def scenario() -> None:
+        scene[MAIN].broker.answers.append(no_margin(takes_effect=True))
+        order = await scene.place("a")
+        await scene[MAIN].reaches(order, S.WORKING)
+        await scene[SPARE].reaches((await scene.journal.lineage(order))[-1], S.WORKING)
+        for account in (MAIN, SPARE):
+            standing = [each.code for each in scene[account].halts.standing()]
+            assert standing == [HaltCode.UNSENT_AT_BROKER]
+
+    play(scene, scenario)
+
+
+def test_a_refusal_for_margin_that_the_book_repeats_halts_nothing() -> None:
+    scene = GroupScene(moves_on_margin=True)
+    main = scene[MAIN]
+
+    async def scenario() -> None:
+        main.broker.answers.append(no_margin())
+        order = await scene.place("a")
+        await main.reaches(order, S.REJECTED)
+        tags = (main.journal.attempts[0].tag or "",)
+        main.desk.take_update(broker_order(order_id="26X", tags=tags, status="REJECTED"))
+        await asyncio.sleep(60.0)
+        assert main.now(order).state is S.REJECTED
+        assert main.halts.standing() == scene[SPARE].halts.standing() == ()
+
+    play(scene, scenario)
+
+
 def test_a_former_that_dies_before_it_hands_over_does_so_after_its_restart() -> None:
     scene = GroupScene(config=OrdersConfig(deadline_s=600.0))
 
