@@ -431,7 +431,7 @@ class Line:
         answer: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
 
         async def travel() -> None:
-            if mood.answers_first and mood.reply is not None:
+            if mood.answers_first and mood.reply is not None and not answer.done():
                 answer.set_result(mood.reply)
             await asyncio.sleep(mood.there_s)
             body = body_text(form) if form else ""
