@@ -214,7 +214,7 @@ class Engine:
     def last_price(self, exchange: str, tradingsymbol: str) -> ReferencePrice | None:
         """Return what an instrument last traded at by its newest tick, None without one.
 
-        Its time is when the tick came; a price that it tells may be older than the tick.
+        Its time is when the tick came. Of when the trade and the book are, ticks in mode full say.
         """
         row, ticks = self._row_of.get((exchange, tradingsymbol)), self._path.latest.ticks
         if row is None or not ticks.received_at_ns[row]:
@@ -223,6 +223,10 @@ class Engine:
             price_inr=float(ticks.ltp[row]),
             at_ns=int(ticks.received_at_ns[row]),
             source="ticks",
+            traded_at_ns=int(ticks.last_trade_ts_ns[row]),
+            book_at_ns=int(ticks.exchange_ts_ns[row]),
+            bid_inr=float(ticks.bid_price[0, row]),
+            ask_inr=float(ticks.ask_price[0, row]),
         )
 
     def refusals(self) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Final
 from ticker_service.domain.order import BrokerOrder, IcebergLeg
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.domain.risk_input import ReferencePrice
+from ticker_service.domain.session import read_kite_time
 
 CHARACTERS_MAX: Final = 40
 """How much of a wrong value an error quotes."""
@@ -144,7 +145,7 @@ def positions(data: object) -> list[BrokerPosition]:
 
 
 def quotes(data: object, *, at_ns: int) -> dict[tuple[str, str], ReferencePrice]:
-    """Return the last prices and circuit limits of full quotes.
+    """Return the last prices of full quotes, when they traded, bid and ask, and circuit limits.
 
     Args:
         data: The ``data`` of Kite's answer, by ``EXCHANGE:TRADINGSYMBOL``.
@@ -172,8 +173,27 @@ def quotes(data: object, *, at_ns: int) -> dict[tuple[str, str], ReferencePrice]
             source="quote",
             lower_circuit_inr=limits[0],
             upper_circuit_inr=limits[1],
+            traded_at_ns=_instant_ns(row, "last_trade_time"),
+            book_at_ns=_instant_ns(row, "timestamp"),
+            bid_inr=_best(row, "buy"),
+            ask_inr=_best(row, "sell"),
         )
     return found
+
+
+def _instant_ns(row: Mapping[object, object], name: str) -> int:
+    """Return one of Kite's times, 0 for none; the caller does without."""
+    value = row.get(name)
+    return (read_kite_time(value) if isinstance(value, str) else None) or 0
+
+
+def _best(row: Mapping[object, object], side: str) -> float:
+    """Return the best price of a side of the depth, 0 for none; the caller does without."""
+    depth = row.get("depth")
+    levels = depth.get(side) if isinstance(depth, Mapping) else None
+    if not isinstance(levels, list) or not levels or not isinstance(levels[0], Mapping):
+        return 0.0
+    return float(_price(levels[0], "price")) if levels[0].get("quantity") else 0.0
 
 
 def held_shares(data: object) -> dict[tuple[str, str], int]:

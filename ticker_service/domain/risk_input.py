@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exposure import NOTHING_OPEN
+from ticker_service.domain.order import Variety
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ticker_service.domain.risk import LatchLevel, RiskLimits
     from ticker_service.domain.trading_hours import Phase
 
+BOOK_WIDTH_PERCENT_MAX: Final = 10
+"""A book wider than this, of the last price, confirms no price."""
 IN_LOTS: Final = frozenset({"MCX", "NCO", "CDS", "BCD"})
 """Where Kite counts lots and the dump does not say how many units one is."""
 
@@ -30,12 +33,20 @@ IN_LOTS: Final = frozenset({"MCX", "NCO", "CDS", "BCD"})
 class ReferencePrice:
     """What an instrument last traded at; ``at_ns`` is when we were told, by our wall clock.
 
-    Circuit limits are None where the source does not tell them, as ticks do not.
+    Circuit limits are None where the source does not tell them, as ticks do not. The instants of
+    the exchange are whole seconds, 0 where they are not told; the best bid and ask are 0 where
+    there is none.
     """
 
     price_inr: float
     at_ns: int
     source: str
+    traded_at_ns: int = 0
+    """When that trade was, by the exchange's clock."""
+    book_at_ns: int = 0
+    """Of when bid and ask are, by the exchange's clock."""
+    bid_inr: float = 0.0
+    ask_inr: float = 0.0
     lower_circuit_inr: float | None = None
     upper_circuit_inr: float | None = None
 
@@ -150,6 +161,23 @@ def check_age(what: str, at_ns: int, now_ns: int, limit_s: Decimal) -> float:
     return age_s
 
 
+def is_current(reference: ReferencePrice, *, now_ns: int, limit_s: float | Decimal) -> bool:
+    """Return whether a price is one of now, whenever it was told.
+
+    Its trade is young enough, or bid and ask are, have it between them and lie close together:
+    then it could trade there still. What is told of a time to come beyond the limit is neither.
+    """
+    limit_ns = limit_s * NS_PER_S
+    if abs(now_ns - reference.traded_at_ns) <= limit_ns:
+        return True
+    price, bid, ask = reference.price_inr, reference.bid_inr, reference.ask_inr
+    return (
+        abs(now_ns - reference.book_at_ns) <= limit_ns
+        and 0 < bid <= price <= ask
+        and (ask - bid) * 100 <= BOOK_WIDTH_PERCENT_MAX * price
+    )
+
+
 def last_price(
     given: RiskInput, reference: ReferencePrice | None
 ) -> tuple[Decimal, dict[str, object]]:
@@ -165,8 +193,28 @@ def last_price(
         "reference_inr": f"{price:f}",
         "reference_age_s": round(age_s, 3),
         "reference_source": reference.source,
+        "trade_age_s": _trade_age_s(given, reference),
     }
+    if not (is_current(reference, now_ns=given.now_ns, limit_s=limit_s) or _rests(given)):
+        numbers = {**told, "bid_inr": reference.bid_inr, "ask_inr": reference.ask_inr}
+        trade = "of no known trade time"
+        if reference.traded_at_ns:
+            trade = f"of a trade {told['trade_age_s']} s ago, at most {limit_s} s may it be,"
+        why = f"is {trade} and no young bid and ask have it between them"
+        raise Unusable("reference_price", why, numbers)
     return price, told
+
+
+def _trade_age_s(given: RiskInput, reference: ReferencePrice) -> float | None:
+    if not reference.traded_at_ns:
+        return None
+    return round((given.now_ns - reference.traded_at_ns) / NS_PER_S, 3)
+
+
+def _rests(given: RiskInput) -> bool:
+    """Return whether an order is for the next session while nothing newer can have traded."""
+    is_closed = given.phase is not None and not given.phase.is_open
+    return given.order.variety is Variety.AMO and is_closed
 
 
 def own_price(order: OrderRequest) -> Decimal | None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.risk_input import is_current
 from ticker_service.errors import BrokerUnavailable, LoginRequired
 
 if TYPE_CHECKING:
@@ -116,7 +117,10 @@ class LastPricesOf:
         now_ns, found = self._clock.now_ns(), {}
         for symbol in symbols:
             tick = self.tick(*symbol)
-            if tick is not None and 0 <= now_ns - tick.at_ns <= within_s * NS_PER_S:
+            if tick is None or not 0 <= now_ns - tick.at_ns <= within_s * NS_PER_S:
+                continue
+            # A tick may be young and its trade old, or of a mode that does not tell when it was.
+            if is_current(tick, now_ns=now_ns, limit_s=within_s):
                 found[symbol] = tick
         return found
 

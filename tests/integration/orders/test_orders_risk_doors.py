@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import httpx
 import pytest
-from order_house import House, house, new_name
+from order_house import STILL, House, house, new_name
 from running import DEADLINE_S, ROOT, environment, eventually
 
 from app.security.tokens import Scope
@@ -21,8 +22,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# Prices have to be of now, so the market trades.
+LIVELY = dataclasses.replace(STILL, rate_per_s=1_000.0)
 LIMITS = """
 [risk]
+reference_age_s_max = 10
 price_collar_percent = 20
 circuit_limits = true
 sell_only_holdings = true
@@ -40,7 +44,7 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def limited(redis_url: str, config: Path) -> Iterator[House]:
     config.write_text("")
-    with house(redis_url, f"test-{uuid.uuid4().hex}:", config=config) as home:
+    with house(redis_url, f"test-{uuid.uuid4().hex}:", options=LIVELY, config=config) as home:
         before = shown(home)["version"]
         config.write_text(LIMITS.format(value=10_000_000))
         home.daemon.program.signal(signal.SIGHUP)
@@ -75,7 +79,9 @@ def shown(home: House) -> dict[str, Any]:
 def test_an_order_within_the_limits_is_taken_and_its_event_says_by_what(limited: House) -> None:
     with limited.caller() as caller:
         key = new_name()
-        assert caller.place(key, limited.order()).status_code == 202
+        resting = f"{Decimal(limited.price) * Decimal('0.9'):.0f}.00"
+        taken = caller.place(key, limited.order(price=resting))
+        assert taken.status_code == 202, taken.text
         caller.reaches(key, "WORKING")
         events = caller.events("MAIN", after=0)
         (first,) = [

@@ -229,3 +229,40 @@ def test_any_json_is_fills_and_positions_or_malformed(data: object) -> None:
             read(data)
         except RowMalformed:
             continue
+
+
+QUOTE: dict[str, Any] = {
+    "last_price": 100.5,
+    "last_trade_time": "2026-11-20 15:29:58",
+    "timestamp": "2026-11-21 12:00:01",
+    "depth": {
+        "buy": [{"price": 100.45, "quantity": 75, "orders": 1}],
+        "sell": [{"price": 100.55, "quantity": 150, "orders": 2}],
+    },
+}
+
+
+def test_a_quote_says_when_it_traded_and_of_when_its_book_is_not_only_when_it_was_read() -> None:
+    (quote,) = kite_rows.quotes({"NFO:X": QUOTE}, at_ns=7).values()
+    assert (quote.at_ns, quote.price_inr) == (7, 100.5)
+    assert quote.traded_at_ns == 1_795_168_798 * 10**9
+    assert quote.book_at_ns == 1_795_242_601 * 10**9
+    assert (quote.bid_inr, quote.ask_inr) == (100.45, 100.55)
+
+
+@pytest.mark.parametrize(
+    "lacks",
+    [
+        {"last_trade_time": None, "timestamp": None},
+        {"last_trade_time": "", "timestamp": "soon"},
+        {"depth": None},
+        {"depth": {"buy": [], "sell": "none"}},
+        {"depth": {"buy": [{"price": 100.0, "quantity": 0}], "sell": [None]}},
+    ],
+)
+def test_a_quote_without_trade_time_or_book_says_so(lacks: dict[str, Any]) -> None:
+    (quote,) = kite_rows.quotes({"NFO:X": {**QUOTE, **lacks}}, at_ns=7).values()
+    if "depth" in lacks:
+        assert (quote.bid_inr, quote.ask_inr) == (0.0, 0.0)
+    else:
+        assert (quote.traded_at_ns, quote.book_at_ns) == (0, 0)

@@ -82,7 +82,19 @@ COUNTS: Final = Open(150, Decimal(15_000))
 
 def last(price_inr: float = 100.0, age_s: float = 0.5, **changed: Any) -> ReferencePrice:
     at_ns = NOW_NS - int(age_s * NS_PER_S)
-    return ReferencePrice(price_inr=price_inr, at_ns=at_ns, source="ticks", **changed)
+    values: dict[str, Any] = {"price_inr": price_inr, "at_ns": at_ns, "source": "ticks"}
+    return ReferencePrice(**values | {"traded_at_ns": at_ns} | changed)
+
+
+def traded(age_s: float, **changed: Any) -> ReferencePrice:
+    """Return a price that was told just now of a trade of so long ago."""
+    return last(traded_at_ns=NOW_NS - int(age_s * NS_PER_S), **changed)
+
+
+def booked(age_s: float, bid_inr: float, ask_inr: float) -> ReferencePrice:
+    """Return one of an old trade with a book of so long ago."""
+    book_at_ns = NOW_NS - int(age_s * NS_PER_S)
+    return traded(600, book_at_ns=book_at_ns, bid_inr=bid_inr, ask_inr=ask_inr)
 
 
 def held(age_s: float = 1.0, **changed: Any) -> HeldPositions:
@@ -226,6 +238,38 @@ row(
     {"reference": last(105.0)},
     {"reference": last(106.0)},
     "order.price",
+)
+row(
+    N.PRICE_COLLAR,
+    {"price_collar_percent": Decimal(5)},
+    {"reference": booked(1, 99.0, 101.0)},
+    {"reference": traded(3.1)},
+    "reference_price",
+)
+row(
+    N.PRICE_COLLAR,
+    {"price_collar_percent": Decimal(5)},
+    {"reference": booked(1, 100.0, 110.0)},
+    {"reference": booked(1, 100.0, 110.1)},
+    "reference_price",
+)
+row(
+    N.ORDER_VALUE,
+    {"order_value_inr_max": Decimal(15_000)},
+    {"order": MARKET, "reference": traded(3.0)},
+    {"order": MARKET, "reference": traded(-3.1)},
+    "reference_price",
+)
+row(
+    N.PRICE_COLLAR,
+    {"price_collar_percent": Decimal(5)},
+    {
+        "reference": traded(40_000),
+        "order": dataclasses.replace(BUY, variety=Variety.AMO),
+        "phase": CLOSED,
+    },
+    {"reference": traded(40_000), "order": dataclasses.replace(BUY, variety=Variety.AMO)},
+    "reference_price",
 )
 row(
     N.PRICE_COLLAR,
@@ -403,6 +447,7 @@ NO_NUMBERS: Final = st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -1.0])
 NO_DECIMALS: Final = st.sampled_from([Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity")])
 STALE: Final = st.one_of(st.floats(3.001, 10**6), st.floats(-(10.0**6), -0.001))
 OLD: Final = st.one_of(st.floats(10.001, 10**6), st.floats(-(10.0**6), -0.001))
+TRADED_LONG_AGO: Final = st.one_of(st.floats(3.001, 10**6), st.floats(-(10.0**6), -3.001))
 GOOD: Final = asked(limits=EVERY)
 
 
@@ -434,6 +479,21 @@ def spoilt() -> st.SearchStrategy[tuple[set[RiskName], RiskInput]]:
     return st.one_of(
         st.just((everywhere, reference(None))),
         STALE.map(lambda age_s: (everywhere, reference(aged(age_s)))),
+        st.just((everywhere - {N.CIRCUIT}, reference(replace(whole, traded_at_ns=0)))),
+        TRADED_LONG_AGO.map(lambda age_s: (everywhere - {N.CIRCUIT}, reference(traded(age_s)))),
+        st.sampled_from(
+            [
+                booked(3.1, 99.0, 101.0),
+                booked(1, 0.0, 101.0),
+                booked(1, 99.0, 0.0),
+                booked(1, 101.0, 99.0),
+                booked(1, 101.0, 102.0),
+                booked(1, 98.0, 99.0),
+                booked(1, math.nan, 101.0),
+                booked(1, 99.0, math.nan),
+                booked(1, 99.0, math.inf),
+            ]
+        ).map(lambda given: (everywhere - {N.CIRCUIT}, reference(given))),
         NO_NUMBERS.map(
             lambda price: (everywhere - {N.CIRCUIT}, reference(replace(whole, price_inr=price)))
         ),

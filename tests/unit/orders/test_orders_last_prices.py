@@ -52,13 +52,17 @@ class Stage:
         self.shelf = QuoteShelf()
         self.prices = LastPricesOf(self.quotes, self.shelf, self.clock)
         self.tick_age_s: float | None = None
+        self.trade_age_s = 0.0
         self.prices.tick = self._tick
 
     def _tick(self, _: str, __: str) -> ReferencePrice | None:
         if self.tick_age_s is None:
             return None
         at_ns = self.clock.now_ns() - int(self.tick_age_s * NS_PER_S)
-        return ReferencePrice(price_inr=101.0, at_ns=at_ns, source="ticks")
+        traded_at_ns = self.clock.now_ns() - int(self.trade_age_s * NS_PER_S)
+        return ReferencePrice(
+            price_inr=101.0, at_ns=at_ns, source="ticks", traded_at_ns=traded_at_ns
+        )
 
     def run(self, work: Coroutine[object, object, None]) -> None:
         virtual_time.run(work)
@@ -86,6 +90,16 @@ def test_an_old_tick_and_circuit_limits_need_one() -> None:
         found = await stage.prices.fresh([SBIN], within_s=3.0, with_circuit=True)
         assert found[SBIN].lower_circuit_inr == 90.0
         assert len(stage.quotes.asked) == 2
+
+    stage.run(play())
+
+
+def test_a_young_tick_of_an_old_trade_does_not_serve() -> None:
+    stage = Stage()
+    stage.tick_age_s, stage.trade_age_s = 0.1, 3.1
+
+    async def play() -> None:
+        assert (await stage.prices.fresh([INFY], within_s=3.0))[INFY].source == "quote"
 
     stage.run(play())
 

@@ -60,7 +60,9 @@ class Prices:
         if self.price_inr is None:
             return {}
         at_ns = self.scene.clock.now_ns() - int(self.age_s * NS_PER_S)
-        told = ReferencePrice(price_inr=self.price_inr, at_ns=at_ns, source="test")
+        told = ReferencePrice(
+            price_inr=self.price_inr, at_ns=at_ns, source="test", traded_at_ns=at_ns
+        )
         return dict.fromkeys(symbols, told)
 
 
