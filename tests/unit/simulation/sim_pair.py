@@ -198,7 +198,8 @@ class PairPlay(Play):
             await asyncio.sleep(0.5)
             await self._lift_halts()
             is_quiet = self._has_ended() and self._is_delivered() and not self._doubted()
-            if is_quiet and not any(unsettled(self.records(each)) for each in self.accounts):
+            open_matters = any(unsettled(self.records(each)) for each in self.accounts)
+            if self._stays_quiet(is_quiet and not open_matters):
                 return
 
     def _is_delivered(self) -> bool:

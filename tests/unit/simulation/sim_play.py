@@ -96,6 +96,7 @@ PEACE_S_MAX: Final = 900.0
 A wall clock that was set back again and again prolongs a proof of absence by as much.
 """
 QUIET_LOOK_S: Final = 0.5
+COMPARED_S: Final = 1.5 * CONFIG.audit_s
 TROUBLE_S: Final = 1.5
 """From one trouble to the next, on average."""
 
@@ -201,6 +202,7 @@ class Play:
         self.busy_s = world.random_s(4.0, 16.0)
         self.people = [Person(play=self, name=name) for name in ("ann", "bob")]
         self.journal_line = JournalLine
+        self._quiet_since_s: float | None = None
         self.line = Line
         self.intended_ns: dict[str, int] = {}
         """When each intent was asked for, by its tag and the clock that nobody sets."""
@@ -408,8 +410,21 @@ class Play:
         while self.world.now_s() < until_s:
             await asyncio.sleep(QUIET_LOOK_S)
             is_quiet = self._has_ended() and self._is_delivered() and not self._doubted()
-            if is_quiet and not unsettled(self.records()):
+            if self._stays_quiet(is_quiet and not unsettled(self.records())):
                 return
+
+    def _stays_quiet(self, is_quiet: bool) -> bool:  # noqa: FBT001 - as it is asked
+        """Return whether all was quiet for so long that every desk has compared its sums since.
+
+        What a process that was losing its account committed last, its successor learns by that.
+        """
+        now_s = self.world.now_s()
+        if not is_quiet:
+            self._quiet_since_s = None
+        elif self._quiet_since_s is None:
+            self._quiet_since_s = now_s
+        since_s = self._quiet_since_s
+        return since_s is not None and now_s - since_s > COMPARED_S
 
     def _has_ended(self) -> bool:
         return not any(task.state in UNRESOLVED for task in self.journal.tasks.values())
