@@ -469,7 +469,7 @@ class RiskGate:
         """Fetch positions that are young enough; older ones stay if they cannot be read."""
         limit_ns = int(plan.limits.positions_age_s_max * NS_PER_S)
         async with self._reading:
-            if self._held is None or self._clock.now_ns() - self._held[0] > limit_ns // 2:
+            if self._held is None or not self._is_young(self._held[0], limit_ns // 2):
                 # What is filled from here on may not be in the answer, so it counts beside it.
                 at_ns, filled = self._clock.now_ns(), self._exposure.filled()
                 try:
@@ -499,9 +499,9 @@ class RiskGate:
             return None
         limit_ns = int(plan.limits.positions_age_s_max * NS_PER_S)
         async with self._reading:
-            at_ns, filled = self._clock.now_ns(), self._exposure.filled()
-            if self._shares is not None and at_ns - self._shares.at_ns <= limit_ns // 2:
+            if self._shares is not None and self._is_young(self._shares.at_ns, limit_ns // 2):
                 return self._shares
+            at_ns, filled = self._clock.now_ns(), self._exposure.filled()
             try:
                 free = dict(await held_shares())
                 reading = await self._positions.read()
@@ -514,6 +514,10 @@ class RiskGate:
                     free[symbol] = free.get(symbol, 0) + position.quantity
             self._shares = Holdings(at_ns=at_ns, free=free, filled=filled)
             return self._shares
+
+    def _is_young(self, at_ns: int, limit_ns: int) -> bool:
+        # What is told of a time to come was told before the clock was set back.
+        return 0 <= self._clock.now_ns() - at_ns <= limit_ns
 
     def _with_fills(self, fetched: _Fetched) -> HeldPositions | None:
         if fetched.positions is None:

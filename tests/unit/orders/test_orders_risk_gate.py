@@ -13,7 +13,7 @@ import virtual_time
 from order_scene import ACCOUNT, BUY, Scene
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.order import OrderRequest, OrderType, Side, to_fields
+from ticker_service.domain.order import OrderRequest, OrderType, Product, Side, to_fields
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, PositionKey
 from ticker_service.domain.risk import risk_table
@@ -366,5 +366,37 @@ def test_a_position_limit_counts_what_is_open_and_what_was_filled_since_it_was_r
             scene.desk.take_update(row)
             await scene.reaches(first, S.FILLED)
             assert (await denied(scene)).code == "RISK_POSITION"
+
+    virtual_time.run(play())
+
+
+def test_positions_are_read_again_after_the_wall_clock_was_set_back() -> None:
+    scene = Scene(risk={"position_quantity_max": 1_000})
+
+    async def play() -> None:
+        scene.broker.net_positions = [HELD]
+        async with scene.opened():
+            await scene.place()
+            scene.set_clock(-3_600)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_holdings_are_read_again_after_the_wall_clock_was_set_back() -> None:
+    scene = Scene(risk={"sell_only_holdings": True})
+    shares = dataclasses.replace(SELL, exchange="NSE", tradingsymbol="INFY", product=Product.CNC)
+
+    async def held_shares() -> Mapping[tuple[str, str], int]:
+        return {("NSE", "INFY"): 1_000}
+
+    scene.sources = RiskSources(held_shares=held_shares)
+    scene.renew()
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.place(shares)
+            scene.set_clock(-3_600)
+            await scene.place(shares)
 
     virtual_time.run(play())
