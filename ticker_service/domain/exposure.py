@@ -177,13 +177,16 @@ class Exposure:
         """Return what is open of one key."""
         return self._sums.get(key, Open())
 
-    def with_(self, new: NewTask) -> tuple[Open, Open]:
-        """Return what the order of an instruction counts for now, and what it would with it."""
+    def with_(self, new: NewTask) -> tuple[Open, Open] | None:
+        """Return what the order of an instruction counts for now, and what it would with it.
+
+        None of a change whose order is not known to be open.
+        """
         if new.kind is TaskKind.PLACE:
             return Open(), _placed(new).counted()
         target = self._orders.get(new.target_task_id) if new.target_task_id else None
         if target is None:
-            return Open(), Open()
+            return None
         changes = {**target.changes, new.task_id: _asked(new, 0)}
         changed = dataclasses.replace(target, changes=changes)
         return target.counted(), changed.counted()

@@ -105,7 +105,8 @@ class RiskInput:
     """Everything a decision is made of.
 
     ``order`` is a new one, or an open one as the change would leave it. ``counted`` is what that
-    order counts for in ``open`` now, ``counts`` what it would. Instants are wall time, ns since the
+    order counts for in ``open`` now, ``counts`` what it would; of a change whose order is not known
+    to be open (not ``is_counted``) neither is known. Instants are wall time, ns since the
     Unix epoch; what is None was not to be had.
     """
 
@@ -119,6 +120,7 @@ class RiskInput:
     reference: ReferencePrice | None = None
     counted: Open = NOTHING_OPEN
     counts: Open = NOTHING_OPEN
+    is_counted: bool = True
     open: Mapping[OpenKey, Open] = field(default_factory=dict)
     references: Mapping[tuple[str, str], ReferencePrice] = field(default_factory=dict)
     names: Mapping[tuple[str, str], str] = field(default_factory=dict)
@@ -141,6 +143,12 @@ class Unusable(Exception):  # noqa: N818 - says what the input is
     def __init__(self, what: str, why: str, numbers: Mapping[str, object] | None = None) -> None:
         super().__init__(f"{what} {why}")
         self.what, self.numbers = what, numbers or {}
+
+
+def check_counted(given: RiskInput) -> None:
+    """Raise ``Unusable`` if what the order counts for is not known."""
+    if not given.is_counted:
+        raise Unusable("order", "is not known to be open")
 
 
 def finite(what: str, value: float | Decimal) -> Decimal:

@@ -21,6 +21,7 @@ from ticker_service.domain.risk_input import (
     IN_LOTS,
     Unusable,
     check_age,
+    check_counted,
     finite,
     last_price,
     own_price,
@@ -300,6 +301,7 @@ def _open_value(given: RiskInput) -> Finding | None:
     most = given.limits.open_value_inr_max
     if most is None:
         return None
+    check_counted(given)
     more = _worth(given, given.symbol, given.counts) - _worth(given, given.symbol, given.counted)
     if more <= 0:
         return None
@@ -364,6 +366,7 @@ def _reached(
     given: RiskInput, most: int, is_meant: Callable[[tuple[str, str]], bool], what: str
 ) -> Finding | None:
     """Deny what could carry positions beyond a limit if everything open on its side filled."""
+    check_counted(given)
     side, more = given.order.transaction_type, given.counts.quantity - given.counted.quantity
     if more <= 0:
         return None
@@ -399,6 +402,7 @@ def _holdings(given: RiskInput) -> Finding | None:
     order = given.order
     if order.product is not Product.CNC or order.transaction_type is not Side.SELL:
         return None
+    check_counted(given)
     if given.holdings is None:
         raise Unusable("holdings", "are missing")
     check_age("holdings", given.holdings.at_ns, given.now_ns, given.limits.positions_age_s_max)

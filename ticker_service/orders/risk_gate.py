@@ -353,7 +353,8 @@ class RiskGate:
     def _input(
         self, plan: _Plan, new: NewTask, order: OrderRequest, fetched: _Fetched
     ) -> RiskInput:
-        counted, counts = self._exposure.with_(new)
+        both = self._exposure.with_(new)
+        counted, counts = both or (NOTHING_OPEN, NOTHING_OPEN)
         limits, now_ns = plan.limits, self._clock.now_ns()
         monotonic_ns = self._clock.monotonic_ns()
         contract = self._contract(order) if plan.knows_contracts else None
@@ -385,6 +386,7 @@ class RiskGate:
             references=fetched.references,
             counted=counted,
             counts=counts,
+            is_counted=both is not None,
             open=self._exposure.by_key(),
             names=self._names(plan),
             positions=self._with_fills(fetched),

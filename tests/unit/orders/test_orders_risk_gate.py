@@ -400,3 +400,24 @@ def test_holdings_are_read_again_after_the_wall_clock_was_set_back() -> None:
             await scene.place(shares)
 
     virtual_time.run(play())
+
+
+@pytest.mark.parametrize(
+    ("limit", "code"),
+    [
+        ("open_value_inr_max", "RISK_OPEN_VALUE"),
+        ("position_quantity_max", "RISK_POSITION"),
+    ],
+)
+def test_a_change_of_an_order_whose_size_is_not_known_is_denied(limit: str, code: str) -> None:
+    scene = Scene(risk={limit: 1_000_000})
+
+    async def play() -> None:
+        async with scene.opened():
+            resting = await scene.reaches(await scene.place(), S.WORKING)
+            scene.desk.exposure.forget()
+            with pytest.raises(RiskDenied, match="not known") as error:
+                await scene.modify(resting, quantity="150")
+            assert error.value.code == code
+
+    virtual_time.run(play())
