@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import orjson
@@ -264,7 +265,10 @@ class _Session:
             case "place":
                 demand(caller, Scope.ORDERS_WRITE)
                 place = PlaceRequest.model_validate(frame)
-                asks = front.place_sliced if place.slice else front.place
+                # The orders of a job are none of the session's: half of one is not cancelled.
+                asks = (
+                    front.place_sliced if place.slice else partial(front.place, facts=self._facts)
+                )
                 answer = await asks(
                     caller,
                     account=place.account,
@@ -272,7 +276,6 @@ class _Session:
                     client_order_id=place.client_order_id,
                     request_id=place.request_id or place.client_order_id,
                     order=place.order.to_domain(),
-                    facts=self._facts,
                 )
                 if place.slice:
                     await self._send_job(answer)
@@ -286,7 +289,6 @@ class _Session:
                     client_order_id=basket.client_order_id,
                     request_id=basket.request_id or basket.client_order_id,
                     basket=basket.to_domain(),
-                    facts=self._facts,
                 )
                 await self._send_job(answer)
                 return

@@ -50,7 +50,6 @@ EXIT_LEGS: Final = "legs"
 HELD_BEFORE: Final = "held_before"
 REPORT: Final = "report"
 """The facts of an exit: its positions by their number, what was held of each, what came of it."""
-_OF_THE_JOB: Final = frozenset({SLICES, FILLED, REFUSED, EXIT_LEGS, HELD_BEFORE, REPORT})
 
 
 class BasketMode(StrEnum):
@@ -172,12 +171,6 @@ def refused_parts(job: OrderTask) -> dict[str, str]:
     """Return which parts of a job were refused before they were journalled, by key, and why."""
     told: Any = (job.facts or {}).get(REFUSED, {})
     return {str(key): str(why) for key, why in told.items()}
-
-
-def inherited(job: OrderTask) -> dict[str, object] | None:
-    """Return what a job's orders are told of it, such as the session it was asked for in."""
-    facts = {name: told for name, told in (job.facts or {}).items() if name not in _OF_THE_JOB}
-    return facts or None
 
 
 def part_key(key: str, leg: int, position: int = 0) -> str:

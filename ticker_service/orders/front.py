@@ -176,7 +176,7 @@ class FrontDesk:
         new = replace(new, facts=facts)
         return await self._submit(desk, new, lambda: self._check_order(order))
 
-    async def place_sliced(  # noqa: PLR0913 - as `place`
+    async def place_sliced(
         self,
         caller: Caller,
         *,
@@ -185,9 +185,11 @@ class FrontDesk:
         client_order_id: str,
         request_id: str,
         order: OrderRequest,
-        facts: Mapping[str, object] | None = None,
     ) -> Answer:
-        """Journal an order that is cut if it is above the freeze quantity; as :meth:`place`."""
+        """Journal an order that is cut if it is above the freeze quantity; as :meth:`place`.
+
+        Like every job it is of no session: what of it is open outlives its caller.
+        """
         if account is None or group is not None:
             raise OrderRefused(
                 "INVALID_FIELD",
@@ -203,7 +205,6 @@ class FrontDesk:
             basket,
             client_order_id=client_order_id,
             request_id=request_id,
-            facts=facts,
         )
 
     async def basket(
@@ -214,7 +215,6 @@ class FrontDesk:
         client_order_id: str,
         request_id: str,
         basket: Basket,
-        facts: Mapping[str, object] | None = None,
     ) -> Answer:
         """Journal several orders as one job; all of them are checked before it; as :meth:`place`.
 
@@ -227,7 +227,6 @@ class FrontDesk:
             basket,
             client_order_id=client_order_id,
             request_id=request_id,
-            facts=facts,
         )
 
     async def exit(
@@ -575,7 +574,7 @@ class FrontDesk:
             return Answer(known, is_new=False)
         return Answer(*await desk.submit(new))
 
-    async def _submit_job(  # noqa: PLR0913 - as a placement
+    async def _submit_job(
         self,
         kind: TaskKind,
         caller: Caller,
@@ -584,7 +583,6 @@ class FrontDesk:
         *,
         client_order_id: str,
         request_id: str,
-        facts: Mapping[str, object] | None,
     ) -> Answer:
         desk = self._desk(caller, account)
         new = self._new(
@@ -602,7 +600,7 @@ class FrontDesk:
         except OrderRefused as refusal:
             return Answer(await self._known(new, refusal), is_new=False)
         plan = {SLICES: {str(leg): parts for leg, parts in cuts.items() if len(parts) > 1}}
-        return Answer(*await desk.submit(replace(new, facts={**(facts or {}), **plan})))
+        return Answer(*await desk.submit(replace(new, facts=plan)))
 
     def _cut(self, basket: Basket) -> dict[int, list[int]]:
         """Check every leg of a job and return how each is cut.

@@ -21,7 +21,6 @@ from ticker_service.domain.job import (
     cancels_of,
     change_key,
     changes_of,
-    inherited,
     refused_parts,
 )
 from ticker_service.domain.order import (
@@ -210,7 +209,6 @@ class Jobs:
             body=to_fields(part.order),
             leg=part.leg,
             slice=part.slice,
-            facts=inherited(job),
         )
 
     def _change(
@@ -250,7 +248,6 @@ class Jobs:
         leg: int | None,
         slice: int | None,  # noqa: A002 - the field's name
         target_task_id: uuid.UUID | None = None,
-        facts: Mapping[str, object] | None = None,
     ) -> NewTask:
         now_ns = self._clock.now_ns()
         says = {
@@ -274,7 +271,6 @@ class Jobs:
             job_id=job.task_id,
             leg=leg,
             slice=slice,
-            facts=facts,
         )
 
 

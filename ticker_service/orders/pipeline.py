@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, TypeAlias
 
+from ticker_service.domain.job import part_key
 from ticker_service.domain.order import JOBS, TaskKind, TaskUpdate
 from ticker_service.domain.order_state import IN_DOUBT, TERMINAL, UNSENT, TaskState
 
@@ -148,6 +149,8 @@ def _about_ended(task: OrderTask, target: OrderTask) -> TaskUpdate:
             reason_code="ORDER_MOVED",
             reason="the order goes on on another account, which another daemon has; ask again",
         )
+    if target.kind in JOBS:
+        return _about_ended_job(target)
     if target.state is TaskState.MANUAL:
         # Nobody knows whether it is there, so neither may we say so.
         return TaskUpdate(
@@ -161,4 +164,24 @@ def _about_ended(task: OrderTask, target: OrderTask) -> TaskUpdate:
         event="order_ended",
         reason_code="ORDER_ENDED",
         reason=f"the order had ended as {target.state} and is not at the broker",
+    )
+
+
+def _about_ended_job(job: OrderTask) -> TaskUpdate:
+    if job.state is TaskState.ESCALATED:
+        first = part_key(job.client_order_id, 1)
+        return TaskUpdate(
+            state=TaskState.REJECTED_LOCAL,
+            event="job_ended",
+            reason_code="JOB_ESCALATED",
+            reason=(
+                f"the job was given up ({job.reason_code}); orders of it may stand at the broker: "
+                f"look at its legs and cancel each by its own key, such as {first}"
+            ),
+        )
+    return TaskUpdate(
+        state=TaskState.REJECTED_LOCAL,
+        event="job_ended",
+        reason_code="ORDER_ENDED",
+        reason=f"the job had ended as {job.state}; all of its orders have",
     )

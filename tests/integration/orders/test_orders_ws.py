@@ -446,7 +446,7 @@ def test_sockets_that_vanish_in_mid_answer_leave_no_trace(home: House) -> None:
 def test_who_asked_for_it_and_is_lost_has_its_working_orders_cancelled_and_its_stops_kept(
     home: House,
 ) -> None:
-    lost, stop, other = new_name(), new_name(), new_name()
+    lost, stop, other, job = new_name(), new_name(), new_name(), new_name()
     with home.talk("bot") as stays:
         assert stays.hear()["op"] == "ack"
         assert stays.ask(**place(home, other))["op"] == "ack"
@@ -459,12 +459,18 @@ def test_who_asked_for_it_and_is_lost_has_its_working_orders_cancelled_and_its_s
         assert gone.ask(**place(home, lost))["op"] == "ack"
         below = {"trigger_price": home.price, "product": "MIS", "transaction_type": "SELL"}
         assert gone.ask(**place(home, stop, order_type="SL", **below))["op"] == "ack"
+        basket = {"op": "basket", "client_order_id": job, "account": "MAIN"}
+        assert gone.ask(**basket, legs=[{"order": home.order()}])["op"] == "ack"
+        sliced = place(home, f"{job}-cut") | {"slice": True}
+        assert gone.ask(**sliced)["op"] == "ack"
         with home.caller("bot") as caller:
-            caller.reaches(lost, "WORKING")
-            caller.reaches(stop, "WORKING")
+            for key in (lost, stop, f"{job}~1", f"{job}-cut~1"):
+                caller.reaches(key, "WORKING")
             gone.cut()
             caller.reaches(lost, "CANCELLED")
             (cancel,) = caller.changes(lost)
             assert (cancel["kind"], cancel["state"]) == ("CANCEL", "ACKED")
             assert caller.status(stop)["state"] == "WORKING"
             assert caller.status(other)["state"] == "WORKING"
+            assert caller.status(f"{job}~1")["state"] == "WORKING"
+            assert caller.status(f"{job}-cut~1")["state"] == "WORKING"

@@ -13,6 +13,7 @@ from order_scene import ACCOUNT, BUY, Scene
 
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.job import (
+    CANCELS_MAX,
     Basket,
     BasketMode,
     Leg,
@@ -363,5 +364,23 @@ def test_what_rests_when_the_token_ends_is_cancelled_after_the_login_however_lat
         job = await desk.ends(job)
         assert (job.state, job.reason_code) == (S.DONE, "LEG_FAILED")
         assert desk.now(first).state is S.CANCELLED
+
+    on_desk(play)
+
+
+def test_who_cancels_a_job_that_was_given_up_is_told_that_orders_of_it_may_stand() -> None:
+    async def play(desk: Desk) -> None:
+        no = Answer(reply=refusal(400, "OrderException"), takes_effect=False)
+        job = await desk.basket(BUY, SELL)
+        await desk.placed(job, 2)
+        desk.broker.answers.extend([no] * (2 * CANCELS_MAX))
+        await desk.cancel(job)
+        job = await desk.ends(job)
+        assert (job.state, job.reason_code) == (S.ESCALATED, "COULD_NOT_CANCEL")
+        assert {row.status for row in desk.broker.book.values()} == {"OPEN"}
+        late = await desk.reaches(await desk.cancel(job), S.REJECTED_LOCAL)
+        assert late.reason_code == "JOB_ESCALATED"
+        assert "may stand at the broker: look at its legs" in (late.reason or "")
+        assert f"{job.client_order_id}~1" in (late.reason or "")
 
     on_desk(play)
