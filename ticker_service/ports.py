@@ -765,7 +765,7 @@ class OrderJournal(Protocol):
     async def dead_letters(
         self, account: Account, *, created_since_ns: int, failed_since_ns: int, limit: int
     ) -> list[OrderTask]:
-        """Return what of an account may need a person, newest first.
+        """Return what of an account may need a person, what is in doubt first, each newest first.
 
         That is UNKNOWN of any age, MANUAL that was asked for since an instant, and of that what was
         rejected, expired or not placed and took its last step since another one.

@@ -693,15 +693,20 @@ class MemoryJournal:
     async def dead_letters(
         self, account: Account, *, created_since_ns: int, failed_since_ns: int, limit: int
     ) -> list[OrderTask]:
-        """Return what of an account may need a person, newest first."""
+        """Return what of an account may need a person, what is in doubt first."""
         await self._begin("dead_letters")
-        younger = [
+        lost = [
             task
-            for task in self._of(account, FAILED | {TaskState.MANUAL})
+            for task in self._of(account, {TaskState.MANUAL})
             if task.created_at_ns >= created_since_ns
-            and (task.state is TaskState.MANUAL or task.updated_at_ns >= failed_since_ns)
         ]
-        return _newest(self._of(account, {TaskState.UNKNOWN}) + younger, limit)
+        failed = [
+            task
+            for task in self._of(account, FAILED)
+            if task.created_at_ns >= created_since_ns and task.updated_at_ns >= failed_since_ns
+        ]
+        undecided = _newest(self._of(account, {TaskState.UNKNOWN}) + lost, limit)
+        return (undecided + _newest(failed, limit))[:limit]
 
     async def events_of(self, task_id: uuid.UUID, *, limit: int) -> list[OrderEvent]:
         """Return the first events of a task, oldest first."""

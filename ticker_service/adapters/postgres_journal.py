@@ -493,7 +493,7 @@ class PostgresJournal:
     async def dead_letters(
         self, account: Account, *, created_since_ns: int, failed_since_ns: int, limit: int
     ) -> list[OrderTask]:
-        """Return what of an account may need a person, newest first."""
+        """Return what of an account may need a person, what is in doubt first."""
         wanted = {
             "account": account,
             "created_since": time_of(created_since_ns),

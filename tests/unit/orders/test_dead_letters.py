@@ -21,6 +21,7 @@ from ticker_service.domain.order_state import FAILED, TERMINAL, TaskState
 from ticker_service.domain.session import from_instant_ns
 from ticker_service.domain.tag import tag_of
 from ticker_service.errors import OrderRefused
+from ticker_service.orders import dead_letters
 from ticker_service.orders.front import Caller, FrontDesk
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
@@ -105,6 +106,21 @@ def test_what_failed_is_listed_behind_what_is_undecided_and_not_the_next_day() -
         scene.pass_days(1)
         found = await desk.letters(NIGHT, None)
         assert [each.task.task_id for each in found] == [undecided.task_id]
+
+    play(scenario)
+
+
+def test_however_much_failed_what_is_undecided_is_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dead_letters, "LETTERS_MAX", 5)
+
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        lost, doubt = await manual(scene), await unknown(scene)
+        for _ in range(6):
+            answer = Answer(reply=refusal(400, "InputException"), takes_effect=False)
+            scene.broker.answers.append(answer)
+            await scene.reaches(await scene.place(), TaskState.REJECTED)
+        found = [each.task.task_id for each in await desk.letters(NIGHT, None)]
+        assert (len(found), found[:2]) == (5, [doubt.task_id, lost.task_id])
 
     play(scenario)
 
