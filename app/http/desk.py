@@ -25,7 +25,7 @@ from ticker_service.domain.dead_letter import WHY_CHARACTERS_MAX, Decision
 from ticker_service.domain.order import event_message
 from ticker_service.errors import OrderRefused
 from ticker_service.orders.dead_letters import Case, Letter
-from ticker_service.orders.front import ExternalOrder
+from ticker_service.orders.front import Caller, ExternalOrder
 
 _Account = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _TaskId = Annotated[str, Path(max_length=36)]
@@ -144,7 +144,7 @@ async def letters(who: Decides, doors: DoorsHere, account: _Account | None = Non
 @router.get("/{task_id}")
 async def case(task_id: _TaskId, who: Decides, doors: DoorsHere) -> CaseAnswer:
     """Explain one task: what was asked, each send, what the books showed, who decided what."""
-    return _case(await doors.front.dead_letters.case(who, _id_of(task_id)))
+    return _case(await doors.front.dead_letters.case(who, _id_of(task_id)), who)
 
 
 @router.post("/{task_id}/adopt")
@@ -211,7 +211,7 @@ def _letter(letter: Letter) -> dict[str, Any]:
     }
 
 
-def _case(case: Case) -> CaseAnswer:
+def _case(case: Case, who: Caller) -> CaseAnswer:
     account = case.letter.task.account
     alike = case.alike
     attempts = dead_letter.attempts_told(case.events)
@@ -256,5 +256,5 @@ def _case(case: Case) -> CaseAnswer:
             )
             for line in case.audit
         ],
-        events=[event_message(event) for event in case.events],
+        events=[event_message(event, may_use=who.may_use) for event in case.events],
     )

@@ -141,7 +141,7 @@ async def events(
 ) -> dict[str, list[dict[str, Any]]]:
     """List an account's events after a number, in order, without a hole."""
     found = await doors.events(who, account, after=after, limit=limit)
-    return {"events": [event_message(event) for event in found]}
+    return {"events": [event_message(event, may_use=who.may_use) for event in found]}
 
 
 @router.get("/{client_order_id}", response_model=TaskAnswer | JobAnswer)

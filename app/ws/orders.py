@@ -404,7 +404,8 @@ class _Session:
                     caller, account, after=after, limit=EVENTS_PER_READ_MAX
                 )
                 for event in events:
-                    await self._send({"op": "event", **event_message(event)})
+                    message = event_message(event, may_use=caller.may_use)
+                    await self._send({"op": "event", **message})
                     after = event.account_seq
             except JournalUnavailable:
                 events = ()

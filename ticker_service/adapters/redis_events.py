@@ -62,7 +62,8 @@ class RedisOrderEvents:
         exchange = await self._servers.exchange(is_whole=True)
         stream = self._servers.name(f"{self._prefix}orderlog:{account}")
         for event in events:
-            message = orjson.dumps(event_message(event))
+            # Who reads the stream of an account is known to be good for that one alone.
+            message = orjson.dumps(event_message(event, may_use=account.__eq__))
             exchange.commands.xadd(
                 stream,
                 {"event": message},

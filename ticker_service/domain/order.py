@@ -17,7 +17,7 @@ from ticker_service.constants import NS_PER_US
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from ticker_service.domain.order_state import TaskState
 
@@ -414,8 +414,18 @@ class OrderEvent:
     data: Mapping[str, object]
 
 
-def event_message(event: OrderEvent) -> dict[str, object]:
-    """Return an event as callers and subscribers get it, on every channel the same."""
+_OF_ACCOUNTS: Final = frozenset({"from_account", "to_account"})
+"""Facts whose value is the name of an account; ``passed_over`` has names for keys."""
+
+
+def event_message(event: OrderEvent, *, may_use: Callable[[str], bool]) -> dict[str, object]:
+    """Return an event as callers and subscribers get it, on every channel the same.
+
+    Args:
+        event: As the journal has it.
+        may_use: Whether who reads it may use an account. The facts of an order of a group name
+            other accounts, which a reader of this one may not know (I14).
+    """
     return {
         "v": 1,
         "event_id": str(event.event_id),
@@ -427,8 +437,33 @@ def event_message(event: OrderEvent) -> dict[str, object]:
         "at_us": event.at_ns // NS_PER_US,
         "client_order_id": event.client_order_id,
         "state": event.state,
-        "data": dict(event.data),
+        "data": _told_of(event.data, may_use),
     }
+
+
+def _told_of(data: Mapping[str, object], may_use: Callable[[str], bool]) -> dict[str, object]:
+    """Return what an event tells without the names of accounts that a reader may not use."""
+    facts = data.get("facts")
+    if not isinstance(facts, dict):
+        return dict(data)
+    told = _without_others(facts, may_use)
+    if isinstance(facts.get("route"), dict):
+        told["route"] = _without_others(facts["route"], may_use)
+    return {**data, "facts": told}
+
+
+def _without_others(
+    facts: Mapping[str, object], may_use: Callable[[str], bool]
+) -> dict[str, object]:
+    told = {
+        name: value
+        for name, value in facts.items()
+        if name not in _OF_ACCOUNTS or may_use(str(value))
+    }
+    passed_over = facts.get("passed_over")
+    if isinstance(passed_over, dict):
+        told["passed_over"] = {name: why for name, why in passed_over.items() if may_use(name)}
+    return told
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

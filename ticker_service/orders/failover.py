@@ -38,6 +38,8 @@ log = structlog.get_logger()
 
 FAILED_OVER: Final = "FAILED_OVER"
 EVENT: Final = "failed_over"
+DENIED_MAX: Final = 1_000
+"""So many denials of orders that may still go on are remembered, the newest."""
 
 
 class Failover:
@@ -57,6 +59,8 @@ class Failover:
         self._journal = journal
         self._clock = clock
         self._new_id = new_id
+        self._denied: dict[tuple[uuid.UUID, Account], str] = {}
+        """The version of the limits by which an account denied an order, asked by that no more."""
 
     async def consider(self, task: OrderTask, hindrance: Hindrance) -> OrderTask:
         """Let an order that its account left unsent go on elsewhere if that is allowed.
@@ -88,7 +92,7 @@ class Failover:
             return task
         ruling = judge(situation, _FIT)
         facts = _facts(task, choice, hindrance.reason, hindrance.evidence, ruling.code)
-        update = _update(choice.account, hindrance.reason, facts)
+        update = _update(hindrance.reason, facts)
         return await self._go_on(task, update, choice.account, facts, target=None)
 
     async def refused(self, task: OrderTask, update: TaskUpdate) -> OrderTask | None:
@@ -138,7 +142,7 @@ class Failover:
         if order.account == task.account or not self._journal.is_writer(order.account):
             return task
         facts = {"from_account": task.account, "reason": "ORDER_MOVED"}
-        update = _update(order.account, "its order goes on there", facts)
+        update = _update("its order goes on there", facts)
         return await self._go_on(task, update, order.account, facts, target=order.task_id)
 
     async def surfaced(self, task: OrderTask, reason: str, fact_ns: int | None) -> None:
@@ -169,7 +173,9 @@ class Failover:
         if not judge(situation, _FIT).moves:
             return None
         lineage = await self._journal.lineage(task)
-        choice = self._router.choose(group, task.body, visited={each.account for each in lineage})
+        closed = {each: "RISK_DENIED" for each in group.members if self._denies(task, each)}
+        closed |= {each.account: "WAS_THERE" for each in lineage}
+        choice = self._router.choose(group, task.body, closed=closed)
         if choice.account is None:
             return None
         reduces = await self._desks[task.account].positions.may_close(task)
@@ -209,6 +215,7 @@ class Failover:
             judged = await desk.risk.judge(successor, order)
             if judged.refusal is not None:
                 desk.risk.record(successor, judged.refusal)
+                self._keep_denial(task, account, judged.refusal.version)
                 return task
             successor = dataclasses.replace(successor, risk=judged.facts)
         try:
@@ -234,6 +241,16 @@ class Failover:
             raise TaskMoved(f"task_id={task.task_id} is not in the journal")
         return left
 
+    def _denies(self, task: OrderTask, account: Account) -> bool:
+        """Return whether an account has denied an order by the limits that are in force."""
+        version = self._desks[account].risk.tables.current.version
+        return self._denied.get((task.task_id, account)) == version
+
+    def _keep_denial(self, task: OrderTask, account: Account, version: str) -> None:
+        self._denied[task.task_id, account] = version
+        if len(self._denied) > DENIED_MAX:
+            del self._denied[next(iter(self._denied))]
+
     def _is_late(self, task: OrderTask) -> bool:
         return self._clock.now_ns() >= task.deadline_ns
 
@@ -254,11 +271,11 @@ def _facts(
     }
 
 
-def _update(account: Account, reason: str, facts: Mapping[str, object]) -> TaskUpdate:
-    return TaskUpdate(
+def _update(reason: str, facts: Mapping[str, object]) -> TaskUpdate:
+    return TaskUpdate(  # which account that is, is among the facts: not all may know
         state=TaskState.FAILED_OVER,
         event=EVENT,
         reason_code=FAILED_OVER,
-        reason=f"goes on on {account}: {reason}",
+        reason=f"goes on on another account: {reason}",
         facts=facts,
     )

@@ -9,17 +9,21 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, assert_never
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Final, assert_never
 
 from ticker_service.domain.account_group import GroupPolicy
 from ticker_service.errors import OrderRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from ticker_service.domain.account_group import AccountGroup
     from ticker_service.domain.order import Account
     from ticker_service.orders.desk import AccountDesk
+
+
+NOWHERE: Final[Mapping[Account, str]] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,19 +67,23 @@ class Router:
         """How many orders each group has been asked to take."""
 
     def choose(
-        self, group: AccountGroup, body: Mapping[str, str], *, visited: Container[Account] = ()
+        self,
+        group: AccountGroup,
+        body: Mapping[str, str],
+        *,
+        closed: Mapping[Account, str] = NOWHERE,
     ) -> Choice:
         """Return where an order goes.
 
         Args:
             group: Whose accounts.
             body: The form of the order.
-            visited: Accounts that it has been on.
+            closed: Accounts that it may not go to, and why.
         """
         passed_over: dict[Account, str] = {}
         able: list[Account] = []
         for account in group.members:
-            unable = "WAS_THERE" if account in visited else self._desks[account].unable(body)
+            unable = closed.get(account) or self._desks[account].unable(body)
             if unable:
                 passed_over[account] = unable
             else:

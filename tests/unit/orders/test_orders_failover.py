@@ -15,10 +15,11 @@ from order_scene import BUY, broker_order
 from ticker_service.accounts.breaker import BreakerRules
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.halt import HaltCode
-from ticker_service.domain.order import Side
+from ticker_service.domain.order import Account, Side, event_message
 from ticker_service.domain.order_replay import differences, replay
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, PositionKey
+from ticker_service.domain.risk import risk_table
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer as BrokerAnswer
 from ticker_service.testing import refusal
@@ -373,6 +374,76 @@ def test_a_former_that_dies_before_it_hands_over_does_so_after_its_restart() -> 
                 await scenario()
 
     virtual_time.run(play_out())
+
+
+@pytest.mark.parametrize("others", [(SPARE,), (SPARE, THIRD)])
+def test_an_account_that_denies_an_order_by_risk_is_asked_once_and_the_next_one_then(
+    others: tuple[Account, ...],
+) -> None:
+    scene = GroupScene(MAIN, *others)
+    denials: list[Any] = []
+    tight = risk_table({"accounts": {"SPARE": {"order_value_inr_max": 1}}})
+
+    async def scenario() -> None:
+        scene[SPARE].tables.take(tight)
+        scene[SPARE].desk.risk.on_denial = lambda *told: denials.append(told)
+        scene[MAIN].broker.answers.append(refused_token())
+        scene[MAIN].broker.is_token_refused = True
+        order = await scene.place("a")
+        await scene[MAIN].reaches(order, S.EXPIRED, S.FAILED_OVER)
+        assert len(denials) == 1
+        lineage = [each.account for each in await scene.journal.lineage(order)]
+        assert lineage == [MAIN, *others[1:]]
+        assert scene.journal.tasks[order.task_id].state is (
+            S.FAILED_OVER if others[1:] else S.EXPIRED
+        )
+
+    play(scene, scenario)
+
+
+def test_an_account_that_denied_an_order_is_asked_again_by_other_limits() -> None:
+    scene = GroupScene()
+    tight = risk_table({"accounts": {"SPARE": {"order_value_inr_max": 1}}})
+
+    async def scenario() -> None:
+        scene[SPARE].tables.take(tight)
+        scene[MAIN].broker.answers.append(refused_token())
+        scene[MAIN].broker.is_token_refused = True
+        order = await scene.place("a")
+        await asyncio.sleep(5.0)
+        assert scene[MAIN].now(order).state is S.READY
+        scene[SPARE].tables.take(risk_table())
+        await went_on(scene, order)
+
+    play(scene, scenario)
+
+
+@pytest.mark.parametrize("moves_on_margin", [True, False])
+def test_who_may_read_one_account_is_told_no_other_of_its_group(moves_on_margin: bool) -> None:  # noqa: FBT001
+    scene = GroupScene(moves_on_margin=moves_on_margin)
+
+    async def scenario() -> None:
+        scene[MAIN].broker.answers.append(no_margin() if moves_on_margin else throttled())
+        order = await scene.place("a")
+        over = S.REJECTED if moves_on_margin else S.FAILED_OVER
+        assert SPARE not in str((await scene[MAIN].reaches(order, over)).reason)
+        latter = (await scene.journal.lineage(order))[-1]
+        await scene[SPARE].reaches(latter, S.WORKING)
+        for account, other in ((MAIN, SPARE), (SPARE, MAIN)):
+            events = await scene.journal.events_after(account, 0, limit=100)
+            assert other in str([event.data for event in events])
+            told = [event_message(each, may_use=account.__eq__) for each in events]
+            assert other not in str(told)
+            # Which task goes on, and why, is told all the same.
+            assert "MARGIN" in str(told) or "THROTTLED" in str(told)
+            # Who may use both is told all that the journal has.
+            whole = [event_message(each, may_use=lambda _: True)["data"] for each in events]
+            assert whole == [event.data for event in events]
+        (last,) = (await scene.journal.events_after(MAIN, 0, limit=100))[-1:]
+        facts = event_message(last, may_use=MAIN.__eq__)["data"]["facts"]  # type: ignore[index]
+        assert facts["successor"] == str(latter.task_id)
+
+    play(scene, scenario)
 
 
 def test_both_logs_replay_to_what_there_is() -> None:
