@@ -112,12 +112,15 @@ class LegView:
         is_flat: Whether the broker's positions and its fills both say so.
         lot_size: Orders are whole lots of it.
         largest: The most of one order; None for no limit that is known.
+        is_beyond: Whether the exit's own orders may still fill more than is held: by other hands
+            it went flat, smaller, or turned round.
     """
 
     closing: Closing
     is_flat: bool
     lot_size: int = 1
     largest: int | None = None
+    is_beyond: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -154,6 +157,8 @@ def leg_moves(view: LegView, children: Sequence[OrderTask], now_ns: int) -> LegM
     if stop is not None:
         return stop
     is_open = [order for order in orders if order.state not in TERMINAL]
+    if view.is_beyond:
+        return _withdrawn([order for order in is_open if order.state in LIVE], children, now_ns)
     rests = [
         order
         for order in is_open
@@ -170,6 +175,14 @@ def leg_moves(view: LegView, children: Sequence[OrderTask], now_ns: int) -> LegM
     if view.is_flat:
         return LegMoves(is_over=not is_open)
     return _sent_next(view, orders, now_ns)
+
+
+def _withdrawn(rests: Sequence[OrderTask], children: Sequence[OrderTask], now_ns: int) -> LegMoves:
+    """Return the cancels of what would turn a position round (I19); nothing else helps there."""
+    ends = ending(rests, children, now_ns)
+    if ends.is_stuck:
+        return LegMoves(stop=ends.why, stop_code=COULD_NOT_CANCEL)
+    return LegMoves(cancel=ends.cancel)
 
 
 def _sent_next(view: LegView, orders: Sequence[OrderTask], now_ns: int) -> LegMoves:

@@ -216,7 +216,9 @@ class AccountDesk:
         self.updates_dropped = 0
         """Updates of the feed that found no room; the broker's book tells the same."""
         self._reducing = asyncio.Lock()
-        executor.why_not_reducing = partial(self.positions.not_reducing, counts_unsent=False)
+        reduces = partial(self.positions.not_reducing, counts_unsent=False)
+        executor.why_not_reducing = reduces
+        executor.why_not_reducing_now = partial(reduces, than_s=0.0)
         self._uncompared_since_ns: int | None = None
         self._slots = asyncio.Semaphore(config.sends_parallel)
         self._cancel_slots = asyncio.Semaphore(config.sends_parallel)
@@ -453,6 +455,8 @@ class AccountDesk:
         """Take an order update of the feed; when too many wait, the next book tells the same."""
         # Before it waits or is dropped: a book without this order is not whole.
         self._reconciler.learn([row])
+        if not self._reconciler.has_our_tag(row):
+            self.positions.hear(row)
         try:
             self._updates.put_nowait(row)
         except asyncio.QueueFull:

@@ -135,6 +135,10 @@ class Executor:
         self.why_not_reducing: Callable[[OrderTask, OrderTask | None], Awaitable[str]] = _unknown
         """Asked while a switch lets nothing through but what reduces a position; empty if it does.
         Raises as reading the broker's books and the journal does."""
+        self.why_not_reducing_now: Callable[[OrderTask, OrderTask | None], Awaitable[str]] = (
+            _unknown
+        )
+        """The same, by a reading that begins then: the last look before the first byte."""
         self.held_by_risk: Callable[[Mapping[str, str]], str] = _free
         """Asked with an order's form, from any thread: why it must not leave, empty if it may."""
         self.refusals = 0
@@ -197,7 +201,9 @@ class Executor:
         switch = self.switches.holding(task.account, symbol_of(body))
         return switch is not None and not (reduces and switch.level is KillLevel.REDUCE_ONLY)
 
-    async def _unreducing(self, task: OrderTask, target: OrderTask | None) -> str:
+    async def _unreducing(
+        self, task: OrderTask, target: OrderTask | None, *, is_last: bool = False
+    ) -> str:
         """Return why an order is held back that may leave only if it reduces a position.
 
         While a switch lets nothing else through, and of an exit always. What cannot be told is held
@@ -212,17 +218,20 @@ class Executor:
                 return ""
         except JournalError as error:
             return f"whether it reduces one is not known: {error}"
-        return await self._why_not_reducing(task, target)
+        return await self._why_not_reducing(task, target, is_last=is_last)
 
     async def _is_of_an_exit(self, task: OrderTask) -> bool:
         """Return whether a task is part of an exit, which does nothing but reduce a position."""
         job = await self._journal.task(task.job_id) if task.job_id else None
         return job is not None and job.kind is TaskKind.EXIT
 
-    async def _why_not_reducing(self, task: OrderTask, target: OrderTask | None) -> str:
+    async def _why_not_reducing(
+        self, task: OrderTask, target: OrderTask | None, *, is_last: bool = False
+    ) -> str:
         """Return why something does not strictly reduce a position, empty if it does."""
+        ask = self.why_not_reducing_now if is_last else self.why_not_reducing
         try:
-            return await self.why_not_reducing(task, target)
+            return await ask(task, target)
         except (BrokerUnavailable, LoginRequired, JournalError) as error:
             return f"whether it reduces one is not known: {error}"
 
@@ -354,7 +363,8 @@ class Executor:
         symbol = symbol_of((target or task).body)
         # Known before the claim, and asked again now that every other send sees this one.
         reduces = self.switches.reduce_only(task.account, symbol) is not None
-        if await self._unreducing(task, target):
+        # A reading of before it took its turn may lack what another hand has closed meanwhile.
+        if await self._unreducing(task, target, is_last=True):
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=HALTED)
         failure = failure or self._held_at_the_last(task, target, closes_ns, reduces=reduces)
         if failure:

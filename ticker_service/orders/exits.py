@@ -149,7 +149,10 @@ class Exits:
             ]
             if more and len(legs) < LEGS_MAX:
                 return Moves(update=_planned(job, legs, more[: LEGS_MAX - len(legs)], look))
-        views = {number: self._view(key, look) for number, key in legs.items()}
+        views = {}
+        for number, key in legs.items():
+            own = [child for child in children if child.leg == number]
+            views[number] = self._view(key, look, own)
         others = self._others(wanted, legs, children, look)
         self._unwanted[job.task_id] = (self._clock.monotonic_ns(), others)
         moves = _moves(job, wanted, views, children, now_ns)
@@ -158,7 +161,7 @@ class Exits:
             return Moves()  # flat, and something rests or may yet that opens a position again
         return moves
 
-    def _view(self, key: PositionKey, look: Look) -> LegView:
+    def _view(self, key: PositionKey, look: Look, children: Sequence[OrderTask]) -> LegView:
         contracts = self._contracts()
         contract = contracts.find(key.exchange, key.tradingsymbol) if contracts else None
         return LegView(
@@ -166,6 +169,7 @@ class Exits:
             is_flat=look.is_flat(key),
             lot_size=contract.lot_size if contract and key.exchange in _IN_UNITS else 1,
             largest=freeze_quantity(contract, self._freeze()) if contract else None,
+            is_beyond=look.is_beyond(key, children),
         )
 
     def _others(

@@ -24,7 +24,7 @@ from ticker_service.domain.closing import (
 )
 from ticker_service.domain.order import Side, TaskKind, Variety
 from ticker_service.domain.order_legs import is_iceberg
-from ticker_service.domain.order_state import TERMINAL, UNSENT, TaskState, state_of
+from ticker_service.domain.order_state import LIVE, TERMINAL, UNSENT, TaskState, state_of
 from ticker_service.domain.portfolio import PositionKey
 from ticker_service.errors import BrokerUnavailable
 
@@ -136,6 +136,8 @@ class Positions:
         self._book: Sequence[BrokerOrder] = ()
         self._book_began_ns: int | None = None
         self._refreshing = asyncio.Lock()
+        self._moved_ns: int | None = None
+        """When another hand was last heard to have traded; a reading of before is old."""
 
     @property
     def age_ns(self) -> int | None:
@@ -145,6 +147,12 @@ class Positions:
     def take_book(self, rows: Sequence[BrokerOrder], began_ns: int) -> None:
         """Take a whole order book, and when its reading began, monotonic ns."""
         self._book, self._book_began_ns = rows, began_ns
+
+    def hear(self, row: BrokerOrder) -> None:
+        """Take an update of an order that is not ours: what it filled is to be read."""
+        reading = self._reading
+        if reading is None or row.filled_quantity > reading.filled()[row.order_id]:
+            self._moved_ns = self._clock.monotonic_ns()
 
     def forget(self) -> None:
         """Know nothing: another process may have had the account."""
@@ -170,10 +178,17 @@ class Positions:
         return reading
 
     async def refresh(self, *, than_s: float = FRESH_S) -> Reading:
-        """Have a reading and an order book that are not older, asking for what is; as `read`."""
+        """Have a reading and an order book that are not older, asking for what is; as `read`.
+
+        One that began after this was called is young enough whatever was asked for: those who wait
+        for one another share it.
+        """
+        asked_ns = self._clock.monotonic_ns()
         async with self._refreshing:
             reading = self._reading
-            if reading is None or not self._is_young(reading.began_ns, than_s):
+            if reading is None or not (
+                reading.began_ns > asked_ns or self._is_young(reading.began_ns, than_s)
+            ):
                 reading = await self.read()
             # The younger of the two: what an order elsewhere has filled since is told by it, and
             # what a change of before has made of an order of ours.
@@ -204,6 +219,7 @@ class Positions:
         target: OrderTask | None = None,
         *,
         counts_unsent: bool = True,
+        than_s: float = FRESH_S,
     ) -> str:
         """Return why an order or a change may do more than reduce a position, empty if it may not.
 
@@ -215,6 +231,7 @@ class Positions:
             target: The order that a change is about.
             counts_unsent: Whether what waits to be sent counts. It does at the door; what is about
                 to leave is held against what has left or is leaving, or two would hold each other.
+            than_s: How old the reading may be.
 
         Raises:
             BrokerUnavailable: That is not known: it is to be held for one that does more.
@@ -225,7 +242,7 @@ class Positions:
         variety = Variety(body.get("variety", Variety.REGULAR))
         if variety not in CLOSING_VARIETIES:
             return f"an order of variety {variety} closes no position"
-        look = await self.look(counts_unsent=counts_unsent)
+        look = await self.look(counts_unsent=counts_unsent, than_s=than_s)
         side, key = Side(body["transaction_type"]), key_of(body)
         if asked.kind is not TaskKind.MODIFY or target is None:
             held = look.closing(key, but=asked.task_id)
@@ -318,7 +335,9 @@ class Positions:
         return list(tasks.values())
 
     def _is_young(self, began_ns: int | None, than_s: float) -> bool:
-        return began_ns is not None and self._age_ns(began_ns) <= than_s * NS_PER_S
+        if began_ns is None or (self._moved_ns is not None and began_ns <= self._moved_ns):
+            return False
+        return self._age_ns(began_ns) <= than_s * NS_PER_S
 
     def _age_ns(self, began_ns: int) -> int:
         return self._clock.monotonic_ns() - began_ns
@@ -365,6 +384,16 @@ class Look:
         What was filled since the positions were asked for may have opened one.
         """
         return key not in self.open_keys and key not in self.uncounted()
+
+    def is_beyond(self, key: PositionKey, orders: Iterable[OrderTask]) -> bool:
+        """Return whether live orders may fill more of a position than is held of it."""
+        left: Counter[Side] = Counter()
+        for order in orders:
+            if order.kind is TaskKind.PLACE and order.state in LIVE:
+                side = Side(order.body["transaction_type"])
+                left[side] += max(int(order.body["quantity"]) - self.counted(order), 0)
+        held = self.net.get(key, 0)
+        return left[Side.SELL] > max(held, 0) or left[Side.BUY] > max(-held, 0)
 
     def uncounted(self) -> set[PositionKey]:
         """Return the positions of which something was filled since they were read."""

@@ -287,6 +287,10 @@ class Reconciler:
     def _is_news(self, row: BrokerOrder) -> bool:
         return self.memory.merged.get(row.order_id) != row
 
+    def has_our_tag(self, row: BrokerOrder) -> bool:
+        """Return whether a row names one of our sends."""
+        return bool(self._our_tags(row))
+
     def _our_tags(self, row: BrokerOrder) -> list[str]:
         return [tag for tag in row.tags if is_ours(tag, self._installation)]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import random
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -67,6 +68,21 @@ class Market(Held):
         self.fill(order_id, filled, status)
         self.desk.take_update(self.broker.book[order_id])
         self.flipped = self.flipped or self.held * self.overnight < 0
+
+    def squared_off(self, quantity: int, *, is_told: bool = True) -> None:
+        """Let somebody close so much in another app."""
+        order_id = f"app-{len(self.broker.book)}"
+        self.broker.book[order_id] = broker_order(
+            order_id=order_id,
+            transaction_type="SELL" if self.overnight > 0 else "BUY",
+            quantity=quantity,
+            filled_quantity=quantity,
+            average_price=Decimal(100),
+            status="COMPLETE",
+        )
+        self.flipped = self.flipped or self.held * self.overnight < 0
+        if is_told:
+            self.desk.take_update(self.broker.book[order_id])
 
     @property
     def held(self) -> int:
@@ -302,6 +318,56 @@ def test_the_next_process_goes_on_with_it() -> None:
             job = await scene.ends(job)
             assert (job.state, scene.held) == (S.DONE, 0)
             assert scene.sent(TaskKind.PLACE) == 1
+        assert not scene.flipped
+
+    virtual_time.run(playing())
+
+
+def test_what_rests_is_cancelled_once_another_hand_has_closed_the_position() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 45)
+        await asyncio.sleep(1.0)
+        scene.squared_off(45)
+        await asyncio.sleep(4.0)
+        (order,) = scene.orders(job)
+        assert scene.broker.book[order.broker_order_id or ""].status == "CANCELLED"
+        assert (await scene.ends(job)).state is S.DONE
+        assert scene.held == 0
+        assert not scene.sent(TaskKind.MODIFY)
+
+    play(scenario, fills=[30, *[0] * 50])
+
+
+def test_what_rests_is_sent_anew_for_what_another_hand_has_left_of_the_position() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 45)
+        scene.squared_off(40)
+        job = await scene.ends(job)
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert [order.body["quantity"] for order in scene.orders(job)] == ["75", "5"]
+
+    play(scenario, fills=[30, 0, None])
+
+
+@pytest.mark.parametrize("is_told", [True, False])
+def test_the_last_look_sees_what_another_hand_closed_while_an_order_waited(
+    *, is_told: bool
+) -> None:
+    async def playing() -> None:
+        scene = Market(limit_changes={"orders_per_second": 3})
+        async with scene.opened():
+            await asyncio.sleep(10.0)
+            job = await scene.exit()
+            scene.fills = [0, 0]
+            for _ in range(2):
+                await scene.place(dataclasses.replace(BUY, tradingsymbol="OTHER"))
+            await scene.until(lambda: bool(scene.orders(job)))
+            assert scene.held == 75
+            scene.squared_off(75, is_told=is_told)
+            job = await scene.ends(job)
+            assert (job.state, scene.held) == (S.DONE, 0)
         assert not scene.flipped
 
     virtual_time.run(playing())
