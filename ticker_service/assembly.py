@@ -69,6 +69,7 @@ from ticker_service.orders.contract_watch import ContractWatch
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
+from ticker_service.orders.group_exposure import GroupExposure
 from ticker_service.orders.last_prices import LastPricesOf, QuoteShelf
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
@@ -402,7 +403,7 @@ async def assemble_orders(
     switches = _kill_switches(KillFile(config.kill_switch_file), surroundings, notices)
     cancel_all: dict[Account, CancelAll] = {}
     gateways: dict[Account, BrokerGateway] = {}
-    desks: dict[Account, AccountDesk] = {}
+    desks, egress = dict[Account, AccountDesk](), dict[Account, EgressWatch]()
     contracts = _contract_watch(config, surroundings)
     record, tables = _risk_tables(config, surroundings)
     shelves, prices = {each.api_key: QuoteShelf() for each in config.accounts}, list[LastPricesOf]()
@@ -411,7 +412,9 @@ async def assemble_orders(
         "Orders and changes that a rule of the risk gate denied",
         ["account", "rule"],
     )
-    egress: dict[Account, EgressWatch] = {}
+    groups = GroupExposure(
+        config.groups, lambda account: desks[account].exposure, journal.is_writer
+    )
     way_out = surroundings.telemetry.gauge(
         "egress_registered",
         "1 while orders leave from a registered address, 0 from another, -1 while unknown",
@@ -448,6 +451,7 @@ async def assemble_orders(
             prices=prices[-1],
             held_shares=broker.held_shares,
             group=partial(_limited_group, config, tables, account),
+            groups=groups,
         )
         _watch_pacer(account, limits.pacer, waiting, not_sent)
         placed.labels(account).set_function(partial(getattr, limits, "placed_today"))

@@ -106,6 +106,8 @@ class Exposure:
 
     def __init__(self) -> None:
         """Begin with nothing open."""
+        self.is_whole = False
+        """Whether all that is open in the journal counts; who reads it, says so."""
         self._orders: dict[uuid.UUID, _Order] = {}
         self._sums: dict[OpenKey, Open] = {}
         self._total = Open()
@@ -148,6 +150,7 @@ class Exposure:
 
     def forget(self) -> None:
         """Know nothing: the journal is about to be read whole."""
+        self.is_whole = False
         for kept in (self._orders, self._sums, self._closed, self._doubted, self._filled):
             kept.clear()
         self._total = Open()
@@ -176,6 +179,13 @@ class Exposure:
     def of(self, key: OpenKey) -> Open:
         """Return what is open of one key."""
         return self._sums.get(key, Open())
+
+    def counted(self, task_id: uuid.UUID | None) -> tuple[OpenKey | None, Open]:
+        """Return of what an order is and what it counts for, None and nothing if it does not."""
+        order = None if task_id is None else self._orders.get(task_id)
+        if order is None or not order.counted().quantity:
+            return None, Open()
+        return order.key, order.counted()
 
     def with_(self, new: NewTask) -> tuple[Open, Open] | None:
         """Return what the order of an instruction counts for now, and what it would with it.

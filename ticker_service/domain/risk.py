@@ -145,6 +145,11 @@ class RiskTable:
             merged |= words
         return RiskLimits(**merged)  # type: ignore[arg-type]  # each was read by its row
 
+    def group_value_inr_max(self, group: str) -> Decimal | None:
+        """Return what the open orders of a group's accounts may come to together, None for any."""
+        most = self.groups.get(group, {}).get("open_value_inr_max")
+        return most if isinstance(most, Decimal) else None
+
 
 DENIALS_KEPT: Final = 10_000
 """So many denials of an account the journal keeps."""

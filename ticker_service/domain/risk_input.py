@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.contracts import Contract
     from ticker_service.domain.exposure import Open, OpenKey
-    from ticker_service.domain.order import OrderRequest, TaskKind
+    from ticker_service.domain.order import Account, OrderRequest, TaskKind
     from ticker_service.domain.risk import LatchLevel, RiskLimits
     from ticker_service.domain.trading_hours import Phase
 
@@ -101,6 +101,15 @@ class DayResult:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class GroupOpen:
+    """What is open on all accounts of a group, or the account of which that is not known."""
+
+    name: str
+    value_inr_max: Decimal
+    open: Mapping[OpenKey, Open] | Account
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class RiskInput:
     """Everything a decision is made of.
 
@@ -130,6 +139,7 @@ class RiskInput:
     earlier: Earlier | None = None
     orders_of_minute: int | None = None
     day: DayResult | None = None
+    groups: tuple[GroupOpen, ...] = ()
 
     @property
     def symbol(self) -> tuple[str, str]:

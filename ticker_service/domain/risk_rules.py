@@ -56,6 +56,7 @@ class RiskName(StrEnum):
     DUPLICATE = "DUPLICATE"
     ORDER_RATE = "ORDER_RATE"
     OPEN_VALUE = "OPEN_VALUE"
+    GROUP_VALUE = "GROUP_VALUE"
     POSITION = "POSITION"
     UNDERLYING = "UNDERLYING"
     HOLDINGS = "HOLDINGS"
@@ -70,6 +71,7 @@ SPARES_REDUCING: Final = frozenset(
         RiskName.PRICE_COLLAR,
         RiskName.ORDER_RATE,
         RiskName.OPEN_VALUE,
+        RiskName.GROUP_VALUE,
         RiskName.POSITION,
         RiskName.UNDERLYING,
         RiskName.SQUARE_OFF,
@@ -301,22 +303,43 @@ def _open_value(given: RiskInput) -> Finding | None:
     most = given.limits.open_value_inr_max
     if most is None:
         return None
-    check_counted(given)
-    more = _worth(given, given.symbol, given.counts) - _worth(given, given.symbol, given.counted)
+    return _beyond(given, given.open, most, "open orders")
+
+
+def _group_value(given: RiskInput) -> Finding | None:
+    """By all accounts of each group: an order that goes on elsewhere finds no room of its own."""
+    if _more_inr(given) <= 0:
+        return None
+    for group in given.groups:
+        if isinstance(group.open, str):
+            raise Unusable("group", f"{group.name}: of {group.open} it is not known what is open")
+        what = f"open orders of group {group.name}"
+        finding = _beyond(given, group.open, group.value_inr_max, what)
+        if finding is not None:
+            return finding
+    return None
+
+
+def _beyond(
+    given: RiskInput, open_: Mapping[OpenKey, Open], most: Decimal, what: str
+) -> Finding | None:
+    more = _more_inr(given)
     if more <= 0:
         return None
     held = sum(
-        (
-            _worth(given, (key.exchange, key.tradingsymbol), each)
-            for key, each in given.open.items()
-        ),
+        (_worth(given, (key.exchange, key.tradingsymbol), each) for key, each in open_.items()),
         Decimal(0),
     )
     if held + more <= most:
         return None
-    must = f"within {most:f} rupees of open orders: {held:f} are open, this is {more:f} more"
+    must = f"within {most:f} rupees of {what}: {held:f} are open, this is {more:f} more"
     numbers = {"open_inr": f"{held:f}", "more_inr": f"{more:f}"}
     return Finding("order", f"{held + more:f}", f"{most:f}", must, numbers)
+
+
+def _more_inr(given: RiskInput) -> Decimal:
+    check_counted(given)
+    return _worth(given, given.symbol, given.counts) - _worth(given, given.symbol, given.counted)
 
 
 def _worth(given: RiskInput, symbol: tuple[str, str], each: Open) -> Decimal:
@@ -523,3 +546,6 @@ RISK_RULES: Final = (
 
 What may not be traded at all comes first, then size, price, what is open and held, and loss.
 """
+
+GROUP_VALUE: Final = RiskRule(_N.GROUP_VALUE, lambda _: True, _group_value, _ALL)
+"""On for an account of whose groups any has a limit of its own; judged after the table."""

@@ -529,6 +529,7 @@ class AccountDesk:
                 tasks.create_task(self._keep_audit())
         finally:
             self.state = DeskState.STOPPING
+            self.exposure.is_whole = False  # from here on another daemon may write the account
             self._executor.is_uncompared = False
             self._in_flight.clear()
             self._admitted.clear()

@@ -26,6 +26,7 @@ async def take_over(exposure: Exposure, journal: OrderJournal, account: Account)
     journal.follow(account, exposure)
     exposure.forget()
     await _read_open(exposure, journal, account)
+    exposure.is_whole = True
 
 
 async def compare(exposure: Exposure, journal: OrderJournal, account: Account) -> None:

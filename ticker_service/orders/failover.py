@@ -212,7 +212,8 @@ class Failover:
         if task.kind is not TaskKind.CANCEL:
             # What passes is reserved there before the former ends here.
             order = await self._journal.task(target) if target else None
-            judged = await desk.risk.judge(successor, order)
+            former = task.task_id if order is None else None
+            judged = await desk.risk.judge(successor, order, instead_of=former)
             if judged.refusal is not None:
                 desk.risk.record(successor, judged.refusal)
                 self._keep_denial(task, account, judged.refusal.version)

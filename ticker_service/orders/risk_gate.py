@@ -29,6 +29,7 @@ from ticker_service.domain.order import (
 from ticker_service.domain.risk import RiskTable, risk_table
 from ticker_service.domain.risk_input import IN_LOTS, HeldPositions, Holdings, RiskInput
 from ticker_service.domain.risk_rules import (
+    GROUP_VALUE,
     SPARES_REDUCING,
     Denied,
     Need,
@@ -50,15 +51,17 @@ from ticker_service.errors import (
 from ticker_service.orders.recent_orders import RecentOrders
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    import uuid
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from ticker_service.domain.contracts import Contract, Contracts
-    from ticker_service.domain.exposure import Exposure, OpenKey
+    from ticker_service.domain.exposure import Exposure, Open, OpenKey
     from ticker_service.domain.order import Account, NewTask, OrderRequest, OrderTask
     from ticker_service.domain.risk import RiskLimits
-    from ticker_service.domain.risk_input import DayResult, ReferencePrice
+    from ticker_service.domain.risk_input import DayResult, GroupOpen, ReferencePrice
     from ticker_service.domain.risk_rules import RiskRule
     from ticker_service.domain.trading_hours import Phase
+    from ticker_service.orders.group_exposure import GroupExposure
     from ticker_service.orders.positions import Positions, Reading
     from ticker_service.ports import LastPrices
     from ticker_service.runtime.clock import Clock
@@ -109,6 +112,8 @@ class RiskSources:
     """Asks the broker what may be sold out of the holdings."""
     group: Callable[[], str] = str
     """The account's group, empty for none."""
+    groups: GroupExposure | None = None
+    """What is open on all accounts of its groups."""
 
 
 class Judged(NamedTuple):
@@ -204,7 +209,12 @@ class RiskGate:
     # --- what the desk asks -------------------------------------------------------------------
 
     async def judge(
-        self, new: NewTask, target: OrderTask | None, *, is_reducing: bool = False
+        self,
+        new: NewTask,
+        target: OrderTask | None,
+        *,
+        is_reducing: bool = False,
+        instead_of: uuid.UUID | None = None,
     ) -> Judged:
         """Decide on a new order or a change, and reserve it if it passes.
 
@@ -212,6 +222,7 @@ class RiskGate:
             new: Neither a cancel nor a job.
             target: The order that a change is about.
             is_reducing: Whether it is known to do nothing but reduce a position.
+            instead_of: The order of another account that it goes on for, which ends with that.
 
         Raises:
             JournalUnavailable: What an order's positions are cannot be told.
@@ -219,11 +230,13 @@ class RiskGate:
         order = _order_of(new, target)
         while True:
             plan = self._plan_now()
-            fetched = await self._fetch(plan, order) if plan.needs else _Fetched()
+            groups = self._groups(plan, instead_of)
+            fetched = await self._fetch(plan, order, groups) if plan.needs else _Fetched()
             if self._plan_now() is plan:
                 break
         # From here to the reservation nothing waits: two orders at once are judged one by one.
-        given = self._input(plan, new, order, fetched)
+        groups = self._groups(plan, instead_of)
+        given = self._input(plan, new, order, fetched, groups)
         found = denials(given, plan.rules)
         if is_reducing:
             found = [each for each in found if each.rule.name not in SPARES_REDUCING]
@@ -340,6 +353,10 @@ class RiskGate:
         if known is None or known.table is not table or known.group != group:
             limits = table.of(self._account, group)
             rules = in_force(limits)
+            if self._sources.groups is not None and self._sources.groups.limited(
+                self._account, table
+            ):
+                rules = (*rules, GROUP_VALUE)
             bare = all(rule.name is RiskName.ABSURD_VALUE for rule in rules)
             known = _Plan(table, group, limits, rules, wanted(rules), not bare)
             self._plan = known
@@ -350,8 +367,23 @@ class RiskGate:
         if new.kind is TaskKind.PLACE:
             self._recent.take(new, monotonic_ns=self._clock.monotonic_ns())
 
+    def _groups(self, plan: _Plan, without: uuid.UUID | None) -> tuple[GroupOpen, ...]:
+        if GROUP_VALUE not in plan.rules or self._sources.groups is None:
+            return ()
+        return self._sources.groups.limited(self._account, plan.table, without=without)
+
+    def _open_everywhere(self, groups: Iterable[GroupOpen]) -> list[tuple[OpenKey, Open]]:
+        """Return what is open here and on the accounts of some groups; a key may come again."""
+        sums = [each.open for each in groups if not isinstance(each.open, str)]
+        return [item for each in (self._exposure.by_key(), *sums) for item in each.items()]
+
     def _input(
-        self, plan: _Plan, new: NewTask, order: OrderRequest, fetched: _Fetched
+        self,
+        plan: _Plan,
+        new: NewTask,
+        order: OrderRequest,
+        fetched: _Fetched,
+        groups: tuple[GroupOpen, ...],
     ) -> RiskInput:
         both = self._exposure.with_(new)
         counted, counts = both or (NOTHING_OPEN, NOTHING_OPEN)
@@ -388,7 +420,7 @@ class RiskGate:
             counts=counts,
             is_counted=both is not None,
             open=self._exposure.by_key(),
-            names=self._names(plan),
+            names=self._names(plan, self._open_everywhere(groups)),
             positions=self._with_fills(fetched),
             holdings=fetched.holdings
             and dataclasses.replace(
@@ -398,6 +430,7 @@ class RiskGate:
             earlier=earlier,
             orders_of_minute=self._recent.of_minute(new.principal, monotonic_ns=monotonic_ns),
             day=fetched.day,
+            groups=groups,
         )
 
     def _contract(self, order: OrderRequest) -> Contract | None:
@@ -405,11 +438,13 @@ class RiskGate:
         symbol = order.tradingsymbol.strip().upper()
         return None if contracts is None else contracts.find(order.exchange, symbol)
 
-    def _names(self, plan: _Plan) -> dict[tuple[str, str], str]:
+    def _names(
+        self, plan: _Plan, open_: Iterable[tuple[OpenKey, Open]]
+    ) -> dict[tuple[str, str], str]:
         """Return the underlyings of what is open, where a rule asks for them."""
         asks = plan.limits.underlying_quantity_max is not None
         found = {}
-        for key in self._exposure.by_key():
+        for key, _ in open_:
             if asks or key.exchange in IN_LOTS:
                 name = self._name(key.exchange, key.tradingsymbol)
                 if name:
@@ -436,7 +471,9 @@ class RiskGate:
             kind = VenueKind.COMMODITY
         return calendar.phase(Venue(order.exchange, kind), now_ns)
 
-    async def _fetch(self, plan: _Plan, order: OrderRequest) -> _Fetched:
+    async def _fetch(
+        self, plan: _Plan, order: OrderRequest, groups: tuple[GroupOpen, ...]
+    ) -> _Fetched:
         """Fetch what the rules need; what is not to be had is missing, and they deny."""
         fetched, needs = _Fetched(), plan.needs
         unpriced = order.price is None and order.trigger_price is None
@@ -445,10 +482,9 @@ class RiskGate:
         if Need.LAST_PRICE in needs or Need.QUOTE in needs or (Need.UNPRICED in needs and unpriced):
             symbols.add(symbol)
         if Need.OPEN_PRICES in needs:
-            open_now = self._exposure.by_key().items()
             symbols |= {
                 (key.exchange, key.tradingsymbol)
-                for key, each in open_now
+                for key, each in self._open_everywhere(groups)
                 if each.unpriced_quantity
             }
             symbols |= {symbol} if unpriced else set()

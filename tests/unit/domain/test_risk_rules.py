@@ -19,12 +19,14 @@ from ticker_service.domain.risk import LatchLevel, RiskLimits
 from ticker_service.domain.risk_input import (
     DayResult,
     Earlier,
+    GroupOpen,
     HeldPositions,
     Holdings,
     ReferencePrice,
     RiskInput,
 )
 from ticker_service.domain.risk_rules import (
+    GROUP_VALUE,
     RISK_RULES,
     SPARES_REDUCING,
     Denied,
@@ -403,7 +405,30 @@ def test_a_rule_lets_through_up_to_its_limit_and_denies_beyond(
 
 
 def test_every_rule_has_a_row_that_it_passes_and_one_that_it_denies() -> None:
-    assert {each[0] for each in ROWS} == set(RiskName) == {rule.name for rule in RISK_RULES}
+    of_limits = set(RiskName) - {GROUP_VALUE.name}
+    assert {each[0] for each in ROWS} == of_limits == {rule.name for rule in RISK_RULES}
+
+
+@pytest.mark.parametrize(
+    ("room", "open_", "field"),
+    [
+        (22_500, {KEY: Open(75, Decimal(7_500))}, None),
+        (22_499, {KEY: Open(75, Decimal(7_500))}, "order"),
+        (22_500, {KEY: Open(75, Decimal(0), 75)}, None),
+        (22_499, {KEY: Open(75, Decimal(0), 75)}, "order"),
+        (10**9, "SPARE", "group"),
+    ],
+)
+def test_open_orders_of_all_accounts_of_a_group_count_together_and_unknown_ones_deny(
+    room: int, open_: Any, field: str | None
+) -> None:
+    other = GroupOpen(name="WIDE", value_inr_max=Decimal(10**9), open={})
+    tight = GroupOpen(name="PAIR", value_inr_max=Decimal(room), open=open_)
+    found = denials(asked(groups=(other, tight)), [GROUP_VALUE])
+    assert [each.finding.field for each in found] == ([] if field is None else [field])
+    # What makes nothing more of it goes, such as a lower price.
+    fewer = asked(groups=(other, tight), counted=COUNTS)
+    assert denials(fewer, [GROUP_VALUE]) == []
 
 
 def test_without_settings_only_the_absurd_is_denied() -> None:

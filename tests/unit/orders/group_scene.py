@@ -13,6 +13,8 @@ from ticker_service.domain.account_group import AccountGroup, GroupBasis, GroupP
 from ticker_service.domain.order import Account, OrderTask
 from ticker_service.orders.desk import DeskState
 from ticker_service.orders.front import Answer, Caller, FrontDesk
+from ticker_service.orders.group_exposure import GroupExposure
+from ticker_service.orders.risk_gate import RiskSources
 from ticker_service.testing import MemoryJournal
 
 if TYPE_CHECKING:
@@ -51,6 +53,14 @@ class GroupScene:
             moves_on_margin=moves_on_margin,
         )
         first = next(iter(self.scenes.values()))
+        together = GroupExposure(
+            [self.group],
+            lambda account: self.scenes[account].desk.exposure,
+            self.journal.is_writer,
+        )
+        for scene in self.scenes.values():
+            scene.sources = RiskSources(groups=together)
+            scene.renew()
         self.clock = first.clock
         self.front = FrontDesk(
             {account: scene.desk for account, scene in self.scenes.items()},
