@@ -368,11 +368,6 @@ async def assemble_orders(
         "Orders of the day that the broker may have counted, other apps' among them",
         ["account"],
     )
-    updates_dropped = surroundings.telemetry.gauge(
-        "order_updates_dropped",
-        "Order updates of the feed that found no room, since the start; the book tells the same",
-        ["account"],
-    )
     queued = surroundings.telemetry.gauge(
         "broker_requests_waiting", "Requests that wait for a thread", ["account", "lane"]
     )
@@ -488,9 +483,6 @@ async def assemble_orders(
             clock=clock,
             unwanted=desks[account].exits.unwanted,
         )
-        updates_dropped.labels(account).set_function(
-            partial(getattr, desks[account], "updates_dropped")
-        )
         if config.egress_probe_url:
             egress[account] = _egress_watch(
                 each, config.egress_probe_url, surroundings, way_out, notices
@@ -499,6 +491,7 @@ async def assemble_orders(
         _watch_audit(desks[account], differ, notices)
         audited.labels(account).set_function(partial(_audit_age_s, desks[account]))
         external.labels(account).set_function(partial(_external_count, desks[account]))
+    _count_what_desks_meet(desks, surroundings)
     return OrderOffice(
         FrontDesk(
             desks,
@@ -732,6 +725,23 @@ def _halts(account: Account, gauge: Gauge, clock: Clock, notices: Notices) -> Ha
         )
 
     return Halts(account, clock=clock, on_change=changed)
+
+
+def _count_what_desks_meet(
+    desks: Mapping[Account, AccountDesk], surroundings: Surroundings
+) -> None:
+    """Show what each account's desk counts since the start."""
+    dropped = surroundings.telemetry.gauge(
+        "order_updates_dropped",
+        "Order updates of the feed that found no room, since the start; the book tells the same",
+        ["account"],
+    )
+    escalated = surroundings.telemetry.gauge(
+        "jobs_escalated", "Jobs that a person was left with, since the start", ["account"]
+    )
+    for account, desk in desks.items():
+        dropped.labels(account).set_function(partial(getattr, desk, "updates_dropped"))
+        escalated.labels(account).set_function(partial(getattr, desk.jobs, "escalated"))
 
 
 def _watch_audit(desk: AccountDesk, gauge: Gauge, notices: Notices) -> None:

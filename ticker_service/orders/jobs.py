@@ -100,6 +100,8 @@ class Jobs:
         """Rung when a job has been journalled."""
         self.open_count = 0
         """How many were open at the last look."""
+        self.escalated = 0
+        """How many a person was left with, since the start."""
         self._account = account
         self._journal = journal
         self._take = take
@@ -178,6 +180,7 @@ class Jobs:
 
     async def _record(self, job: OrderTask, update: TaskUpdate) -> None:
         await self._journal.record(job, update, now_ns=self._clock.now_ns())
+        self.escalated += update.state is TaskState.ESCALATED
         say = _LOUDNESS.get(update.event, log.info)
         say(
             update.event,

@@ -377,6 +377,7 @@ def test_who_cancels_a_job_that_was_given_up_is_told_that_orders_of_it_may_stand
         await desk.cancel(job)
         job = await desk.ends(job)
         assert (job.state, job.reason_code) == (S.ESCALATED, "COULD_NOT_CANCEL")
+        assert desk.desk.jobs.escalated == 1
         assert {row.status for row in desk.broker.book.values()} == {"OPEN"}
         late = await desk.reaches(await desk.cancel(job), S.REJECTED_LOCAL)
         assert late.reason_code == "JOB_ESCALATED"
