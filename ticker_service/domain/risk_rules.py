@@ -312,7 +312,9 @@ def _group_value(given: RiskInput) -> Finding | None:
         return None
     for group in given.groups:
         if isinstance(group.open, str):
-            raise Unusable("group", f"{group.name}: of {group.open} it is not known what is open")
+            # Which account it is is not said: who asks may have no right to it.
+            why = f"{group.name}: it is not known what all of its accounts have open"
+            raise Unusable("group", why)
         what = f"open orders of group {group.name}"
         finding = _beyond(given, group.open, group.value_inr_max, what)
         if finding is not None:

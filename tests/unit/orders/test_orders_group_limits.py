@@ -104,7 +104,8 @@ def test_an_account_that_another_daemon_writes_denies_as_its_orders_are_not_know
         with pytest.raises(RiskDenied) as error:
             await scene.ask(account=MAIN)
         assert (error.value.code, error.value.field) == ("RISK_GROUP_VALUE", "group")
-        assert "of SPARE it is not known what is open" in error.value.rule
+        assert "PAIR: it is not known what all of its accounts have open" in error.value.rule
+        assert SPARE not in error.value.rule  # who asks may not use that account
         scene[SPARE].desk.exposure.is_whole = True
         assert await taken(scene, MAIN) == ""
 
