@@ -2,7 +2,7 @@
 
 A rule that is on and lacks what it needs, or finds it stale or not a finite number, denies: no
 answer is no leave. An order that strictly reduces the broker's net position is let through by the
-rules that say so, never by those of size, lots and what may be sent at all. Source: reliability.md
+rules that say so, never by those of size, lots, hours and duplicates. Source: reliability.md
 §6, peers.md §3.
 """
 
@@ -66,6 +66,7 @@ class RiskName(StrEnum):
 
 SPARES_REDUCING: Final = frozenset(
     {
+        RiskName.BANNED,
         RiskName.ORDER_VALUE,
         RiskName.CIRCUIT,
         RiskName.PRICE_COLLAR,
@@ -78,7 +79,7 @@ SPARES_REDUCING: Final = frozenset(
         RiskName.LOSS,
     }
 )
-"""Rules of prices, exposure and loss, which let an order through that strictly reduces."""
+"""Rules of bans, prices, exposure and loss, which let an order through that strictly reduces."""
 
 
 class Need(StrEnum):

@@ -140,7 +140,8 @@ class Executor:
         )
         """The same, by a reading that begins then: the last look before the first byte."""
         self.held_by_risk: Callable[[Mapping[str, str]], str] = _free
-        """Asked with an order's form, from any thread: why it must not leave, empty if it may."""
+        """Asked with an order's form, from any thread: why it must not leave unless it reduces a
+        position, empty if it may."""
         self.refusals = 0
         """How often the access token was refused or ended."""
         self._journal = journal
@@ -196,7 +197,9 @@ class Executor:
         if task.kind is TaskKind.CANCEL:
             return False
         body = (target or task).body
-        if self.is_uncompared or self.halts.standing() or self.held_by_risk(body):
+        if self.is_uncompared or self.halts.standing():
+            return True
+        if self.held_by_risk(body) and not reduces:
             return True
         switch = self.switches.holding(task.account, symbol_of(body))
         return switch is not None and not (reduces and switch.level is KillLevel.REDUCE_ONLY)
@@ -206,19 +209,23 @@ class Executor:
     ) -> str:
         """Return why an order is held back that may leave only if it reduces a position.
 
-        While a switch lets nothing else through, and of an exit always. What cannot be told is held
-        back.
+        While a switch or a ban lets nothing else through, and of an exit always. What cannot be
+        told is held back.
         """
         if task.kind is TaskKind.CANCEL:
             return ""
-        symbol = symbol_of((target or task).body)
         try:
-            is_asked = self.switches.reduce_only(task.account, symbol) is not None
-            if not is_asked and not await self._is_of_an_exit(task):
+            if not self._must_reduce(task, target) and not await self._is_of_an_exit(task):
                 return ""
         except JournalError as error:
             return f"whether it reduces one is not known: {error}"
         return await self._why_not_reducing(task, target, is_last=is_last)
+
+    def _must_reduce(self, task: OrderTask, target: OrderTask | None) -> bool:
+        """Return whether a switch or a ban lets nothing through but what reduces a position."""
+        body = (target or task).body
+        switch = self.switches.reduce_only(task.account, symbol_of(body))
+        return switch is not None or bool(self.held_by_risk(body))
 
     async def _is_of_an_exit(self, task: OrderTask) -> bool:
         """Return whether a task is part of an exit, which does nothing but reduce a position."""
@@ -360,9 +367,8 @@ class Executor:
         # The sum first: it asks the journal, and nothing may wait between the last look and the
         # first byte.
         failure = await self._beyond_its_job(task)
-        symbol = symbol_of((target or task).body)
         # Known before the claim, and asked again now that every other send sees this one.
-        reduces = self.switches.reduce_only(task.account, symbol) is not None
+        reduces = self._must_reduce(task, target)
         # A reading of before it took its turn may lack what another hand has closed meanwhile.
         if await self._unreducing(task, target, is_last=True):
             return Reply(withheld=Withheld.NOTHING_LEFT, failure=HALTED)

@@ -284,8 +284,9 @@ class RiskGate:
     def holds_back(self, body: Mapping[str, str]) -> str:
         """Return why what was admitted must not leave now after all, empty if it may.
 
-        Only what may have changed since and needs nothing fetched: a symbol that was banned.
-        Losses stop an account by a kill switch.
+        Only what may have changed since and needs nothing fetched: a symbol that was banned. Who
+        asks lets through all the same what strictly reduces a position. Losses stop an account by
+        a kill switch.
         """
         plan = self._plan_now()
         banned = [rule for rule in plan.rules if rule.name is RiskName.BANNED]

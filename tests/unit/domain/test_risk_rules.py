@@ -440,7 +440,7 @@ def test_without_settings_only_the_absurd_is_denied() -> None:
 
 
 def test_rules_of_size_and_of_what_may_be_sent_at_all_spare_nobody() -> None:
-    strict = {N.BANNED, N.TRADING_HOURS, N.ABSURD_VALUE, N.ORDER_QUANTITY, N.ORDER_LOTS}
+    strict = {N.TRADING_HOURS, N.ABSURD_VALUE, N.ORDER_QUANTITY, N.ORDER_LOTS}
     strict |= {N.DUPLICATE, N.HOLDINGS}
     assert set(RiskName) - SPARES_REDUCING == strict
 

@@ -421,3 +421,28 @@ def test_a_change_of_an_order_whose_size_is_not_known_is_denied(limit: str, code
             assert error.value.code == code
 
     virtual_time.run(play())
+
+
+@pytest.mark.parametrize("banned_at", ["admission", "claim"])
+def test_what_is_held_of_a_banned_symbol_can_be_closed_and_no_more(banned_at: str) -> None:
+    scene = Scene()
+    ban = risk_table({"banned_symbols": [f"NFO:{BUY.tradingsymbol}"]})
+
+    async def ban_late(name: str) -> None:
+        if name == "claim":
+            scene.tables.take(ban)
+
+    async def play() -> None:
+        scene.broker.net_positions = [HELD]
+        async with scene.opened():
+            if banned_at == "admission":
+                scene.tables.take(ban)
+            else:
+                scene.journal.after = ban_late
+            await scene.reaches(await scene.place(SELL), S.WORKING)
+            # All of it is being closed: one more would open another.
+            assert (await denied(scene, SELL)).code == "RISK_BANNED"
+            assert (await denied(scene, BUY)).code == "RISK_BANNED"
+            assert len(scene.broker.sent) == 1
+
+    virtual_time.run(play())
