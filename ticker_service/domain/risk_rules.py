@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.exit import AUTOMATIC_PROTECTION
 from ticker_service.domain.exposure import NOTHING_OPEN, OpenKey
 from ticker_service.domain.order import OrderType, Product, Side, TaskKind, Variety
 from ticker_service.domain.risk import LatchLevel
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from ticker_service.domain.risk import RiskLimits
     from ticker_service.domain.risk_input import DayResult, RiskInput
 
+OWN_BAND_PERCENT_MAX: Final = Decimal(5)
+"""Round the last price; Kite chooses its own band, for market_protection -1, up to this."""
 PRE_OPEN_NS: Final = 15 * 60 * NS_PER_S
 """Shares take orders for the opening auction so long before continuous trading."""
 _SHARES: Final = frozenset({"NSE", "BSE"})
@@ -267,8 +270,11 @@ def _collar(given: RiskInput) -> Finding | None:
             return Finding(f"order.{name}", price, f"{percent:f} %", must, numbers)
     if given.order.order_type in {OrderType.MARKET, OrderType.SL_M}:
         protection = given.order.market_protection
-        if protection is not None and finite("order.market_protection", protection) > percent:
-            must = f"at most {percent} %, the collar"
+        # Kite's own band depends on the instrument and is not told: the widest it may be counts.
+        widest = OWN_BAND_PERCENT_MAX if protection == AUTOMATIC_PROTECTION else protection
+        if widest is not None and finite("order.market_protection", widest) > percent:
+            must = f"at most {percent} %, the collar; {AUTOMATIC_PROTECTION} is up to "
+            must += f"{OWN_BAND_PERCENT_MAX} %"
             return Finding("order.market_protection", protection, f"{percent:f} %", must, told)
     return None
 

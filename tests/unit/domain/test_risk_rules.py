@@ -281,6 +281,13 @@ row(
     "order.market_protection",
 )
 row(
+    N.PRICE_COLLAR,
+    {"price_collar_percent": Decimal("4.9")},
+    {"order": MARKET},
+    {"order": dataclasses.replace(MARKET, market_protection=Decimal(-1))},
+    "order.market_protection",
+)
+row(
     N.DUPLICATE,
     {"duplicate_window_s": Decimal(2)},
     {"earlier": Earlier("theirs", 2.5)},
