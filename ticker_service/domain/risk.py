@@ -61,6 +61,7 @@ class RiskLimits:
     drawdown_block_new_inr: Decimal | None = None
     drawdown_reduce_only_inr: Decimal | None = None
     drawdown_halt_inr: Decimal | None = None
+    halt_cancels: bool = True
     sell_only_holdings: bool = False
     trading_hours: bool = False
     mis_last_minutes: int | None = None
@@ -113,6 +114,7 @@ RISK_LIMITS: Final = (
     LimitRow("drawdown_block_new_inr", _K.INR, 1, _RICH, "fall from the day's best, likewise"),
     LimitRow("drawdown_reduce_only_inr", _K.INR, 1, _RICH, "..."),
     LimitRow("drawdown_halt_inr", _K.INR, 1, _RICH, "..."),
+    LimitRow("halt_cancels", _K.FLAG, 0, 1, "a halt by a loss cancels what is open, stops too"),
     LimitRow("sell_only_holdings", _K.FLAG, 0, 1, "CNC sells above what is held are denied"),
     LimitRow("trading_hours", _K.FLAG, 0, 1, "orders while the market rests are denied"),
     LimitRow("mis_last_minutes", _K.COUNT, 1, 600, "no new MIS so long before the close"),
@@ -190,7 +192,7 @@ class LatchLevel(StrEnum):
     REDUCE_ONLY = "REDUCE_ONLY"
     """Nothing that does not strictly reduce a position."""
     HALT = "HALT"
-    """Nothing but cancels."""
+    """Nothing but cancels, and whatever is open is cancelled unless the limits say otherwise."""
 
 
 def risk_table(said: Mapping[str, Any] | None = None) -> RiskTable:

@@ -46,8 +46,13 @@ LOOK_S_IDLE: Final = 5.0
 """So soon limits that were set are noticed."""
 _KILLS: Final = {
     LatchLevel.REDUCE_ONLY: KillLevel.REDUCE_ONLY,
-    LatchLevel.HALT: KillLevel.HALT_NEW,
+    LatchLevel.HALT: KillLevel.CANCEL_ALL,
 }
+_LEVELS: Final = {
+    **{kill: level for level, kill in _KILLS.items()},
+    KillLevel.HALT_NEW: LatchLevel.HALT,
+}
+"""What each switch was thrown for."""
 
 
 async def lift_losses(
@@ -160,13 +165,17 @@ class LossWatch:
             result += position.day_result_inr
         self._seen, self._best = (at_ns, result), max(self._best, result)
         seen = self.day()
-        reached = None if seen is None else loss_reached(self._limits(), seen)
+        limits = self._limits()
+        reached = None if seen is None else loss_reached(limits, seen)
         if reached is None or reached.level not in _KILLS or reached.level in self._thrown:
             return
+        kill = _KILLS[reached.level]
+        if kill is KillLevel.CANCEL_ALL and not limits.halt_cancels:
+            kill = KillLevel.HALT_NEW
         switch = KillSwitch(
             switch_id=self._new_id(),
             scope=KillScope(ScopeKind.ACCOUNT, self._account),
-            level=_KILLS[reached.level],
+            level=kill,
             why=reached.told,
             by_whom=BY_WHOM,
             since_ns=at_ns,
@@ -176,13 +185,12 @@ class LossWatch:
         await self._switches.throw(switch)
 
     async def _thrown_on(self, today: dt.date) -> dict[LatchLevel, uuid.UUID]:
-        kills = {kill: level for level, kill in _KILLS.items()}
         found = [*await self._journal.kill_switches(), *self._switches.standing()]
         return {
-            kills[each.level]: each.switch_id
+            _LEVELS[each.level]: each.switch_id
             for each in found
             if each.by_whom == BY_WHOM
             and each.scope == KillScope(ScopeKind.ACCOUNT, self._account)
-            and each.level in kills
+            and each.level in _LEVELS
             and ist_date(each.since_ns) == today
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -12,8 +13,10 @@ from order_scene import ACCOUNT, BUY, Scene
 
 from ticker_service.domain.kill_switch import KillLevel, KillScope, ScopeKind
 from ticker_service.domain.order import Side
+from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, PositionKey
 from ticker_service.errors import OrderRefused, RiskDenied
+from ticker_service.orders.cancel_all import CancelAll
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -91,7 +94,7 @@ def test_what_a_person_lifted_does_not_come_back_on_the_same_day_also_after_a_re
             assert await standing(scene) == []
             losing(scene, "-9000")
             await scene.until(scene.switches.standing)
-            assert await standing(scene) == [KillLevel.HALT_NEW]
+            assert await standing(scene) == [KillLevel.CANCEL_ALL]
 
     virtual_time.run(play())
 
@@ -153,5 +156,59 @@ def test_a_result_that_is_not_known_denies_what_does_not_reduce(fails: str) -> N
             refusal = await refused(scene)
             assert isinstance(refusal, RiskDenied)
             assert (refusal.code, refusal.field) == ("RISK_LOSS", "days_result")
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("cancels", [True, False])
+def test_a_halt_cancels_what_rests_unless_the_limits_say_otherwise(*, cancels: bool) -> None:
+    said = {} if cancels else {"halt_cancels": False}
+    scene = Scene(risk={"loss_halt_inr": 5_000, **said})
+
+    async def play() -> None:
+        losing(scene, "0")
+        async with scene.opened(), asyncio.TaskGroup() as tasks:
+            work = CancelAll(
+                ACCOUNT,
+                gateway=scene.broker,
+                switches=scene.switches,
+                pacer=scene.pacer,
+                config=scene.config,
+                clock=scene.clock,
+            )
+            running = tasks.create_task(work.run(lambda: True))
+            await scene.until(lambda: scene.desk.losses.day() is not None)
+            resting = await scene.reaches(await scene.place(), TaskState.WORKING)
+            losing(scene, "-5000")
+            await scene.until(scene.switches.standing)
+            level = KillLevel.CANCEL_ALL if cancels else KillLevel.HALT_NEW
+            assert await standing(scene) == [level]
+            if cancels:
+                await scene.reaches(resting, TaskState.CANCELLED)
+            else:
+                await asyncio.sleep(30)
+                assert scene.now(resting).state is TaskState.WORKING
+            assert (await refused(scene)).code == "KILL_SWITCH"
+            running.cancel()
+
+    virtual_time.run(play())
+
+
+def test_a_halt_of_before_that_cancelled_nothing_is_not_thrown_again_the_same_day() -> None:
+    scene = Scene(risk={"loss_halt_inr": 5_000, "halt_cancels": False})
+
+    async def play() -> None:
+        losing(scene, "-5000")
+        async with scene.opened():
+            await scene.until(scene.switches.standing)
+            await scene.switches.release(
+                SCOPE, scene.journal, by_whom="operator", now_ns=scene.clock.now_ns()
+            )
+        scene.risk = {"loss_halt_inr": 5_000}
+        scene.renew()
+        async with scene.opened():
+            await scene.until(lambda: scene.desk.losses.day() is not None)
+            await asyncio.sleep(30)
+            assert await standing(scene) == []
 
     virtual_time.run(play())
