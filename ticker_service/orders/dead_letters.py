@@ -323,6 +323,7 @@ class DeadLetters:
                 )
             except TaskMoved as error:
                 raise OrderRefused("MOVED_MEANWHILE", "look at it again") from error
+            desk.owns(order_id)
             await self._lift_if_none(desk, orphans, decision)
             desk.news.ring()
             desk.want_book()

@@ -463,6 +463,10 @@ class AccountDesk:
             self.updates_dropped += 1
             self._book_wanted.ring()
 
+    def owns(self, order_id: str) -> None:
+        """Hold an order of the broker's book for ours, which the journal has it for by now."""
+        self._reconciler.memory.ours.add(order_id)
+
     def want_book(self) -> None:
         """Read the order book soon; after a reconnect of the feed updates may be missing."""
         self._book_wanted.ring()
