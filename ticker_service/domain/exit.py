@@ -313,8 +313,12 @@ def _stop(orders: Sequence[OrderTask], children: Sequence[OrderTask]) -> LegMove
 
 
 def _is_refused(order: OrderTask) -> bool:
-    """Return whether an order ended as good as unsent; one that we cancelled rested before."""
-    ends = {S.REJECTED, S.REJECTED_LOCAL, S.EXPIRED, S.NOT_PLACED, S.CANCELLED_LOCAL}
+    """Return whether an order ended as good as unsent; one that we cancelled rested before.
+
+    One whose time ended before it found room speaks of us, not of the order: it is sent again until
+    the exit's own time is over.
+    """
+    ends = {S.REJECTED, S.REJECTED_LOCAL, S.NOT_PLACED, S.CANCELLED_LOCAL}
     return order.state in ends and not order.filled_quantity
 
 

@@ -207,6 +207,9 @@ class AccountDesk:
         self.exits = Exits(
             account, self.positions, contracts=contracts, freeze=self._freeze, clock=clock
         )
+        self.exits.limits = lambda: self.risk.limits
+        self.exits.halted = self.halts.refusal
+        self._waiting.is_open_exit = self.exits.is_open
         self.jobs.steppers[TaskKind.EXIT] = self.exits.step
         self._book_period_s = config.book_poll_idle_s
         self.on_uncompared: Callable[[bool], None] = lambda _: None
@@ -267,7 +270,7 @@ class AccountDesk:
 
         Halts and kill switches hold it back where it is sent, and its time ends there.
         """
-        refusal = self._waiting.refusal(new.kind)
+        refusal = self._waiting.refusal(self._waiting.kind_of(new))
         if refusal is not None:
             raise refusal
         try:
@@ -358,7 +361,7 @@ class AccountDesk:
             stopped = self._executor.switches.refusal(self.account, symbol_of(form))
             if stopped is not None:
                 return stopped
-        full = self.jobs.refusal() if kind in JOBS else None
+        full = self.jobs.refusal() if kind in JOBS and kind is not TaskKind.EXIT else None
         return full or self._waiting.refusal(kind) or self.halts.refusal()
 
     async def _beyond_limits(self, new: NewTask, *, is_alone: bool) -> OrderRefused | None:

@@ -37,17 +37,20 @@ from ticker_service.domain.job import (
 from ticker_service.domain.order import Product, TaskKind, TaskUpdate
 from ticker_service.domain.order_state import IN_DOUBT, TERMINAL, TaskState, state_of
 from ticker_service.domain.portfolio import PositionKey
+from ticker_service.domain.risk import RiskLimits
 from ticker_service.errors import BrokerUnavailable, LoginRequired
 from ticker_service.orders.admit import freeze_quantity
 from ticker_service.orders.positions import FRESH_S
+from ticker_service.orders.varieties import SHARES
 
 if TYPE_CHECKING:
     import uuid
     from collections.abc import Callable, Mapping, Sequence
 
-    from ticker_service.domain.contracts import Contracts
+    from ticker_service.domain.contracts import Contract, Contracts
     from ticker_service.domain.exit import Exit
     from ticker_service.domain.order import Account, OrderChange, OrderTask
+    from ticker_service.errors import OrderRefused
     from ticker_service.orders.positions import Look, Positions
     from ticker_service.runtime.clock import Clock
 
@@ -67,6 +70,8 @@ CODE_NOT_CLOSABLE: Final = "NOT_CLOSABLE"
 CODE_POSITION_UNKNOWN: Final = "POSITION_UNKNOWN"
 CODE_DENIED: Final = "DENIED"
 CODE_NOT_FLAT: Final = "NOT_FLAT"
+CODE_NOTHING_HELD: Final = "NOTHING_HELD"
+NAMES_TOLD_MAX: Final = 10
 
 
 class Exits:
@@ -95,10 +100,18 @@ class Exits:
         self._contracts = contracts
         self._freeze = freeze
         self._clock = clock
+        self.limits: Callable[[], RiskLimits] = RiskLimits
+        """The risk limits in force; orders are cut so that they pass."""
+        self.halted: Callable[[], OrderRefused | None] = _not_halted
+        """Why the account sends nothing but cancels, until a person releases it."""
         self._unwanted: dict[uuid.UUID, tuple[int, frozenset[str]]] = {}
         """By exit, and when it was said, monotonic ns: one that another daemon ended is silent."""
         self._stepped: set[uuid.UUID] = set()
         """The exits that are open; no order of one is another's to cancel."""
+
+    def is_open(self, job_id: uuid.UUID | None) -> bool:
+        """Return whether a job is an exit that is being stepped."""
+        return job_id in self._stepped
 
     def unwanted(self) -> frozenset[str]:
         """Return the broker's ids of the orders that open exits want cancelled."""
@@ -130,9 +143,11 @@ class Exits:
     ) -> Moves:
         wanted = exit_of(job.body)
         late_ns = now_ns - job.created_at_ns - wanted.within_s * NS_PER_S
-        if job.state is TaskState.RUNNING and late_ns >= 0:
-            why = f"not over after {wanted.within_s} s"
-            return Moves(update=_stops(CODE_TIMED_OUT, why))
+        halted = self.halted()
+        if job.state is TaskState.RUNNING and (late_ns >= 0 or halted):
+            code, why = CODE_TIMED_OUT, f"not over after {wanted.within_s} s"
+            code, why = (halted.code, halted.rule) if halted else (code, why)
+            return Moves(update=_stops(code, why))
         if than_s is None:
             is_closing = any(child.state not in TERMINAL for child in children)
             than_s = FRESH_S if is_closing else SURE_S
@@ -149,6 +164,8 @@ class Exits:
             ]
             if more and len(legs) < LEGS_MAX:
                 return Moves(update=_planned(job, legs, more[: LEGS_MAX - len(legs)], look))
+            if not legs and wanted.tradingsymbol and not _is_known(wanted, look):
+                return Moves(update=_nothing_held(job, wanted, look))
         views = {}
         for number, key in legs.items():
             own = [child for child in children if child.leg == number]
@@ -168,9 +185,19 @@ class Exits:
             closing=look.closing(key),
             is_flat=look.is_flat(key),
             lot_size=contract.lot_size if contract and key.exchange in _IN_UNITS else 1,
-            largest=freeze_quantity(contract, self._freeze()) if contract else None,
+            largest=self._largest(key, contract),
             is_beyond=look.is_beyond(key, children),
         )
+
+    def _largest(self, key: PositionKey, contract: Contract | None) -> int | None:
+        """Return the most of one order: by the exchange, and by the risk limits of the account."""
+        limits = self.limits()
+        bounds = [freeze_quantity(contract, self._freeze()) if contract else None]
+        bounds.append(limits.order_quantity_max)
+        if limits.order_lots_max is not None and key.exchange not in SHARES:
+            lot_size = contract.lot_size if contract and key.exchange in _IN_UNITS else 1
+            bounds.append(limits.order_lots_max * lot_size)
+        return min((bound for bound in bounds if bound is not None), default=None)
 
     def _others(
         self,
@@ -206,6 +233,10 @@ class Exits:
             code=update.reason_code,
             reason=update.reason,
         )
+
+
+def _not_halted() -> OrderRefused | None:
+    return None
 
 
 def _may_surface(wanted: Exit, job: OrderTask, look: Look) -> bool:
@@ -282,6 +313,23 @@ def _is_a_position(key: PositionKey, look: Look) -> bool:
     """Return whether there is something to close; what was sold out of the holdings is not."""
     held = look.closing(key)
     return not held.quantity or held.side is not None
+
+
+def _is_known(wanted: Exit, look: Look) -> bool:
+    """Return whether the broker knows the name; a misspelt one must not look like a flat one."""
+    return any(wanted.means(*key) for key in look.names())
+
+
+def _nothing_held(job: OrderTask, wanted: Exit, look: Look) -> TaskUpdate:
+    asked = ":".join(filter(None, (wanted.exchange, wanted.tradingsymbol, wanted.product)))
+    held = ", ".join(":".join(key) for key in look.open_keys[:NAMES_TOLD_MAX])
+    return TaskUpdate(
+        state=TaskState.ESCALATED,
+        event="exit_escalated",
+        reason_code=CODE_NOTHING_HELD,
+        reason=f"nothing was held today under the name {asked}; held: {held or 'nothing'}",
+        facts=job.facts,
+    )
 
 
 def _planned(

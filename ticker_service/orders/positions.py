@@ -92,6 +92,10 @@ class Reading:
             if told or (by_fills and key not in lasting)
         )
 
+    def keys(self) -> Iterable[PositionKey]:
+        """Return every name that the day's positions and fills have, flat ones among them."""
+        return self._both().keys()
+
     def _both(self) -> dict[PositionKey, tuple[int, int]]:
         """Return what is held as the positions tell it, and as the fills do."""
         told: Counter[PositionKey] = Counter()
@@ -303,6 +307,7 @@ class Positions:
             rows={row.order_id: row for row in self._book},
             filled=reading.filled(),
             net=reading.net(lasting=lasting),
+            known=frozenset(reading.keys()),
         )
 
     async def _read_book(self) -> None:
@@ -354,6 +359,7 @@ class Look:
         rows: The order book, by order id.
         filled: How much of each order the positions have, by order id.
         net: What is held at least.
+        known: What the day's positions and fills name.
     """
 
     began_ns: int
@@ -362,6 +368,17 @@ class Look:
     rows: Mapping[str, BrokerOrder]
     filled: Mapping[str, int]
     net: Mapping[PositionKey, int]
+    known: frozenset[PositionKey]
+
+    def names(self) -> frozenset[PositionKey]:
+        """Return every position that is or was held today, or may come of an order that stands."""
+        rows = (
+            PositionKey(row.exchange, row.tradingsymbol, row.product)
+            for row in self.rows.values()
+            if row.filled_quantity or state_of(row) not in TERMINAL
+        )
+        ours = (key_of(task.body) for task in self.tasks if task.kind is TaskKind.PLACE)
+        return self.known.union(rows, ours)
 
     def closing(self, key: PositionKey, *, but: uuid.UUID | None = None) -> Closing:
         """Return a position with what is under way to close it, without one task of ours."""

@@ -15,7 +15,10 @@ from held_scene import KEY, SELL, Held
 from order_scene import BUY, broker_order
 from test_orders_kill_switch import cancelling, switch
 
+from ticker_service.config import OrdersConfig
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exit import Exit, body_of
+from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import OrderTask, TaskKind
 from ticker_service.domain.order_state import TERMINAL, TaskState
@@ -371,6 +374,63 @@ def test_the_last_look_sees_what_another_hand_closed_while_an_order_waited(
         assert not scene.flipped
 
     virtual_time.run(playing())
+
+
+@pytest.mark.parametrize(
+    "misnamed",
+    [{"tradingsymbol": KEY.tradingsymbol + "X"}, {"product": "MIS"}],
+    ids=["symbol", "product"],
+)
+def test_a_name_that_nothing_was_held_under_does_not_end_as_if_flat(misnamed: Any) -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.ends(await scene.exit(dataclasses.replace(ONE, **misnamed)))
+        assert (job.state, job.reason_code) == (S.ESCALATED, "NOTHING_HELD")
+        assert "held: NFO:NIFTY26NOV25000CE:NRML" in (job.reason or "")
+
+    play(scenario)
+
+
+def test_its_orders_are_cut_to_what_the_risk_limits_let_through() -> None:
+    async def playing() -> None:
+        scene = Market(risk={"order_quantity_max": 50})
+        async with scene.opened():
+            job = await scene.ends(await scene.exit())
+            assert (job.state, scene.held) == (S.DONE, 0)
+            assert max(int(order.body["quantity"]) for order in scene.orders(job)) <= 50
+
+    virtual_time.run(playing())
+
+
+def test_a_lane_full_of_orders_keeps_no_exit_out() -> None:
+    async def playing() -> None:
+        scene = Market(config=OrdersConfig(waiting_max=20), limit_changes={"orders_per_second": 3})
+        async with scene.opened():
+            scene.fills = [0] * 100
+            other = dataclasses.replace(BUY, tradingsymbol="OTHER")
+            with contextlib.suppress(OrderRefused):
+                while True:
+                    await scene.place(other)
+            with pytest.raises(OrderRefused, match="TOO_MANY_WAITING"):
+                await scene.place(other)
+            job = await scene.exit()
+            await scene.until(lambda: bool(scene.orders(job)), within_s=3.0)
+
+    virtual_time.run(playing())
+
+
+def test_a_halt_ends_it_at_once_under_its_own_name() -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 45)
+        began_ns = scene.clock.monotonic_ns()
+        scene.halts.begin(HaltCode.ORPHAN_ORDER, "somebody has our tag")
+        job = await scene.ends(job)
+        assert scene.clock.monotonic_ns() - began_ns < 10 * NS_PER_S
+        assert (job.state, job.reason_code) == (S.ESCALATED, "ACCOUNT_HALTED")
+        assert "somebody has our tag" in (job.reason or "")
+        assert {row.status for row in scene.broker.book.values()} == {"CANCELLED"}
+
+    play(scenario, fills=[30, *[0] * 20])
 
 
 @contextlib.asynccontextmanager
