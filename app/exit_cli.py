@@ -24,6 +24,9 @@ _Key = Annotated[
     str, typer.Option(help="Your own name for it; the same again is the same exit. Made up if not.")
 ]
 _Protection = Annotated[str, typer.Option(help="Percent round the last price; -1: Kite's band.")]
+_Limit = Annotated[
+    bool, typer.Option("--limit", help="Send LIMIT at the end of that band, no MARKET at all.")
+]
 _Within = Annotated[int, typer.Option(help="Seconds after which a person has to look.")]
 _Wait = Annotated[bool, typer.Option(help="Wait until it has ended.")]
 
@@ -39,6 +42,7 @@ def exit_positions(
         bool, typer.Option("--cancel-resting", help="Cancel whatever else rests on them.")
     ] = False,
     market_protection: _Protection = "-1",
+    limit: _Limit = False,
     within_s: _Within = WITHIN_S,
     key: _Key = "",
     wait: _Wait = True,
@@ -58,6 +62,7 @@ def exit_positions(
         "within_s": within_s,
     }
     body |= {"all": True} if everything else {}
+    body |= {"order_type": "LIMIT"} if limit else {}
     named = {"exchange": exchange, "tradingsymbol": tradingsymbol, "product": product.upper()}
     body |= {name: value for name, value in named.items() if value}
 
@@ -78,6 +83,7 @@ def flatten(
     ] = "",
     why: Annotated[str, typer.Option(help="For whoever releases the switch.")] = "",
     market_protection: _Protection = "-1",
+    limit: _Limit = False,
     within_s: _Within = WITHIN_S,
     key: _Key = "",
     wait: _Wait = True,
@@ -107,6 +113,7 @@ def flatten(
             "market_protection": market_protection,
             "within_s": within_s,
         }
+        body |= {"order_type": "LIMIT"} if limit else {}
         begun = await ask(url, token, "/flatten", expects="accounts", body=body)
         switch = begun["kill_switch"]
         _say(f"{switch['level']} on {switch['scope']}: nothing new opens until it is released")
@@ -146,6 +153,7 @@ def _print(shown: Mapping[str, Any], *, as_json: bool) -> None:
         told = f"  {name}: held {each['held']}, filled {each['filled']} in {each['orders']} orders"
         told += f", {each['changes']} changes"
         told += f", rests {each['rests']}" if each["rests"] else ""
+        told += f", by LIMIT at {each['limit']}" if each.get("limit") else ""
         _say(told + (f", refused: {each['refused']}" if each["refused"] else ""))
 
 

@@ -79,6 +79,12 @@ def simulate(
             metavar="NAME=QUANTITY",
         ),
     ] = None,
+    no_market: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Refuse MARKET orders in it; may be repeated.", metavar="EXCHANGE:TRADINGSYMBOL"
+        ),
+    ] = None,
     rate_limits: Annotated[
         bool, typer.Option(help="Answer 429 beyond Kite's request rates.")
     ] = True,
@@ -139,6 +145,7 @@ def simulate(
             is_slice_list=slice_list,
             postback_url=postback_url,
             freeze_quantities=tuple(freezes.items()),
+            no_market=tuple(no_market or ()),
             enforce_rate_limits=rate_limits,
             orders_per_day_max=orders_per_day,
             orders_per_minute_max=orders_per_minute,

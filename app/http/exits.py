@@ -22,9 +22,10 @@ from app.http.schemas import (
     task_answer,
 )
 from ticker_service.constants import NS_PER_US
-from ticker_service.domain.exit import AUTOMATIC_PROTECTION, WITHIN_S, Exit
+from ticker_service.domain.exit import WITHIN_S, Exit
+from ticker_service.domain.exit_price import AUTOMATIC_PROTECTION
 from ticker_service.domain.kill_switch import WHY_CHARACTERS_MAX, switch_message
-from ticker_service.domain.order import Product, TaskKind
+from ticker_service.domain.order import OrderType, Product, TaskKind
 from ticker_service.errors import JournalUnavailable, OrderRefused
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class ExitTerms(Strict):
     """How positions are closed; see ``docs/exits.md``."""
 
     market_protection: Money = AUTOMATIC_PROTECTION
+    order_type: Literal[OrderType.MARKET, OrderType.LIMIT] = OrderType.MARKET
     within_s: Units = WITHIN_S
 
 
@@ -68,6 +70,7 @@ class ExitRequest(ExitTerms):
             tradingsymbol=self.tradingsymbol,
             product=self.product or "",
             market_protection=self.market_protection,
+            order_type=self.order_type,
             cancel_resting=self.cancel_resting,
             within_s=self.within_s,
         )
@@ -172,6 +175,7 @@ async def flatten(request: FlattenRequest, who: Admins, doors: DoorsHere) -> dic
     switch, is_on_disk = await front.close_to_new(who, request.account, request.why)
     wanted = Exit(
         market_protection=request.market_protection,
+        order_type=request.order_type,
         cancel_resting=True,
         within_s=request.within_s,
     )

@@ -190,7 +190,8 @@ class OrderClient:
             client_order_id: Your name for the exit.
             account: Whose positions.
             terms: ``{"all": True}``, or ``exchange``, ``tradingsymbol`` and if wanted ``product``;
-                beside it ``market_protection``, ``cancel_resting`` and ``within_s``.
+                beside it ``market_protection``, ``order_type``, ``cancel_resting`` and
+                ``within_s``.
         """
         request = {"op": "exit", "request_id": client_order_id, "account": account}
         return await self._ask({**dict(terms), **request, "client_order_id": client_order_id})

@@ -5,7 +5,8 @@ much room there is to close it (`domain.closing`): nothing is sent beyond that, 
 the position is never flipped. Orders are MARKET with a protection, which the broker turns into a
 LIMIT at the end of its band and leaves open (kite.md §2.3); what rests is priced again as MARKET,
 round the last price of that moment, as often as an order may be changed, and then cancelled and
-sent anew. It is over when the broker says flat, or a person has to look.
+sent anew. Where the broker takes no MARKET, it is a LIMIT at the end of the same band
+(`domain.exit_price`). It is over when the broker says flat, or a person has to look.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
+from ticker_service.domain.exit_price import AUTOMATIC_PROTECTION
 from ticker_service.domain.job import CANCELS_MAX, came_to_the_broker, cancels_of, ending
 from ticker_service.domain.order import (
     OrderChange,
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from ticker_service.domain.closing import Closing
+    from ticker_service.domain.exit_price import Edge
     from ticker_service.domain.order import OrderTask
 
 REPRICE_S: Final = 5.0
@@ -48,7 +51,8 @@ WITHIN_S: Final = 300
 WITHIN_S_MIN: Final = 10
 WITHIN_S_MAX: Final = 6 * 3_600
 COULD_NOT_CANCEL: Final = "COULD_NOT_CANCEL"
-AUTOMATIC_PROTECTION: Final = Decimal(-1)
+BAND_S: Final = 60.0
+"""A LIMIT that has stood so long at the end of its band, with nothing coming, is for a person."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,7 @@ class Exit:
         tradingsymbol: Likewise.
         product: Likewise; empty for every product of the symbol.
         market_protection: Percent round the last price, -1 for Kite's own band.
+        order_type: MARKET, which becomes LIMIT where the broker takes none; or LIMIT at once.
         cancel_resting: Whether whatever else rests on the positions is cancelled, by whomever
             placed.
         within_s: Seconds after which a person has to look.
@@ -69,6 +74,7 @@ class Exit:
     tradingsymbol: str = ""
     product: str = ""
     market_protection: Decimal = AUTOMATIC_PROTECTION
+    order_type: OrderType = OrderType.MARKET
     cancel_resting: bool = False
     within_s: int = WITHIN_S
 
@@ -88,6 +94,7 @@ def body_of(wanted: Exit) -> dict[str, str]:
     }
     named = {name: getattr(wanted, name) for name in ("exchange", "tradingsymbol", "product")}
     form |= {name: text for name, text in named.items() if text}
+    form |= {"order_type": wanted.order_type} if wanted.order_type is not OrderType.MARKET else {}
     return form | ({"cancel_resting": "true"} if wanted.cancel_resting else {})
 
 
@@ -98,6 +105,7 @@ def exit_of(body: Mapping[str, str]) -> Exit:
         tradingsymbol=body.get("tradingsymbol", ""),
         product=body.get("product", ""),
         market_protection=Decimal(body["market_protection"]),
+        order_type=OrderType(body.get("order_type", OrderType.MARKET)),
         cancel_resting="cancel_resting" in body,
         within_s=int(body["within_s"]),
     )
@@ -114,6 +122,8 @@ class LegView:
         largest: The most of one order; None for no limit that is known.
         is_beyond: Whether the exit's own orders may still fill more than is held: by other hands
             it went flat, smaller, or turned round.
+        by_limit: Whether its orders are LIMIT, at ``edge``.
+        edge: At what price; None if no last price is young enough, and then nothing is priced.
     """
 
     closing: Closing
@@ -121,6 +131,8 @@ class LegView:
     lot_size: int = 1
     largest: int | None = None
     is_beyond: bool = False
+    by_limit: bool = False
+    edge: Edge | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -166,10 +178,9 @@ def leg_moves(view: LegView, children: Sequence[OrderTask], now_ns: int) -> LegM
         and not _is_touched(order, children)
         and _is_past(_last_ns(order, children), REPRICE_S, now_ns)
     ]
-    if rests:
-        worn = [order for order in rests if _is_worn(order, children)]
-        change = [order for order in rests if order not in worn]
-        return LegMoves(change=tuple(change), cancel=tuple(worn))
+    moves = _of_what_rests(view, rests, children, now_ns)
+    if moves is not None:
+        return moves
     if any(order.state in UNSENT | IN_DOUBT for order in is_open):
         return LegMoves()  # it counts in full until it has settled
     if view.is_flat:
@@ -185,11 +196,29 @@ def _withdrawn(rests: Sequence[OrderTask], children: Sequence[OrderTask], now_ns
     return LegMoves(cancel=ends.cancel)
 
 
+def _of_what_rests(
+    view: LegView, rests: Sequence[OrderTask], children: Sequence[OrderTask], now_ns: int
+) -> LegMoves | None:
+    """Return what to do about orders that have not gone on, None to leave them as they are."""
+    if view.by_limit:
+        standing = [order for order in rests if _stands_at(view.edge, order, children)]
+        for order in standing:
+            if _is_past(_last_ns(order, children), BAND_S, now_ns):
+                why = f"{order.client_order_id} has stood for {BAND_S:g} s at {view.edge}"
+                return LegMoves(stop=why, stop_code="BAND_EXHAUSTED")
+        rests = [order for order in rests if view.edge is not None and order not in standing]
+    if not rests:
+        return None
+    worn = [order for order in rests if _is_worn(order, children)]
+    change = [order for order in rests if order not in worn]
+    return LegMoves(change=tuple(change), cancel=tuple(worn))
+
+
 def _sent_next(view: LegView, orders: Sequence[OrderTask], now_ns: int) -> LegMoves:
     """Return the orders to send for what nothing is under way to close."""
     has_ended = [order for order in orders if order.state in TERMINAL]
     ended_ns = max((order.updated_at_ns for order in has_ended), default=0)
-    if not _is_past(ended_ns, AGAIN_S, now_ns):
+    if not _is_past(ended_ns, AGAIN_S, now_ns) or (view.by_limit and view.edge is None):
         return LegMoves()
     left = SLICES_MAX - (len(orders) - len(has_ended))
     place = cut(view.closing.room, lot_size=view.lot_size, largest=view.largest)[: max(left, 0)]
@@ -231,20 +260,42 @@ def order_for(view: LegView, quantity: int, protection: Decimal) -> OrderRequest
     key, side = view.closing.key, view.closing.side
     if side is None:
         raise ValueError(f"nothing closes {':'.join(key)} of {view.closing.quantity}")
+    priced = repricing(view, protection)
     return OrderRequest(
         exchange=key.exchange,
         tradingsymbol=key.tradingsymbol,
         transaction_type=side,
-        order_type=OrderType.MARKET,
+        order_type=priced.order_type or OrderType.MARKET,
         product=Product(key.product),
         quantity=quantity,
-        market_protection=protection,
+        price=priced.price,
+        market_protection=priced.market_protection,
     )
 
 
-def repricing(protection: Decimal) -> OrderChange:
-    """Return the change that prices an order again, round the last price of that moment."""
-    return OrderChange(order_type=OrderType.MARKET, market_protection=protection)
+def repricing(view: LegView, protection: Decimal) -> OrderChange:
+    """Return the change that prices an order again, round the last price of that moment.
+
+    Raises:
+        ValueError: It is to be a LIMIT, and its price is not known.
+    """
+    if not view.by_limit:
+        return OrderChange(order_type=OrderType.MARKET, market_protection=protection)
+    if view.edge is None:
+        raise ValueError(f"no price for a LIMIT that closes {':'.join(view.closing.key)}")
+    return OrderChange(order_type=OrderType.LIMIT, price=view.edge.price)
+
+
+def market_was_refused(children: Sequence[OrderTask]) -> bool:
+    """Return whether the broker refused a MARKET order of a position.
+
+    Whatever its words: a LIMIT at the same price risks no more, and is refused likewise where the
+    type was not the reason.
+    """
+    return any(
+        order.state is S.REJECTED and order.body.get("order_type") == OrderType.MARKET
+        for order in _orders(children)
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -261,6 +312,8 @@ class LegEvidence:
     refused: str = ""
     others: int = 0
     """What orders of others may still close of it."""
+    limit: str = ""
+    """At what price it was sent as LIMIT, if it was."""
 
 
 def evidence(view: LegView, children: Sequence[OrderTask]) -> LegEvidence:
@@ -282,6 +335,7 @@ def evidence(view: LegView, children: Sequence[OrderTask]) -> LegEvidence:
         rests={o.client_order_id: o.state.value for o in orders if o.state not in TERMINAL},
         refused=_said(refused[-1]) if refused else "",
         others=max(view.closing.under_way - own, 0),
+        limit=str(view.edge or "no price for it") if view.by_limit else "",
     )
 
 
@@ -342,6 +396,14 @@ def _is_worn(order: OrderTask, children: Sequence[OrderTask]) -> bool:
     newest = max(changes, key=lambda child: child.created_at_ns, default=None)
     is_refused = newest is not None and newest.state in TERMINAL
     return len(changes) >= CHANGES_MAX or is_refused
+
+
+def _stands_at(edge: Edge | None, order: OrderTask, children: Sequence[OrderTask]) -> bool:
+    """Return whether an order has the price that it would be given."""
+    accepted = [c for c in _of(order, children, TaskKind.MODIFY) if c.state is S.ACKED]
+    newest = max(accepted, key=lambda child: child.created_at_ns, default=order)
+    price = newest.body.get("price")
+    return edge is not None and price is not None and Decimal(price) == edge.price
 
 
 def _last_ns(order: OrderTask, children: Sequence[OrderTask]) -> int:

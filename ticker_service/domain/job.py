@@ -50,6 +50,8 @@ EXIT_LEGS: Final = "legs"
 HELD_BEFORE: Final = "held_before"
 REPORT: Final = "report"
 """The facts of an exit: its positions by their number, what was held of each, what came of it."""
+EXHAUSTED: Final = "exhausted"
+"""The positions, by number, whose LIMIT stood at the end of its band in vain, and why so."""
 
 
 class BasketMode(StrEnum):

@@ -14,7 +14,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.exit import AUTOMATIC_PROTECTION
+from ticker_service.domain.exit_price import AUTOMATIC_PROTECTION
 from ticker_service.domain.exposure import NOTHING_OPEN, OpenKey
 from ticker_service.domain.order import OrderType, Product, Side, TaskKind, Variety
 from ticker_service.domain.risk import LatchLevel

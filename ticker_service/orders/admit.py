@@ -257,6 +257,8 @@ def _check_exit(wanted: Exit, rules: Rules) -> None:
     if wanted.product and wanted.product not in set(Product):
         raise invalid_field("product", wanted.product, f"one of {sorted(Product)}")
     _check_percentage(wanted.market_protection, rules)
+    if wanted.order_type not in {OrderType.MARKET, OrderType.LIMIT}:
+        raise invalid_field("order_type", wanted.order_type, "MARKET or LIMIT")
     if not WITHIN_S_MIN <= wanted.within_s <= WITHIN_S_MAX:
         rule = f"{WITHIN_S_MIN} to {WITHIN_S_MAX} seconds"
         raise invalid_field("within_s", wanted.within_s, rule)

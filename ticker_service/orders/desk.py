@@ -203,9 +203,14 @@ class AccountDesk:
             new_id=new_id,
             awaits_login=lambda: executor.is_auth_refused,
         )
-        contracts = (sources or RiskSources()).contracts
+        known = sources or RiskSources()
         self.exits = Exits(
-            account, self.positions, contracts=contracts, freeze=self._freeze, clock=clock
+            account,
+            self.positions,
+            contracts=known.contracts,
+            freeze=self._freeze,
+            clock=clock,
+            prices=known.prices,
         )
         self.exits.limits = lambda: self.risk.limits
         self.exits.halted = self.halts.refusal

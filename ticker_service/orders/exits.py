@@ -22,10 +22,12 @@ from ticker_service.domain.exit import (
     evidence,
     exit_of,
     leg_moves,
+    market_was_refused,
     order_for,
     repricing,
 )
 from ticker_service.domain.job import (
+    EXHAUSTED,
     EXIT_LEGS,
     HELD_BEFORE,
     REPORT,
@@ -34,11 +36,12 @@ from ticker_service.domain.job import (
     part_key,
     refused_parts,
 )
-from ticker_service.domain.order import Product, TaskKind, TaskUpdate
+from ticker_service.domain.order import OrderType, Product, TaskKind, TaskUpdate
 from ticker_service.domain.order_state import IN_DOUBT, TERMINAL, TaskState, state_of
 from ticker_service.domain.portfolio import PositionKey
 from ticker_service.domain.risk import RiskLimits
 from ticker_service.errors import BrokerUnavailable, LoginRequired
+from ticker_service.orders import exit_prices
 from ticker_service.orders.admit import freeze_quantity
 from ticker_service.orders.positions import FRESH_S
 from ticker_service.orders.varieties import SHARES
@@ -50,8 +53,10 @@ if TYPE_CHECKING:
     from ticker_service.domain.contracts import Contract, Contracts
     from ticker_service.domain.exit import Exit
     from ticker_service.domain.order import Account, OrderChange, OrderTask
+    from ticker_service.domain.risk_input import ReferencePrice
     from ticker_service.errors import OrderRefused
     from ticker_service.orders.positions import Look, Positions
+    from ticker_service.ports import LastPrices
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -69,6 +74,7 @@ CODE_TIMED_OUT: Final = "EXIT_TIMED_OUT"
 CODE_NOT_CLOSABLE: Final = "NOT_CLOSABLE"
 CODE_POSITION_UNKNOWN: Final = "POSITION_UNKNOWN"
 CODE_DENIED: Final = "DENIED"
+CODE_BAND_EXHAUSTED: Final = "BAND_EXHAUSTED"
 CODE_NOT_FLAT: Final = "NOT_FLAT"
 CODE_NOTHING_HELD: Final = "NOTHING_HELD"
 NAMES_TOLD_MAX: Final = 10
@@ -85,6 +91,7 @@ class Exits:
         contracts: Callable[[], Contracts | None],
         freeze: Callable[[], Mapping[str, int]],
         clock: Clock,
+        prices: LastPrices | None = None,
     ) -> None:
         """Take the parts.
 
@@ -94,12 +101,15 @@ class Exits:
             contracts: The day's instruments, None while they are not known.
             freeze: The largest quantity of one order in derivatives of a name.
             clock: Tells how old a word of an exit is.
+            prices: What instruments last traded at; None where that is not to be had, and then an
+                exit sends MARKET alone.
         """
         self._account = account
         self._positions = positions
         self._contracts = contracts
         self._freeze = freeze
         self._clock = clock
+        self._prices = prices
         self.limits: Callable[[], RiskLimits] = RiskLimits
         """The risk limits in force; orders are cut so that they pass."""
         self.halted: Callable[[], OrderRefused | None] = _not_halted
@@ -148,6 +158,9 @@ class Exits:
             code, why = CODE_TIMED_OUT, f"not over after {wanted.within_s} s"
             code, why = (halted.code, halted.rule) if halted else (code, why)
             return Moves(update=_stops(code, why))
+        by_limit = self._by_limit(job, wanted, children)
+        # Read before the position: what is sent is held against that, and it must not be older.
+        references = await exit_prices.read(self._prices, list(by_limit.values()))
         if than_s is None:
             is_closing = any(child.state not in TERMINAL for child in children)
             than_s = FRESH_S if is_closing else SURE_S
@@ -170,6 +183,8 @@ class Exits:
         for number, key in legs.items():
             own = [child for child in children if child.leg == number]
             views[number] = self._view(key, look, own)
+        for number, key in by_limit.items():
+            views[number] = self._limited(views[number], key, wanted, references)
         others = self._others(wanted, legs, children, look)
         self._unwanted[job.task_id] = (self._clock.monotonic_ns(), others)
         moves = _moves(job, wanted, views, children, now_ns)
@@ -178,9 +193,40 @@ class Exits:
             return Moves()  # flat, and something rests or may yet that opens a position again
         return moves
 
-    def _view(self, key: PositionKey, look: Look, children: Sequence[OrderTask]) -> LegView:
+    def _by_limit(
+        self, job: OrderTask, wanted: Exit, children: Sequence[OrderTask]
+    ) -> dict[int, PositionKey]:
+        """Return the positions that are closed by LIMIT: all if asked, else where it is needed."""
+        if job.state is not TaskState.RUNNING:
+            return {}
+        if wanted.order_type is OrderType.LIMIT:
+            return legs_of(job)
+        if self._prices is None:
+            return {}
+        return {
+            number: key
+            for number, key in legs_of(job).items()
+            if market_was_refused([child for child in children if child.leg == number])
+        }
+
+    def _limited(
+        self,
+        view: LegView,
+        key: PositionKey,
+        wanted: Exit,
+        references: Mapping[tuple[str, str], ReferencePrice],
+    ) -> LegView:
+        reference = references.get((key.exchange, key.tradingsymbol))
+        side, contract = view.closing.side, self._contract(key)
+        edge = exit_prices.edge(reference, contract, side, wanted.market_protection)
+        return dataclasses.replace(view, by_limit=True, edge=edge)
+
+    def _contract(self, key: PositionKey) -> Contract | None:
         contracts = self._contracts()
-        contract = contracts.find(key.exchange, key.tradingsymbol) if contracts else None
+        return contracts.find(key.exchange, key.tradingsymbol) if contracts else None
+
+    def _view(self, key: PositionKey, look: Look, children: Sequence[OrderTask]) -> LegView:
+        contract = self._contract(key)
         return LegView(
             closing=look.closing(key),
             is_flat=look.is_flat(key),
@@ -275,12 +321,16 @@ def _moves(
     for number, view in views.items():
         own = [child for child in children if child.leg == number]
         moves = _leg(job, number, view, own, now_ns)
+        if moves.stop_code == CODE_BAND_EXHAUSTED and str(number) not in _exhausted(job):
+            # Kept first: once the order is cancelled nothing else would tell that it stood there.
+            facts = {**(job.facts or {}), EXHAUSTED: _exhausted(job) | {str(number): moves.stop}}
+            return Moves(update=TaskUpdate(state=job.state, event="band_exhausted", facts=facts))
         if moves.stop:
             stops.append(moves)
             moves = ending_moves(own, now_ns)
             moves = dataclasses.replace(moves, is_over=moves.is_over or bool(moves.stop))
         is_over = is_over and moves.is_over
-        change += [(order, repricing(wanted.market_protection)) for order in moves.change]
+        change += [(order, repricing(view, wanted.market_protection)) for order in moves.change]
         cancel += moves.cancel
         first = 1 + max((child.slice or 0 for child in own), default=0)
         for position, quantity in enumerate(moves.place, first):
@@ -306,7 +356,16 @@ def _leg(
     for key, why in refused_parts(job).items():
         if f"{key}.".startswith(of_leg):
             return LegMoves(stop=why, stop_code=CODE_DENIED)
+    why_exhausted = _exhausted(job).get(str(number))
+    if why_exhausted and not view.is_flat:
+        return LegMoves(stop=why_exhausted, stop_code=CODE_BAND_EXHAUSTED)
     return leg_moves(view, children, now_ns)
+
+
+def _exhausted(job: OrderTask) -> dict[str, str]:
+    """Return of which positions the band was of no use, and why so."""
+    told: Any = (job.facts or {}).get(EXHAUSTED, {})
+    return dict(told)
 
 
 def _is_a_position(key: PositionKey, look: Look) -> bool:

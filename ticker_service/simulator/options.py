@@ -91,6 +91,7 @@ class SimulatorOptions:
         modifications_max: Changes that one order takes.
         order_cooldown_s: After a 429 on orders, further ones are refused for so long.
         freeze_quantities: Largest quantity of one order in an underlying's derivatives.
+        no_market: Instruments in which ``MARKET`` is refused, as EXCHANGE:TRADINGSYMBOL.
         tags_on_legs: A cover order's second leg bears the tag of its first; whether Kite's does is
             not known.
         postback_url: Where order updates are posted as well; nowhere when empty.
@@ -125,6 +126,7 @@ class SimulatorOptions:
     modifications_max: int = 25
     order_cooldown_s: float = 0.0
     freeze_quantities: tuple[tuple[str, int], ...] = DEFAULT_FREEZE_QUANTITIES
+    no_market: tuple[str, ...] = ()
     tags_on_legs: bool = False
     is_slice_list: bool = False
     postback_url: str = ""
@@ -211,6 +213,10 @@ class SimulatorOptions:
             (
                 any(quantity < 1 for _, quantity in self.freeze_quantities),
                 f"freeze_quantities={self.freeze_quantities} must be positive",
+            ),
+            (
+                not all(":" in name for name in self.no_market),
+                f"no_market={self.no_market} must be EXCHANGE:TRADINGSYMBOL each",
             ),
             (self.truth_history_s < 1, f"truth_history_s={self.truth_history_s} must be positive"),
             (not ids or len(set(ids)) != len(ids), f"users={ids} must be named, each once"),

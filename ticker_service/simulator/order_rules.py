@@ -49,6 +49,10 @@ NO_PROTECTION: Final = (
     "Market orders without market protection are not allowed via API. "
     "Please set market protection or use a Limit order."
 )
+NO_TRADES: Final = (
+    "The market order was rejected since there are no trades in this instrument. "
+    "Try placing a LIMIT order."
+)
 OUTSIDE_CIRCUIT: Final = (
     "Price exceeds circuit limits for the instrument. Place an order within the daily range."
 )
@@ -64,6 +68,7 @@ class OrderRules:
     def __init__(self, market: Market, options: SimulatorOptions) -> None:
         self._market = market
         self._freeze = dict(options.freeze_quantities)
+        self._no_market = frozenset(options.no_market)
 
     def placed(self, variety: str, fields: Mapping[str, str]) -> OrderTerms:
         """Return the terms of a new order.
@@ -198,6 +203,8 @@ class OrderRules:
             price_raw = self._price_raw(row, fields, "price")
             _check_stop_price(terms, price_raw)
             return dataclasses.replace(terms, price_raw=price_raw)
+        if terms.order_type is OrderType.MARKET and self._takes_no_market(row):
+            raise KiteError.input(NO_TRADES)
         percent = self._protection(terms, fields, ltp_raw)
         if terms.order_type is OrderType.SL_M:
             return dataclasses.replace(terms, protection_percent=percent)
@@ -216,6 +223,10 @@ class OrderRules:
         if row is None or catalogue.instruments[row].segment == INDEX_SEGMENT:
             raise KiteError.input(NO_INSTRUMENT)
         return row
+
+    def _takes_no_market(self, row: int) -> bool:
+        instrument = self._market.catalogue.instruments[row]
+        return f"{instrument.exchange}:{instrument.tradingsymbol}" in self._no_market
 
     def _check_product(self, row: int, product: Product) -> None:
         is_derivative = bool(self._market.catalogue.is_derivative[row])

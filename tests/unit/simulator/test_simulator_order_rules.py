@@ -100,6 +100,22 @@ def test_an_order_at_the_market_needs_protection(
     assert _refusal(stage, fields).message == NO_PROTECTION
 
 
+def test_where_market_is_not_taken_neither_an_order_nor_a_change_to_it_is_and_a_limit_is(
+    stage: OrderStage,
+) -> None:
+    rules = OrderRules(stage.market, SimulatorOptions(no_market=("NSE:INFY",)))
+    fields = {"order_type": "MARKET", "market_protection": "-1"}
+    rests = rules.placed("regular", form())
+    for asks in (
+        lambda: rules.placed("regular", form(**fields)),
+        lambda: rules.modified(rests, fields),
+    ):
+        with pytest.raises(KiteError, match="Try placing a LIMIT order"):
+            asks()
+    assert rests.order_type is OrderType.LIMIT
+    assert stage.rules.modified(rests, fields).order_type is OrderType.LIMIT
+
+
 @pytest.mark.parametrize("protection", ["-2", "101", "-0.5"])
 def test_protection_is_automatic_or_up_to_a_hundred_percent(
     stage: OrderStage, protection: str
