@@ -163,9 +163,16 @@ class Exposure:
         return tuple(self._doubted)
 
     @property
-    def open_orders(self) -> frozenset[uuid.UUID]:
-        """The orders that count, but for what the journal has not told of yet."""
-        return frozenset(key for key, order in self._orders.items() if order.version)
+    def open_tasks(self) -> frozenset[uuid.UUID]:
+        """The orders and changes that count, but for what the journal has not told of yet."""
+        orders = {key for key, order in self._orders.items() if order.version}
+        changes = {
+            key
+            for order in self._orders.values()
+            for key, (version, quantity, price_inr) in order.changes.items()
+            if version and (quantity or price_inr is not None)
+        }
+        return frozenset(orders | changes)
 
     @property
     def total(self) -> Open:

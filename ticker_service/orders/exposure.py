@@ -35,7 +35,7 @@ async def compare(exposure: Exposure, journal: OrderJournal, account: Account) -
     Raises:
         JournalUnavailable: Try again; until then the larger of both counts.
     """
-    held = exposure.open_orders
+    held = exposure.open_tasks
     for task_id in held - await _read_open(exposure, journal, account):
         task = await journal.task(task_id)
         if task is not None:

@@ -218,3 +218,17 @@ def test_kept_step_by_step_it_is_what_the_newest_states_make_of_it(seed: int) ->
         assert exposure.by_key() == anew.by_key(), seed
         total = sum(anew.by_key().values(), Open())
         assert exposure.total == total, seed
+
+
+def test_what_a_comparison_asks_the_journal_for_are_orders_and_changes_that_count() -> None:
+    """A change that a process ended while it lost its account is told to its successor so."""
+    exposure, order = Exposure(), new()
+    asked = change(order, price="103.35")
+    exposure.reserve(order)
+    assert not exposure.open_tasks, "the journal does not have it yet"
+    exposure.moved(task(order, S.WORKING, 6))
+    exposure.moved(task(asked, S.READY, 2))
+    assert exposure.open_tasks == {order.task_id, asked.task_id}
+    exposure.moved(task(asked, S.EXPIRED, 3))
+    assert exposure.open_tasks == {order.task_id}
+    assert exposure.of(KEY) == Open(75, Decimal("7503.75"))

@@ -140,6 +140,8 @@ class SimBroker(ScriptedBroker):
         """
         if kind is TaskKind.MODIFY:
             row = self.book[what]
+            if row.status in ENDED:
+                return True  # it can do nothing any more, and neither can a change of it
             if set(form) == {"quantity"} and int(form["quantity"]) < row.quantity:
                 return True
             symbol, side = row.tradingsymbol, row.transaction_type
