@@ -38,7 +38,10 @@ kill_cli = typer.Typer(
 SEEN_S_MAX: Final = 3.0
 """A daemon that runs shows a switch at once; one whose event loop hangs sends nothing either."""
 LOOK_S: Final = 0.1
-_Scope = Annotated[str, typer.Argument(help="all, account:NAME or symbol:EXCHANGE:TRADINGSYMBOL.")]
+_Scope = Annotated[
+    str,
+    typer.Argument(help="all, group:NAME, account:NAME or symbol:EXCHANGE:TRADINGSYMBOL."),
+]
 _Config = Annotated[
     Path | None,
     typer.Option(help="Settings file; ticker-service.toml if left out. The environment wins."),

@@ -395,7 +395,7 @@ async def assemble_orders(
     external = surroundings.telemetry.gauge(
         "orders_external", "Orders of the book that were placed elsewhere", ["account"]
     )
-    switches = _kill_switches(KillFile(config.kill_switch_file), surroundings, notices)
+    switches = _kill_switches(config, surroundings, notices)
     cancel_all: dict[Account, CancelAll] = {}
     gateways: dict[Account, BrokerGateway] = {}
     desks, egress = dict[Account, AccountDesk](), dict[Account, EgressWatch]()
@@ -777,7 +777,9 @@ def _external_count(desk: AccountDesk) -> float:
     return float(len(desk.audit.external()))
 
 
-def _kill_switches(store: KillFile, surroundings: Surroundings, notices: Notices) -> KillSwitches:
+def _kill_switches(
+    config: OrderHalfConfig, surroundings: Surroundings, notices: Notices
+) -> KillSwitches:
     """Return what people have stopped, shown in the metrics and told to everybody."""
     standing = surroundings.telemetry.gauge(
         "kill_switch", "1 while a kill switch stands", ["scope", "level"]
@@ -794,7 +796,11 @@ def _kill_switches(store: KillFile, surroundings: Surroundings, notices: Notices
             by_whom=switch.by_whom,
         )
 
-    return KillSwitches(store, on_change=changed)
+    return KillSwitches(
+        KillFile(config.kill_switch_file),
+        groups={group.name: frozenset(group.members) for group in config.groups},
+        on_change=changed,
+    )
 
 
 class _BreakerDials:

@@ -21,7 +21,7 @@ _Scope = Annotated[str, Query(max_length=100)]
 
 
 class KillRequest(Strict):
-    """What to stop: ``all``, ``account:NAME`` or ``symbol:EXCHANGE:TRADINGSYMBOL``."""
+    """What to stop: ``all``, ``group:NAME``, ``account:NAME``, ``symbol:EXCHANGE:SYMBOL``."""
 
     scope: Annotated[str, Field(max_length=100)]
     level: KillLevel = KillLevel.HALT_NEW

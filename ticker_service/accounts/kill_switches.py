@@ -12,14 +12,20 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from ticker_service.domain.kill_switch import KillLevel, strictest
+from ticker_service.domain.kill_switch import (
+    NO_GROUPS,
+    KillLevel,
+    KillScope,
+    ScopeKind,
+    strictest,
+)
 from ticker_service.errors import ConfigurationError, JournalError, OrderRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
     from uuid import UUID
 
-    from ticker_service.domain.kill_switch import KillScope, KillSwitch
+    from ticker_service.domain.kill_switch import KillSwitch
     from ticker_service.ports import KillStore, OrderJournal
 
 log = structlog.get_logger()
@@ -32,16 +38,22 @@ class KillSwitches:
     """What people have stopped."""
 
     def __init__(
-        self, store: KillStore, *, on_change: Callable[[KillSwitch, bool], None] | None = None
+        self,
+        store: KillStore,
+        *,
+        groups: Mapping[str, Collection[str]] = NO_GROUPS,
+        on_change: Callable[[KillSwitch, bool], None] | None = None,
     ) -> None:
         """Begin with what the store has.
 
         Args:
             store: This machine's file.
+            groups: The accounts of each group; a switch on any other group stops every account.
             on_change: Told of each switch, with True when it is first seen to stand and False when
                 it was released.
         """
         self._store = store
+        self._groups = groups
         self._on_change = on_change
         self._in_journal: dict[UUID, KillSwitch] = {}
         self._unsaved: dict[UUID, KillSwitch] = {}
@@ -57,15 +69,31 @@ class KillSwitches:
 
     def holding(self, account: str, symbol: str = "") -> KillSwitch | None:
         """Return what stops an order, None if nothing does; without a symbol, what stops all."""
-        return strictest(self.standing(), account, symbol)
+        return strictest(self.standing(), account, symbol, self._groups)
+
+    def concerning(self, accounts: Collection[str]) -> list[KillSwitch]:
+        """Return the switches that may stop an order of some accounts, oldest first."""
+        return [
+            each
+            for each in self.standing()
+            if any(each.scope.concerns(account, self._groups) for account in accounts)
+        ]
 
     def cancels(self, account: str) -> list[KillScope]:
-        """Return the scopes on an account in which whatever is open is to be cancelled."""
-        return [
-            each.scope
-            for each in self.standing()
-            if each.level is KillLevel.CANCEL_ALL and each.scope.concerns(account)
-        ]
+        """Return the scopes on an account in which whatever is open is to be cancelled.
+
+        A group's is the account's own. One that is not known here cancels nothing: to stop what was
+        not meant can be undone, to cancel it cannot.
+        """
+        found = []
+        for each in self.concerning([account]):
+            if each.level is not KillLevel.CANCEL_ALL:
+                continue
+            if each.scope.kind is not ScopeKind.GROUP:
+                found.append(each.scope)
+            elif each.scope.name in self._groups:
+                found.append(KillScope(ScopeKind.ACCOUNT, account))
+        return found
 
     def refusal(self, account: str, symbol: str) -> OrderRefused | None:
         """Return what a new order or change is told, None if it may leave or may if it reduces."""

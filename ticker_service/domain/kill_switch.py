@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_US
@@ -16,9 +17,10 @@ from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
 WHY_CHARACTERS_MAX: Final = 500
+NO_GROUPS: Final[Mapping[str, Collection[str]]] = MappingProxyType({})
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 _SYMBOL: Final = re.compile(r"[A-Z]{2,8}:[A-Z0-9][A-Z0-9&._%*$ -]{0,63}")
 
@@ -38,22 +40,25 @@ class ScopeKind(StrEnum):
     """What a switch is about."""
 
     ALL = "all"
+    GROUP = "group"
     ACCOUNT = "account"
     SYMBOL = "symbol"
 
 
 @dataclass(frozen=True, slots=True)
 class KillScope:
-    """Where a switch holds: everywhere, on one account, or for one symbol on every account.
+    """Where a switch holds: everywhere, on a group's accounts, on one, or for one symbol on all.
 
-    ``name`` is the account's, or ``EXCHANGE:TRADINGSYMBOL``; empty for everywhere.
+    ``name`` is the group's, the account's, or ``EXCHANGE:TRADINGSYMBOL``; empty for everywhere.
+    Groups are given as their accounts by name; one that is not among them holds everywhere: whose
+    accounts were meant is not known here.
     """
 
     kind: ScopeKind
     name: str = ""
 
     def __str__(self) -> str:
-        """Return how people write it: ``all``, ``account:MAIN``, ``symbol:NFO:NIFTY26NOVFUT``."""
+        """Return how people write it: ``all``, ``account:MAIN``, ``symbol:NSE:INFY``."""
         return f"{self.kind}:{self.name}" if self.name else str(self.kind)
 
     @classmethod
@@ -64,21 +69,30 @@ class KillScope:
             ConfigurationError: It says none.
         """
         kind, _, name = text.partition(":")
-        rule = {ScopeKind.ACCOUNT.value: _NAME, ScopeKind.SYMBOL.value: _SYMBOL}.get(kind)
+        rule = {
+            ScopeKind.GROUP.value: _NAME,
+            ScopeKind.ACCOUNT.value: _NAME,
+            ScopeKind.SYMBOL.value: _SYMBOL,
+        }.get(kind)
         if text == ScopeKind.ALL.value or (rule is not None and rule.fullmatch(name)):
             return cls(ScopeKind(kind), name)
         raise ConfigurationError(
-            f"scope={text[:100]!r}: must be all, account:NAME or symbol:EXCHANGE:TRADINGSYMBOL"
+            f"scope={text[:100]!r}: must be all, group:NAME, account:NAME or "
+            "symbol:EXCHANGE:TRADINGSYMBOL"
         )
 
-    def covers(self, account: str, symbol: str = "") -> bool:
+    def covers(
+        self, account: str, symbol: str = "", groups: Mapping[str, Collection[str]] = NO_GROUPS
+    ) -> bool:
         """Return whether an order is meant; without a symbol, whether every order of it is."""
-        if self.kind is ScopeKind.ALL:
-            return True
-        return self.name == (account if self.kind is ScopeKind.ACCOUNT else symbol)
+        if self.kind is ScopeKind.SYMBOL:
+            return self.name == symbol
+        return self.concerns(account, groups)
 
-    def concerns(self, account: str) -> bool:
+    def concerns(self, account: str, groups: Mapping[str, Collection[str]] = NO_GROUPS) -> bool:
         """Return whether some order of an account may be meant."""
+        if self.kind is ScopeKind.GROUP:
+            return self.name not in groups or account in groups[self.name]
         return self.kind is not ScopeKind.ACCOUNT or self.name == account
 
 
@@ -125,9 +139,12 @@ def switch_message(switch: KillSwitch) -> dict[str, str | int | None]:
 
 
 def strictest(
-    switches: Collection[KillSwitch], account: str, symbol: str = ""
+    switches: Collection[KillSwitch],
+    account: str,
+    symbol: str = "",
+    groups: Mapping[str, Collection[str]] = NO_GROUPS,
 ) -> KillSwitch | None:
     """Return the switch that stops an order the most, None if none does."""
-    held = [each for each in switches if each.stands and each.scope.covers(account, symbol)]
+    held = [each for each in switches if each.stands and each.scope.covers(account, symbol, groups)]
     order = list(KillLevel)
     return max(held, key=lambda each: (order.index(each.level), -each.since_ns), default=None)

@@ -476,8 +476,7 @@ class FrontDesk:
     def kill_switches(self, caller: Caller) -> list[KillSwitch]:
         """Return the kill switches that stand and concern an account of the caller."""
         mine = [account for account in self.desks if caller.may_use(account)]
-        standing = self._switches.standing()
-        return [each for each in standing if any(map(each.scope.concerns, mine))]
+        return self._switches.concerning(mine)
 
     async def throw_kill_switch(
         self, caller: Caller, scope: KillScope, level: KillLevel, why: str
@@ -506,7 +505,7 @@ class FrontDesk:
             JournalUnavailable: Nothing is released.
             ConfigurationError: The file cannot be written; what it holds stands.
         """
-        self._check_scope(caller, scope)
+        self._check_scope(caller, scope, releases=True)
         return await self._switches.release(
             scope, self._journal, by_whom=caller.principal, now_ns=self._clock.now_ns()
         )
@@ -549,14 +548,19 @@ class FrontDesk:
         except ConfigurationError as error:
             raise OrderRefused("KILL_SWITCH", str(error), field="account", value=account) from error
 
-    def _check_scope(self, caller: Caller, scope: KillScope) -> None:
-        """Refuse a scope that reaches beyond the accounts of the caller, or means none."""
+    def _check_scope(self, caller: Caller, scope: KillScope, *, releases: bool = False) -> None:
+        """Refuse a scope that reaches beyond the accounts of the caller, or means none.
+
+        A switch on a group that is not known stops every account, so who has all may release it.
+        """
         if scope.kind is ScopeKind.ACCOUNT:
             self._desk(caller, scope.name)
+        elif scope.kind is ScopeKind.GROUP and not (releases and caller.accounts == "all"):
+            self._group(caller, scope.name)
         elif caller.accounts != "all":
             raise OrderRefused(
                 "FORBIDDEN",
-                "must be account:NAME for a token that is not good for all accounts",
+                "must be account:NAME or group:NAME for a token that is not good for all accounts",
                 field="scope",
                 value=str(scope),
             )

@@ -177,7 +177,18 @@ def test_what_is_kept_has_a_limit(path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "everything", "account:", "account:A B", "symbol:INFY", "symbol:NSE:", "all:x"]
+    "text",
+    [
+        "",
+        "everything",
+        "account:",
+        "account:A B",
+        "group:",
+        "group:A B",
+        "symbol:INFY",
+        "symbol:NSE:",
+        "all:x",
+    ],
 )
 def test_a_scope_that_is_none_is_refused_by_name(text: str) -> None:
     with pytest.raises(ConfigurationError, match="scope="):
@@ -185,7 +196,7 @@ def test_a_scope_that_is_none_is_refused_by_name(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["all", "account:MAIN", "symbol:NSE:M&M", "symbol:NFO:NIFTY26NOVFUT"]
+    "text", ["all", "group:PAIR", "account:MAIN", "symbol:NSE:M&M", "symbol:NFO:NIFTY26NOVFUT"]
 )
 def test_a_scope_is_written_as_it_is_read(text: str) -> None:
     assert str(KillScope.of(text)) == text

@@ -524,3 +524,36 @@ def test_an_order_that_cannot_be_cancelled_is_told_once_and_again_when_it_change
 
     told = virtual_time.run(play())
     assert told == [("a", "strange"), ("a", "stranger"), ("a", "stranger")]
+
+
+def test_a_groups_switch_stops_every_account_of_it_and_no_other() -> None:
+    groups = {"PAIR": frozenset({"MAIN", "SPARE"}), "REST": frozenset({"OTHER"})}
+    store = MemoryKillStore()
+    switches = KillSwitches(store, groups=groups)
+    store.throw(switch("group:PAIR", KillLevel.CANCEL_ALL))
+    stopped = ["MAIN", "SPARE"]
+    for account in stopped:
+        assert switches.refusal(account, SYMBOL) is not None
+        assert switches.cancels(account) == [KillScope.of(f"account:{account}")]
+        assert switches.concerning([account])
+    assert switches.refusal("OTHER", SYMBOL) is None
+    assert not switches.cancels("OTHER")
+    assert not switches.concerning(["OTHER"])
+
+
+def test_a_switch_on_a_group_that_is_not_known_stops_every_account_and_cancels_nothing() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened(), cancelling(scene):
+            resting = await scene.reaches(await scene.place(), S.WORKING)
+            scene.kill_store.throw(switch("group:ELSEWHERE", KillLevel.CANCEL_ALL))
+            assert (await refused(scene)).code == "KILL_SWITCH"
+            await asyncio.sleep(30)
+            assert scene.now(resting).state is S.WORKING
+            scene.kill_store.release(
+                KillScope.of("group:ELSEWHERE"), by_whom="operator", now_ns=NOON_NS
+            )
+            await scene.place()
+
+    virtual_time.run(play())

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import uuid
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import virtual_time
-from group_scene import MAIN, PAIR, SPARE, THIRD, GroupScene
+from group_scene import EVERYTHING, MAIN, PAIR, SPARE, THIRD, GroupScene
 from order_scene import BUY
 
 from ticker_service.accounts.breaker import BreakerRules
@@ -18,6 +19,9 @@ from ticker_service.domain.order import Product, Side
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import IdempotencyConflict, OrderRefused
 from ticker_service.orders.front import Caller
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def hinder(scene: GroupScene, how: str) -> None:
@@ -191,5 +195,39 @@ def test_holdings_are_sold_where_they_are() -> None:
             assert (await scene.place(order=sale, account=SPARE)).account == SPARE
             bought = dataclasses.replace(sale, transaction_type=Side.BUY)
             assert (await scene.place(order=bought)).account == MAIN
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("name", [PAIR, "ELSEWHERE"])
+def test_a_groups_kill_switch_is_for_who_may_use_all_its_accounts(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def at_once(work: Callable[..., Any], *given: Any, **named: Any) -> Any:
+        return work(*given, **named)
+
+    monkeypatch.setattr("ticker_service.accounts.kill_switches.asyncio.to_thread", at_once)
+    scene = GroupScene()
+    scope = KillScope.of(f"group:{name}")
+    half = Caller(principal="half", accounts=frozenset({MAIN}))
+    both = Caller(principal="both", accounts=frozenset({MAIN, SPARE}))
+
+    async def play() -> None:
+        for caller in (half, both, EVERYTHING):
+            is_theirs = name == PAIR and caller is not half
+            if is_theirs:
+                switch, _ = await scene.front.throw_kill_switch(
+                    caller, scope, KillLevel.HALT_NEW, "drill"
+                )
+                (released,) = await scene.front.release_kill_switches(caller, scope)
+                assert released.switch_id == switch.switch_id
+                continue
+            with pytest.raises(OrderRefused, match="all yours"):
+                await scene.front.throw_kill_switch(caller, scope, KillLevel.HALT_NEW, "drill")
+            if caller is not EVERYTHING:
+                with pytest.raises(OrderRefused, match="all yours"):
+                    await scene.front.release_kill_switches(caller, scope)
+        # One that stops every account here can be released here, whatever it is of.
+        assert await scene.front.release_kill_switches(EVERYTHING, scope) == []
 
     virtual_time.run(play())
