@@ -607,7 +607,7 @@ def _count_refused(refused: Counter, account: Account, lane: BrokerLane) -> None
 def _watch_pacer(account: Account, pacer: Pacer, waiting: Gauge, refused: Gauge) -> None:
     """Show how many sends of an account wait in each lane, and how many found no turn."""
     refused.labels(account).set_function(partial(getattr, pacer, "refused_count"))
-    lanes: tuple[Lane, ...] = ("place", "cancel")
+    lanes: tuple[Lane, ...] = ("place", "exit", "cancel")
     for lane in lanes:
         waiting.labels(account, lane).set_function(partial(pacer.waiting, lane))
 

@@ -39,9 +39,19 @@ if TYPE_CHECKING:
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
-Lane = Literal["place", "cancel"]
-"""``place`` is for new orders and changes, ``cancel`` for what only takes risk away."""
+Lane = Literal["place", "exit", "cancel"]
+"""``place`` is for new orders and changes, ``exit`` for those of an exit, ``cancel`` for cancels.
 
+An exit's share the windows of ``place`` and are served before it: however many orders wait, the
+next turn is theirs.
+"""
+
+_BEFORE: Final[dict[Lane, tuple[Lane, ...]]] = {
+    "place": ("exit", "cancel"),
+    "exit": ("cancel",),
+    "cancel": (),
+}
+"""Who goes first while he waits."""
 JITTER_MS: Final = 50
 """By so much windows are longer than they are called: the network brings sends closer together."""
 NAP_S_MIN: Final = 0.001
@@ -105,7 +115,11 @@ class Pacer:
         self._rules = rules
         self._clock = clock
         self._windows = _windows(rules)
-        self._queues: dict[Lane, deque[asyncio.Event]] = {"place": deque(), "cancel": deque()}
+        self._queues: dict[Lane, deque[asyncio.Event]] = {
+            "place": deque(),
+            "exit": deque(),
+            "cancel": deque(),
+        }
         self._held_until_ns = 0
         self.refused_count = 0
 
@@ -207,7 +221,7 @@ class Pacer:
 
     def _take(self, lane: Lane) -> bool:
         now_ns = self._clock.monotonic_ns()
-        if now_ns < self.free_at_ns(lane) or (lane == "place" and self._queues["cancel"]):
+        if now_ns < self.free_at_ns(lane) or any(self._queues[before] for before in _BEFORE[lane]):
             return False
         for window in self._windows[lane]:
             window.take(now_ns)
@@ -236,7 +250,7 @@ def _windows(rules: PaceRules) -> dict[Lane, tuple[_Window, ...]]:
         _Window(rules.total_per_s, second_ns, f"{second}={rules.total_per_s}"),
         _Window(rules.total_per_minute, minute_ns, f"{minute}={rules.total_per_minute}"),
     )
-    return {"place": (*place, *total), "cancel": total}
+    return {"place": (*place, *total), "exit": (*place, *total), "cancel": total}
 
 
 class _Window:

@@ -229,6 +229,7 @@ class AccountDesk:
         executor.why_not_reducing_now = partial(reduces, than_s=0.0)
         self._uncompared_since_ns: int | None = None
         self._slots = asyncio.Semaphore(config.sends_parallel)
+        self._exit_slots = asyncio.Semaphore(config.sends_parallel)
         self._cancel_slots = asyncio.Semaphore(config.sends_parallel)
 
     # --- what the doors ask -------------------------------------------------------------------
@@ -671,7 +672,8 @@ class AccountDesk:
 
     async def _carry_until_done(self, task: OrderTask) -> None:
         """Carry one instruction until it is sent, ended, or handed to the book."""
-        slots = self._cancel_slots if task.kind is TaskKind.CANCEL else self._slots
+        slots = self._exit_slots if self.exits.is_open(task.job_id) else self._slots
+        slots = self._cancel_slots if task.kind is TaskKind.CANCEL else slots
         # In the past if its deadline is: a cancel's may still be put off (`pipeline.carry`).
         until_ns = self._clock.monotonic_ns() + task.deadline_ns - self._clock.now_ns()
         if is_exit(task):

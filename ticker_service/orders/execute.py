@@ -277,7 +277,9 @@ class Executor:
             return ended
         if await self._unreducing(task, target):
             return task
-        lane: Lane = "cancel" if task.kind is TaskKind.CANCEL else "place"
+        lane: Lane = "cancel"
+        if task.kind is not TaskKind.CANCEL:
+            lane = "exit" if await self._is_of_an_exit(task) else "place"
         until_ns = min(until_ns, self._monotonic_of(task.deadline_ns))
         if not await self._pacer.admit(lane, deadline_ns=until_ns):
             reason = f"no room to send it in time: {self._pacer.in_force(lane)}"

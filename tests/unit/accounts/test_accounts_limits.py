@@ -237,6 +237,27 @@ def test_a_cancelled_waiter_takes_no_place_and_wakes_the_next(cancelled: int) ->
     assert 0 < ended_ns - 1_050 * NS_PER_MS <= NS_PER_MS
 
 
+def test_an_exit_takes_the_next_turn_however_many_places_wait() -> None:
+    sent: list[tuple[Lane, int]] = []
+
+    async def ask(pacer: Pacer, clock: LoopClock, lane: Lane) -> None:
+        assert await pacer.admit(lane, deadline_ns=FOREVER_NS)
+        sent.append((lane, clock.monotonic_ns()))
+
+    async def main() -> None:
+        clock = LoopClock()
+        pacer = Pacer(PaceRules(), clock)
+        async with asyncio.TaskGroup() as group:
+            for _ in range(30):
+                group.create_task(ask(pacer, clock, "place"))
+            await asyncio.sleep(0.1)
+            group.create_task(ask(pacer, clock, "exit"))
+
+    run(main())
+    assert [lane for lane, _ in sent].index("exit") == 8
+    assert_within(PaceRules(), [("place", sent_ns) for _, sent_ns in sent])
+
+
 def test_nobody_overtakes_those_who_wait() -> None:
     async def main() -> bool:
         pacer = Pacer(SMALL, LoopClock())

@@ -418,6 +418,31 @@ def test_a_lane_full_of_orders_keeps_no_exit_out() -> None:
     virtual_time.run(playing())
 
 
+def test_it_closes_in_time_against_a_caller_who_sends_above_the_rate() -> None:
+    async def playing() -> None:
+        scene = Market()
+        other = dataclasses.replace(BUY, tradingsymbol="OTHER")
+
+        async def runs_away() -> None:
+            while True:
+                with contextlib.suppress(OrderRefused):
+                    await scene.place(other)
+                await asyncio.sleep(1 / 15)
+
+        async with scene.opened(), asyncio.TaskGroup() as tasks:
+            running = tasks.create_task(runs_away())
+            await asyncio.sleep(35.0)
+            began_ns = scene.clock.monotonic_ns()
+            job = await scene.exit()
+            await scene.until(
+                lambda: any(order.state is S.FILLED for order in map(scene.now, scene.orders(job)))
+            )
+            assert scene.clock.monotonic_ns() - began_ns < 10 * NS_PER_S
+            running.cancel()
+
+    virtual_time.run(playing())
+
+
 def test_a_halt_ends_it_at_once_under_its_own_name() -> None:
     async def scenario(scene: Market) -> None:
         job = await scene.exit()
