@@ -168,6 +168,8 @@ class Jobs:
             try:
                 await self._take(new)
             except RiskDenied as denied:
+                if job.kind is TaskKind.EXIT and denied.value is None and denied.limit is None:
+                    continue  # an input was not to be had; at a later look it may be
                 # The next look decides what that means for the others.
                 await self._record(job, _refused(job, key, denied))
                 return

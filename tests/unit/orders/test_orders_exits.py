@@ -14,6 +14,7 @@ import virtual_time
 from held_scene import KEY, SELL, Held
 from order_scene import BUY, broker_order
 from test_orders_kill_switch import cancelling, switch
+from test_orders_slices import contracts
 
 from ticker_service.config import OrdersConfig
 from ticker_service.constants import NS_PER_S
@@ -23,12 +24,14 @@ from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import OrderTask, TaskKind
 from ticker_service.domain.order_state import TERMINAL, TaskState
 from ticker_service.errors import OrderRefused
+from ticker_service.orders.risk_gate import RiskSources
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
+    from ticker_service.domain.contracts import Contracts
     from ticker_service.testing import Sent
 
 S = TaskState
@@ -397,6 +400,24 @@ def test_its_orders_are_cut_to_what_the_risk_limits_let_through() -> None:
             job = await scene.ends(await scene.exit())
             assert (job.state, scene.held) == (S.DONE, 0)
             assert max(int(order.body["quantity"]) for order in scene.orders(job)) <= 50
+
+    virtual_time.run(playing())
+
+
+def test_instruments_that_are_missing_for_a_while_do_not_end_it() -> None:
+    async def playing() -> None:
+        scene = Market(risk={"order_lots_max": 100})
+        known: list[Contracts] = []
+        scene.sources = RiskSources(contracts=lambda: known[0] if known else None)
+        scene.renew()
+        async with scene.opened():
+            job = await scene.exit()
+            await asyncio.sleep(5.0)
+            assert not scene.orders(job)
+            assert scene.now(job).state is S.RUNNING
+            known.append(contracts(75))
+            job = await scene.ends(job)
+            assert (job.state, scene.held) == (S.DONE, 0)
 
     virtual_time.run(playing())
 
