@@ -106,7 +106,7 @@ async def start(stack: contextlib.AsyncExitStack, relay: Relay, seed: int) -> Pa
     )
     orders_token = TokenIssuer(token_secret.encode()).mint(
         "demo",
-        scopes=[Scope.ORDERS_READ, Scope.ORDERS_WRITE],
+        scopes=[*Scope],
         accounts=[names.account],
         lifetime_s=LIFETIME_S_DEFAULT,
         now_ns=SystemClock().now_ns(),

@@ -34,6 +34,7 @@ SEPARATOR: Final = "~"
 LEGS_MAX: Final = 20
 PARTS_MAX: Final = 100
 """At ten orders a second they have all left long before the last one's time is over."""
+_HUNDREDTH_PAISA: Final = Decimal("0.0001")
 CANCELS_MAX: Final = 10
 """So many cancels that came to the broker, and the order still stands: that is a person's."""
 UNSENT_CANCELS_MAX: Final = 1_000
@@ -376,11 +377,16 @@ def _leg_report(
         status=_status(job, slots, is_refused=bool(refused)),
         order=order,
         filled_quantity=filled,
-        average_price=value / of_price if of_price and of_price == filled else None,
+        average_price=_average(value, of_price) if of_price == filled else None,
         orders=placed,
         cancels=tuple(cancel for each in placed for cancel in cancels_of(each, children)),
         refused=refused,
     )
+
+
+def _average(value: Decimal, quantity: int) -> Decimal | None:
+    """Return the average to a hundredth of a paisa: a third of a rupee has no end."""
+    return (value / quantity).quantize(_HUNDREDTH_PAISA) if quantity else None
 
 
 def _status(job: OrderTask, slots: Sequence[OrderTask | None], *, is_refused: bool) -> LegStatus:
