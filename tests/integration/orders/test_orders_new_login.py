@@ -204,7 +204,7 @@ def test_what_waits_when_the_token_dies_goes_out_once_after_the_login(
             home.stands("login_required", "login_required")
             before = refused_for_the_token(home)
             states = {caller.status(each)["state"] for each in waiting}
-            assert states <= {"READY", "SENDING", "ACKED", "WORKING", "FILLED"}
+            assert states <= {"RECEIVED", "READY", "SENDING", "ACKED", "WORKING", "FILLED"}
             assert "READY" in states
             withdrawn = next(k for k in reversed(waiting) if caller.status(k)["state"] == "READY")
             caller.ask("DELETE", f"/{withdrawn}", params={"request_id": new_name()})
