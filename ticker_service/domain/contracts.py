@@ -24,6 +24,8 @@ RENEWED_AT: Final = dt.time(8, 35)
 """By then, India's time, Kite has made the day's dump (kite.md §2.8: about 08:30)."""
 SURE_AT: Final = dt.time(9)
 """One that was fetched before may be yesterday's all the same: Kite has been late."""
+IN_UNITS: Final = frozenset({"NFO", "BFO"})
+"""Where a quantity is units and whole lots of them; currencies and commodities count otherwise."""
 _KIND_PLAIN, _KIND_DERIVATIVE, _KIND_INDEX = range(3)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
+from ticker_service.domain.contracts import IN_UNITS
 from ticker_service.domain.exit import WITHIN_S_MAX, WITHIN_S_MIN
 from ticker_service.domain.order import (
     OrderChange,
@@ -46,8 +47,6 @@ AUTOMATIC_PROTECTION: Final = -1
 _PROTECTED: Final = frozenset({OrderType.MARKET, OrderType.SL_M})
 _PRICED: Final = frozenset({OrderType.LIMIT, OrderType.SL})
 _TRIGGERED: Final = frozenset({OrderType.SL, OrderType.SL_M})
-_IN_UNITS: Final = frozenset({"NFO", "BFO"})
-"""Where a quantity is units and whole lots of them; currencies and commodities count otherwise."""
 _DELIVERED: Final = frozenset({Product.CNC, Product.MTF})
 
 
@@ -161,7 +160,7 @@ def check_change_listed(
 
 
 def _check_lots(quantity: int, contract: Contract, freeze: Mapping[str, int]) -> None:
-    if contract.exchange not in _IN_UNITS:
+    if contract.exchange not in IN_UNITS:
         return
     lot_size = contract.lot_size
     if lot_size > 1 and quantity % lot_size:
@@ -176,7 +175,7 @@ def _check_lots(quantity: int, contract: Contract, freeze: Mapping[str, int]) ->
 
 def freeze_quantity(contract: Contract, freeze: Mapping[str, int]) -> int | None:
     """Return the most that one order of a contract may have, None if that is not known."""
-    return freeze.get(contract.name) if contract.exchange in _IN_UNITS else None
+    return freeze.get(contract.name) if contract.exchange in IN_UNITS else None
 
 
 def _check_step(field: str, value: Decimal | None, contract: Contract) -> None:

@@ -15,6 +15,7 @@ import structlog
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.closing import key_of
+from ticker_service.domain.contracts import IN_UNITS
 from ticker_service.domain.exit import (
     LegMoves,
     LegView,
@@ -68,7 +69,6 @@ UNWANTED_S_MAX: Final = 10.0
 """What an exit wants cancelled is forgotten if nobody steps it for so long."""
 SURE_S: Final = 2.0
 """A position that seems to be closed is looked at again when its reading is older."""
-_IN_UNITS: Final = frozenset({"NFO", "BFO"})
 _PRODUCTS: Final = frozenset(Product)
 CODE_TIMED_OUT: Final = "EXIT_TIMED_OUT"
 CODE_NOT_CLOSABLE: Final = "NOT_CLOSABLE"
@@ -230,7 +230,7 @@ class Exits:
         return LegView(
             closing=look.closing(key),
             is_flat=look.is_flat(key),
-            lot_size=contract.lot_size if contract and key.exchange in _IN_UNITS else 1,
+            lot_size=contract.lot_size if contract and key.exchange in IN_UNITS else 1,
             largest=self._largest(key, contract),
             is_beyond=look.is_beyond(key, children),
         )
@@ -241,7 +241,7 @@ class Exits:
         bounds = [freeze_quantity(contract, self._freeze()) if contract else None]
         bounds.append(limits.order_quantity_max)
         if limits.order_lots_max is not None and key.exchange not in SHARES:
-            lot_size = contract.lot_size if contract and key.exchange in _IN_UNITS else 1
+            lot_size = contract.lot_size if contract and key.exchange in IN_UNITS else 1
             bounds.append(limits.order_lots_max * lot_size)
         return min((bound for bound in bounds if bound is not None), default=None)
 
