@@ -497,6 +497,20 @@ class BrokerGatewayContract:
 
         self.run(scenario)
 
+    def test_what_an_order_needs_and_what_is_free_is_told_and_nothing_is_placed(self) -> None:
+        async def scenario(test: BrokerUnderTest) -> None:
+            before = SystemClock().now_ns()
+            rows = len(await test.gateway.orders())
+            told = await test.gateway.order_margin(_order(test))
+            assert 0 <= told.total_inr <= told.available_inr
+            assert before <= told.at_ns <= SystemClock().now_ns()
+            assert len(await test.gateway.orders()) == rows
+            test.refuse_token()
+            with pytest.raises(LoginRequired):
+                await test.gateway.order_margin(_order(test))
+
+        self.run(scenario)
+
     def test_a_refused_token_is_told_of_fills_and_positions_too(self) -> None:
         async def scenario(test: BrokerUnderTest) -> None:
             test.refuse_token()

@@ -445,6 +445,7 @@ async def assemble_orders(
             calendar=_calendar(config.hours),
             prices=prices[-1],
             held_shares=broker.held_shares,
+            margin=broker.order_margin,
             group=partial(_limited_group, config, tables, account),
             groups=groups,
         )

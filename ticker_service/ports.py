@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     )
     from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade
     from ticker_service.domain.risk import KeptLimits, RiskDenial, RiskTable
-    from ticker_service.domain.risk_input import ReferencePrice
+    from ticker_service.domain.risk_input import OrderMargin, ReferencePrice
     from ticker_service.domain.tick import Mode
 
 
@@ -516,6 +516,13 @@ class BrokerGateway(Protocol):
 
     async def positions(self) -> Sequence[BrokerPosition]:
         """Return the net positions; raises as :meth:`orders`."""
+        ...
+
+    async def order_margin(self, request: OrderRequest) -> OrderMargin:
+        """Return what an order would need, and what the account has free; it places nothing.
+
+        The broker counts positions and orders that it has. Raises as :meth:`orders`.
+        """
         ...
 
     async def close(self) -> None:

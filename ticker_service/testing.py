@@ -42,6 +42,7 @@ from ticker_service.domain.order_state import (
 )
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.domain.risk import DENIALS_KEPT, KeptLimits
+from ticker_service.domain.risk_input import OrderMargin
 from ticker_service.errors import (
     AccountTaken,
     BrokerUnavailable,
@@ -1092,6 +1093,11 @@ class ScriptedBroker:
         """What is told of the day's fills; one for each order that has some if not given."""
         self.net_positions: list[BrokerPosition] | None = None
         """What is told of the positions; those that the fills come to if not given."""
+        self.margin = OrderMargin(
+            at_ns=0, total_inr=Decimal(0), available_inr=Decimal(1_000_000_000)
+        )
+        """What every order is told to need, and what is free."""
+        self.margins_asked: list[OrderRequest] = []
         self.on_sent: Callable[[Sent], Awaitable[None]] = _unheld
         self._clock = clock
         self._user_id = user_id
@@ -1198,6 +1204,12 @@ class ScriptedBroker:
             BrokerPosition(key=key, quantity=quantity, overnight_quantity=0)
             for key, quantity in sums.items()
         ]
+
+    async def order_margin(self, request: OrderRequest) -> OrderMargin:
+        """Return what a test says."""
+        self._check_up()
+        self.margins_asked.append(request)
+        return dataclasses.replace(self.margin, at_ns=self._clock.now_ns())
 
     def _fills(self) -> list[BrokerTrade]:
         return [

@@ -33,6 +33,7 @@ from ticker_service.adapters.kite_session import (
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.limit import LimitName
 from ticker_service.domain.order import TaskKind, to_fields
+from ticker_service.domain.risk_input import OrderMargin
 from ticker_service.errors import (
     BrokerThrottled,
     BrokerUnavailable,
@@ -268,6 +269,27 @@ class KiteBroker:
         """Return the funds by segment as Kite shows them; raises as :meth:`orders`."""
         return await self._read("margins", self._client.margins, _object)
 
+    async def order_margin(self, request: OrderRequest) -> OrderMargin:
+        """Return what an order would need, and what is free; it places nothing. Raises as orders.
+
+        Two readings, both of the limit ``reads_per_second``: Kite counts them with all others.
+        """
+        at_ns = self._clock.now_ns()
+        total_inr = await self._read(
+            "order_margins",
+            partial(self._client.order_margins, [_margin_asked(request)]),
+            _readable(
+                partial(
+                    kite_rows.order_margin,
+                    exchange=request.exchange,
+                    tradingsymbol=request.tradingsymbol,
+                )
+            ),
+        )
+        free = partial(kite_rows.free_margin, exchange=request.exchange)
+        available_inr = await self._read("margins", self._client.margins, _readable(free))
+        return OrderMargin(at_ns=at_ns, total_inr=total_inr, available_inr=available_inr)
+
     def order_update(self, data: object) -> BrokerOrder | None:
         """Return an order update of the WebSocket, None if it is not one of this user's."""
         try:
@@ -473,6 +495,22 @@ def _client(config: KiteConfig, session: KiteSession) -> Any:  # noqa: ANN401 - 
         for name, route in client._routes.items()  # noqa: SLF001
     }
     return client
+
+
+def _margin_asked(request: OrderRequest) -> dict[str, object]:
+    """Return an order as ``/margins/orders`` takes it: JSON, with 0 for a price there is not."""
+    return {
+        "exchange": request.exchange,
+        "tradingsymbol": request.tradingsymbol,
+        "transaction_type": request.transaction_type.value,
+        "variety": request.variety.value,
+        "product": request.product.value,
+        "order_type": request.order_type.value,
+        "quantity": request.quantity,
+        # The shortest text of a double is the price again: no price has so many digits.
+        "price": float(request.price or 0),
+        "trigger_price": float(request.trigger_price or 0),
+    }
 
 
 def _unsent(failure: str) -> Reply:

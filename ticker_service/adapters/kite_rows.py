@@ -23,6 +23,8 @@ PRICE_MAX: Final = Decimal(10) ** 12
 """Beyond these a number is no order's, and more than the journal's columns take."""
 PRICE_EXPONENT_MIN: Final = -50
 """Nor has a price so many decimals; the shortest text of a double that is one has fewer than 20."""
+COMMODITY_EXCHANGES: Final = frozenset({"MCX", "NCO"})
+"""Funds have two segments; all other exchanges draw on ``equity``."""
 
 
 class RowMalformed(ValueError):  # noqa: N818 - says what the row is
@@ -214,6 +216,41 @@ def held_shares(data: object) -> dict[tuple[str, str], int]:
         quantity = _signed(row, "quantity") + _quantity(row, "t1_quantity")
         found[symbol] = found.get(symbol, 0) + quantity
     return found
+
+
+def order_margin(data: object, *, exchange: str, tradingsymbol: str) -> Decimal:
+    """Return what one order needs, rupees, of Kite's answer to a list of just that order.
+
+    Raises:
+        RowMalformed: It is not that order's margin, or tells no total.
+    """
+    if not isinstance(data, list) or len(data) != 1 or not isinstance(data[0], Mapping):
+        raise RowMalformed("the margin of one order is a list of one object")
+    (row,) = data
+    told = _needed(row, "exchange"), _needed(row, "tradingsymbol")
+    if told != (exchange, tradingsymbol.strip().upper()):
+        raise RowMalformed(f"the margin is of {_words(':'.join(told))}, which was not asked for")
+    if row.get("total") is None:
+        raise _wrong(row, "total", "an amount")
+    return _price(row, "total")
+
+
+def free_margin(data: object, *, exchange: str) -> Decimal:
+    """Return the live balance of the segment that an exchange's orders draw on, rupees.
+
+    Neither ``cash``, of which what is in use is not taken off, nor ``net`` stands in for it.
+
+    Raises:
+        RowMalformed: The segment is missing or not enabled, or tells no live balance.
+    """
+    segment = "commodity" if exchange in COMMODITY_EXCHANGES else "equity"
+    row = data.get(segment) if isinstance(data, Mapping) else None
+    if not isinstance(row, Mapping) or row.get("enabled") is not True:
+        raise RowMalformed(f"funds have no enabled segment {segment}")
+    available = row.get("available")
+    if not isinstance(available, Mapping) or available.get("live_balance") is None:
+        raise RowMalformed(f"funds of {segment} tell no live_balance")
+    return _price(available, "live_balance")
 
 
 def _position(row: object) -> BrokerPosition:

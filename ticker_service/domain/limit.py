@@ -126,7 +126,7 @@ LIMITS: Final = (
     Limit(
         name=LimitName.READS_PER_SECOND,
         scope=LimitScope.API_KEY,
-        counts="all other readings, such as of the order book",
+        counts="all other readings, such as of the order book and of margins",
         window="any second",
         window_s=1.0,
         at_most=10,

@@ -64,6 +64,7 @@ class RiskLimits:
     halt_cancels: bool = True
     sell_only_holdings: bool = False
     trading_hours: bool = False
+    broker_margin: bool = False
     mis_last_minutes: int | None = None
     banned_symbols: tuple[str, ...] = ()
     reference_age_s_max: Decimal = Decimal(3)
@@ -117,6 +118,7 @@ RISK_LIMITS: Final = (
     LimitRow("halt_cancels", _K.FLAG, 0, 1, "a halt by a loss cancels what is open, stops too"),
     LimitRow("sell_only_holdings", _K.FLAG, 0, 1, "CNC sells above what is held are denied"),
     LimitRow("trading_hours", _K.FLAG, 0, 1, "orders while the market rests are denied"),
+    LimitRow("broker_margin", _K.FLAG, 0, 1, "orders above the broker's free margin are denied"),
     LimitRow("mis_last_minutes", _K.COUNT, 1, 600, "no new MIS so long before the close"),
     LimitRow("banned_symbols", _K.NAMES, 0, NAMES_MAX, "EXCHANGE:SYMBOL, or an underlying"),
     LimitRow("reference_age_s_max", _K.SECONDS, 0, 60, "how old a last price may be"),

@@ -78,6 +78,18 @@ class Holdings:
     filled: Mapping[OpenKey, int] = field(default_factory=dict)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OrderMargin:
+    """What the broker says that an order needs and the account has free, rupees.
+
+    ``at_ns`` is when it was asked for.
+    """
+
+    at_ns: int
+    total_inr: Decimal
+    available_inr: Decimal
+
+
 @dataclass(frozen=True, slots=True)
 class Earlier:
     """The same order under another key, and how long ago it was taken."""
@@ -140,6 +152,7 @@ class RiskInput:
     orders_of_minute: int | None = None
     day: DayResult | None = None
     groups: tuple[GroupOpen, ...] = ()
+    margin: OrderMargin | None = None
 
     @property
     def symbol(self) -> tuple[str, str]:

@@ -42,6 +42,8 @@ PRE_OPEN_NS: Final = 15 * 60 * NS_PER_S
 """Shares take orders for the opening auction so long before continuous trading."""
 _SHARES: Final = frozenset({"NSE", "BSE"})
 _HUNDRED: Final = Decimal(100)
+MARGIN_AGE_S_MAX: Final = Decimal(5)
+"""How old the broker's word on the margin may be; each order asks anew."""
 _NS_PER_MINUTE: Final = 60 * NS_PER_S
 
 
@@ -65,6 +67,7 @@ class RiskName(StrEnum):
     HOLDINGS = "HOLDINGS"
     SQUARE_OFF = "SQUARE_OFF"
     LOSS = "LOSS"
+    MARGIN = "MARGIN"
 
 
 SPARES_REDUCING: Final = frozenset(
@@ -80,9 +83,10 @@ SPARES_REDUCING: Final = frozenset(
         RiskName.UNDERLYING,
         RiskName.SQUARE_OFF,
         RiskName.LOSS,
+        RiskName.MARGIN,
     }
 )
-"""Rules of bans, prices, exposure and loss, which let an order through that strictly reduces."""
+"""Rules of bans, prices, exposure, loss and margin: they let through what strictly reduces."""
 
 
 class Need(StrEnum):
@@ -98,6 +102,8 @@ class Need(StrEnum):
     POSITIONS = "positions"
     HOLDINGS = "holdings"
     DAY = "day"
+    MARGIN = "margin"
+    """What the broker says that the order needs, and has free."""
 
 
 class Finding(NamedTuple):
@@ -482,6 +488,29 @@ def _loss(given: RiskInput) -> Finding | None:
     return Finding("account", given.account, f"{reached.limit:f}", must, reached.numbers)
 
 
+def _margin(given: RiskInput) -> Finding | None:
+    """By the broker's own words; a change of an open order counts whole unless it asks no more."""
+    if given.kind is TaskKind.MODIFY and given.is_counted and given.counts == given.counted:
+        return None
+    margin = given.margin
+    if margin is None:
+        raise Unusable("order_margin", "is missing")
+    age_s = check_age("order_margin", margin.at_ns, given.now_ns, MARGIN_AGE_S_MAX)
+    total = finite("order_margin", margin.total_inr)
+    available = finite("available_margin", margin.available_inr)
+    if total < 0:
+        raise Unusable("order_margin", f"is {total}")
+    if total <= available:
+        return None
+    must = f"within the free margin of {available:f} rupees; the broker says it needs {total:f}"
+    numbers = {
+        "margin_inr": f"{total:f}",
+        "available_inr": f"{available:f}",
+        "margin_age_s": round(age_s, 3),
+    }
+    return Finding("order", f"{total:f}", f"{available:f}", must, numbers)
+
+
 class Reached(NamedTuple):
     """The strictest level that a loss or a fall from the day's best has come to."""
 
@@ -531,7 +560,7 @@ def _above(
 _OWN, _LAST = frozenset({Need.UNPRICED}), frozenset({Need.LAST_PRICE})
 _QUOTE, _ALL = frozenset({Need.QUOTE}), frozenset({Need.OPEN_PRICES})
 _HELD, _OWNED = frozenset({Need.POSITIONS}), frozenset({Need.HOLDINGS})
-_DAY = frozenset({Need.DAY})
+_DAY, _FREE = frozenset({Need.DAY}), frozenset({Need.MARGIN})
 _N = RiskName
 RISK_RULES: Final = (
     RiskRule(_N.BANNED, lambda it: bool(it.banned_symbols), _banned),
@@ -550,10 +579,12 @@ RISK_RULES: Final = (
     RiskRule(_N.HOLDINGS, lambda it: it.sell_only_holdings, _holdings, _OWNED),
     RiskRule(_N.SQUARE_OFF, lambda it: it.mis_last_minutes is not None, _square_off),
     RiskRule(_N.LOSS, watches_loss, _loss, _DAY),
+    RiskRule(_N.MARGIN, lambda it: it.broker_margin, _margin, _FREE),
 )
 """The table, in the order in which an order is told of the first that denies it.
 
-What may not be traded at all comes first, then size, price, what is open and held, and loss.
+What may not be traded at all comes first, then size, price, what is open and held, loss, and the
+broker's own word.
 """
 
 GROUP_VALUE: Final = RiskRule(_N.GROUP_VALUE, lambda _: True, _group_value, _ALL)

@@ -58,7 +58,12 @@ if TYPE_CHECKING:
     from ticker_service.domain.exposure import Exposure, Open, OpenKey
     from ticker_service.domain.order import Account, NewTask, OrderRequest, OrderTask
     from ticker_service.domain.risk import RiskLimits
-    from ticker_service.domain.risk_input import DayResult, GroupOpen, ReferencePrice
+    from ticker_service.domain.risk_input import (
+        DayResult,
+        GroupOpen,
+        OrderMargin,
+        ReferencePrice,
+    )
     from ticker_service.domain.risk_rules import RiskRule
     from ticker_service.domain.trading_hours import Phase
     from ticker_service.orders.group_exposure import GroupExposure
@@ -70,6 +75,8 @@ log = structlog.get_logger()
 
 CODE: Final = "RISK_"
 DENIALS_KEPT: Final = 100
+MARGIN_WAIT_S_MAX: Final = 2.0
+"""An order waits so long for what the broker says of its margin, its turn to ask included."""
 SHOWN_MAX: Final = 50
 """So many instruments with open orders are listed, those of the greatest value."""
 _CURRENCIES: Final = frozenset({"CDS", "BCD"})
@@ -110,6 +117,8 @@ class RiskSources:
     prices: LastPrices | None = None
     held_shares: Callable[[], Awaitable[Mapping[tuple[str, str], int]]] | None = None
     """Asks the broker what may be sold out of the holdings."""
+    margin: Callable[[OrderRequest], Awaitable[OrderMargin]] | None = None
+    """Asks the broker what an order needs and what is free."""
     group: Callable[[], str] = str
     """The account's group, empty for none."""
     groups: GroupExposure | None = None
@@ -163,6 +172,7 @@ class _Fetched:
     """What had been filled when the positions were asked for."""
     holdings: Holdings | None = None
     day: DayResult | None = None
+    margin: OrderMargin | None = None
 
 
 class RiskGate:
@@ -202,6 +212,8 @@ class RiskGate:
         self._plan: _Plan | None = None
         self._denials: deque[dict[str, object]] = deque(maxlen=DENIALS_KEPT)
         self._reading = asyncio.Lock()
+        # One at a time: turns at the broker that many orders took would keep its books waiting.
+        self._asking_margin = asyncio.Lock()
         self._shares: Holdings | None = None
         self._held: tuple[int, Reading, Mapping[OpenKey, int]] | None = None
         """When positions were asked for, wall ns, what came, and what had been filled by then."""
@@ -232,6 +244,9 @@ class RiskGate:
             plan = self._plan_now()
             groups = self._groups(plan, instead_of)
             fetched = await self._fetch(plan, order, groups) if plan.needs else _Fetched()
+            # What reduces waits for no word of the broker on money.
+            if Need.MARGIN in plan.needs and not is_reducing:
+                fetched.margin = await self._margin_now(new, order)
             if self._plan_now() is plan:
                 break
         # From here to the reservation nothing waits: two orders at once are judged one by one.
@@ -432,6 +447,7 @@ class RiskGate:
             orders_of_minute=self._recent.of_minute(new.principal, monotonic_ns=monotonic_ns),
             day=fetched.day,
             groups=groups,
+            margin=fetched.margin,
         )
 
     def _contract(self, order: OrderRequest) -> Contract | None:
@@ -503,6 +519,25 @@ class RiskGate:
         if Need.DAY in needs:
             fetched.day = self._day()
         return fetched
+
+    async def _margin_now(self, new: NewTask, order: OrderRequest) -> OrderMargin | None:
+        """Ask the broker, None if there is no answer in time or no need of one.
+
+        What an earlier change made of an order is not in its own words, so the largest quantity
+        that was asked for it counts.
+        """
+        counted, counts = self._exposure.with_(new) or (NOTHING_OPEN, NOTHING_OPEN)
+        asks_no_more = new.kind is TaskKind.MODIFY and counts == counted != NOTHING_OPEN
+        if self._sources.margin is None or asks_no_more:
+            return None
+        asked = dataclasses.replace(order, quantity=max(order.quantity, counts.quantity))
+        try:
+            async with asyncio.timeout(MARGIN_WAIT_S_MAX), self._asking_margin:
+                return await self._sources.margin(asked)
+        except (TimeoutError, BrokerUnavailable, LoginRequired) as error:
+            why = str(error) or "no answer in time"
+            log.warning("risk_margin_not_read", account=self._account, error=why)
+            return None
 
     async def _read_positions(self, plan: _Plan, fetched: _Fetched) -> None:
         """Fetch positions that are young enough; older ones stay if they cannot be read."""
@@ -619,6 +654,9 @@ def _facts(given: RiskInput, table: RiskTable, *, is_reducing: bool) -> dict[str
         facts["held"] = given.positions.net.get(given.symbol, 0)
     if given.day is not None:
         facts["result_inr"] = str(given.day.result_inr)
+    if given.margin is not None:
+        facts["margin_inr"] = f"{given.margin.total_inr:f}"
+        facts["available_inr"] = f"{given.margin.available_inr:f}"
     return facts
 
 

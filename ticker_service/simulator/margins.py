@@ -85,6 +85,31 @@ def check(market: Market, account: Account, terms: OrderTerms, *, without: str =
         )
 
 
+def order_row(market: Market, account: Account, terms: OrderTerms) -> dict[str, object]:
+    """Return one row of ``/margins/orders``: what an order would block if it came now.
+
+    All of it is told as ``total``, and once more under the name that Kite has for its kind. There
+    is neither leverage nor a charge in this model.
+    """
+    catalogue, instrument = market.catalogue, market.catalogue.instruments[terms.row]
+    held = account.held(terms.row, terms.product)
+    needed = required_inr(market, terms, quantity=terms.quantity, held_quantity=held)
+    kind = "var"
+    if catalogue.is_option[terms.row] and terms.side is Side.BUY:
+        kind = "option_premium"
+    elif catalogue.is_derivative[terms.row]:
+        kind = "span"
+    parts = ("span", "exposure", "option_premium", "additional", "bo", "cash", "var")
+    return {
+        "type": "equity",
+        "tradingsymbol": instrument.tradingsymbol,
+        "exchange": instrument.exchange,
+        **{name: _paise(needed) if name == kind else 0 for name in parts},
+        "pnl": {"realised": 0, "unrealised": 0},
+        "total": _paise(needed),
+    }
+
+
 def block(market: Market, account: Account, order: Order) -> None:
     """Let an order block what it needs now; nothing once it has ended."""
     needed = Decimal(0)

@@ -126,6 +126,26 @@ class OrderRules:
         parts = legs.slices(quantity, self._largest(row) // lot_size * lot_size)
         return [self.placed(variety, {**fields, "quantity": str(part)}) for part in parts]
 
+    def weighed(self, asked: Mapping[str, object]) -> OrderTerms:
+        """Return the terms of an order of which only the margin is asked, from JSON.
+
+        It names no protection, legs or auction: a market order's price is then of Kite's own band,
+        and an order of any variety but ``co`` is weighed as a regular one.
+
+        Raises:
+            KiteError: As :meth:`placed`.
+        """
+        fields = {
+            name: str(value)
+            for name, value in asked.items()
+            if isinstance(value, str | int | float) and not isinstance(value, bool)
+        }
+        variety = check_variety(requests.required(fields, "variety"))
+        if variety is not Variety.CO:
+            variety = Variety.REGULAR
+        fields.setdefault("market_protection", str(matching.AUTOMATIC))
+        return self.placed(variety, fields)
+
     def _covered(self, terms: OrderTerms, fields: Mapping[str, str]) -> OrderTerms:
         """Check what a cover order needs for its second leg."""
         if terms.product is not Product.MIS or terms.validity is not Validity.DAY:

@@ -1,4 +1,4 @@
-"""Order routes: place, modify, cancel, and the order and trade books (kite.md §2.2-2.5)."""
+"""Order routes: place, modify, cancel, the books, what orders would need (kite.md §2.2-2.8)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from starlette.routing import Route
 
-from ticker_service.simulator import order_faults, order_rows
+from ticker_service.simulator import margins, order_faults, order_rows, requests
 from ticker_service.simulator.envelope import KiteError
 from ticker_service.simulator.order import Handling
 from ticker_service.simulator.order_faults import PLACE_KINDS, Method, OrderFaultKind
@@ -67,6 +67,7 @@ class OrderRoutes:
             Route("/orders/{order_id}/trades", self._order_trades, methods=["GET"]),
             Route("/orders/{order_id}", self._history, methods=["GET"]),
             Route("/orders/{variety}", self._place, methods=["POST"]),
+            Route("/margins/orders", self._margins, methods=["POST"]),
             Route("/orders/{variety}/{order_id}", self._modify, methods=["PUT"]),
             Route("/orders/{variety}/{order_id}", self._cancel, methods=["DELETE"]),
         ]
@@ -142,6 +143,23 @@ class OrderRoutes:
         def look(user_id: str) -> object:
             trades = self._exchange.order(user_id, request.path_params["order_id"]).trades
             return [order_rows.trade_row(self._market, each) for each in trades]
+
+        return await self._desk.look(request, look)
+
+    async def _margins(self, request: Request) -> Response:
+        malformed: KiteError | None = None
+        asked: list[dict[str, object]] = []
+        try:
+            asked = await requests.json_objects(request)
+        except KiteError as error:
+            malformed = error
+
+        def look(user_id: str) -> object:
+            if malformed is not None:
+                raise malformed
+            account = self._exchange.account(user_id)
+            orders = [self._rules.weighed(each) for each in asked]
+            return [margins.order_row(self._market, account, each) for each in orders]
 
         return await self._desk.look(request, look)
 

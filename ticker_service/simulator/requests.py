@@ -60,6 +60,21 @@ async def json_object(request: Request) -> dict[str, object]:
     return value
 
 
+async def json_objects(request: Request) -> list[dict[str, object]]:
+    """Return a JSON body that is a list of objects.
+
+    Raises:
+        KiteError: The body is too long or anything else.
+    """
+    try:
+        value = orjson.loads(await body(request))
+    except orjson.JSONDecodeError as error:
+        raise KiteError.input("Request body is not JSON.") from error
+    if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
+        raise KiteError.input("Request body is not a JSON list of objects.")
+    return value
+
+
 def required(fields: Mapping[str, str], name: str) -> str:
     """Return a field that must be there and not blank.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -10,13 +11,18 @@ import pytest
 from asking import USER, broker_at, play
 from hostile_broker import HostileBroker, always, error, http, success, then_close
 
+from ticker_service.domain.order import OrderRequest, OrderType, Product, Side
 from ticker_service.errors import BrokerUnavailable, LoginRequired
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
+
+    from hostile_broker import Received
 
     from ticker_service.adapters.kite_broker import KiteBroker
     from ticker_service.domain.order import BrokerOrder
+    from ticker_service.domain.risk_input import OrderMargin
 
 ROW: dict[str, Any] = {
     "account_id": USER,
@@ -124,6 +130,84 @@ def test_who_we_are_and_what_we_have_are_read_as_kite_shows_them() -> None:
         "/trades",
         "/portfolio/holdings",
     ]
+
+
+MARGIN: dict[str, Any] = {"exchange": "NSE", "tradingsymbol": "INFY", "total": 1498.5}
+FUNDS: dict[str, Any] = {
+    "equity": {"enabled": True, "net": 9, "available": {"cash": 8, "live_balance": -7.25}},
+    "commodity": {"enabled": False, "net": 6, "available": {"cash": 5, "live_balance": 4}},
+}
+ORDER = OrderRequest(
+    exchange="NSE",
+    tradingsymbol="INFY",
+    transaction_type=Side.BUY,
+    order_type=OrderType.LIMIT,
+    product=Product.CNC,
+    quantity=1,
+    price=Decimal("1498.05"),
+)
+
+
+def margin_of(
+    told: object, funds: object, order: OrderRequest = ORDER
+) -> tuple[OrderMargin, list[Received]]:
+    def answer(connection: socket.socket, request: Received) -> None:
+        data = told if request.target == "/margins/orders" else funds
+        always(success(data))(connection, request)
+
+    with HostileBroker(answer) as server:
+        return play(broker_at(server.root), lambda it: it.order_margin(order)), server.requests
+
+
+def test_an_orders_margin_is_kites_total_and_what_is_free_the_live_balance() -> None:
+    margin, (asked, _) = margin_of([MARGIN], FUNDS)
+    assert (margin.total_inr, margin.available_inr) == (Decimal("1498.5"), Decimal("-7.25"))
+    assert asked.method == "POST"
+    assert json.loads(asked.body) == [
+        {
+            "exchange": "NSE",
+            "tradingsymbol": "INFY",
+            "transaction_type": "BUY",
+            "variety": "regular",
+            "product": "CNC",
+            "order_type": "LIMIT",
+            "quantity": 1,
+            "price": 1498.05,
+            "trigger_price": 0,
+        }
+    ]
+
+
+@pytest.mark.parametrize(
+    ("told", "funds"),
+    [
+        ([], FUNDS),
+        ({}, FUNDS),
+        ([None], FUNDS),
+        ([MARGIN, MARGIN], FUNDS),
+        ([{**MARGIN, "tradingsymbol": "TCS"}], FUNDS),
+        ([{**MARGIN, "total": None}], FUNDS),
+        ([{**MARGIN, "total": "1498.5"}], FUNDS),
+        ([{**MARGIN, "total": True}], FUNDS),
+        ([MARGIN], []),
+        ([MARGIN], {"commodity": FUNDS["equity"]}),
+        ([MARGIN], {"equity": FUNDS["commodity"]}),
+        ([MARGIN], {"equity": {**FUNDS["equity"], "available": {"cash": 8}}}),
+        ([MARGIN], {"equity": {**FUNDS["equity"], "available": None}}),
+    ],
+)
+def test_a_margin_or_a_balance_that_is_not_whole_is_none(told: object, funds: object) -> None:
+    with pytest.raises(BrokerUnavailable):
+        margin_of(told, funds)
+
+
+def test_a_commodity_order_draws_on_the_commodity_segment() -> None:
+    crude = dataclasses.replace(ORDER, exchange="MCX", tradingsymbol="CRUDEOIL26DECFUT")
+    told = [{**MARGIN, "exchange": "MCX", "tradingsymbol": crude.tradingsymbol}]
+    enabled = {**FUNDS["commodity"], "enabled": True}
+    assert margin_of(told, {**FUNDS, "commodity": enabled}, crude)[0].available_inr == Decimal(4)
+    with pytest.raises(BrokerUnavailable):
+        margin_of(told, FUNDS, crude)
 
 
 def test_an_update_is_an_order_of_ours_or_nothing() -> None:

@@ -228,9 +228,58 @@ def test_holdings_and_margins_have_kites_fields(desk: Desk) -> None:
     )
 
 
+def asked(desk: Desk, **changed: Any) -> dict[str, Any]:
+    return {
+        "exchange": "NSE",
+        "tradingsymbol": "INFY",
+        "transaction_type": "BUY",
+        "variety": "regular",
+        "product": "CNC",
+        "order_type": "LIMIT",
+        "quantity": 5,
+        "price": desk.best_ask,
+        "trigger_price": 0,
+        **changed,
+    }
+
+
+def test_the_margin_of_each_order_is_told_with_kites_fields_and_is_what_it_then_takes(
+    desk: Desk,
+) -> None:
+    before = desk.client.margins("equity")["net"]
+    market = asked(desk, product="MIS", order_type="MARKET", price=0, variety="amo")
+
+    paid, intraday = desk.client.order_margins([asked(desk), market])
+
+    assert (
+        paid.keys()
+        == intraday.keys()
+        == {
+            *("type", "tradingsymbol", "exchange", "span", "exposure", "option_premium"),
+            *("additional", "bo", "cash", "var", "pnl", "total"),
+        }
+    )
+    assert (paid["tradingsymbol"], paid["total"]) == ("INFY", pytest.approx(5 * desk.best_ask))
+    assert 0 < intraday["total"] < paid["total"] / 2
+    assert desk.client.orders() == []
+    desk.place(price=desk.best_ask, quantity=5, product="CNC")
+    assert desk.client.margins("equity")["net"] == pytest.approx(before - paid["total"])
+
+
 @pytest.mark.parametrize(
     ("call", "error", "code"),
     [
+        (
+            lambda desk: desk.client.order_margins([asked(desk, tradingsymbol="NOSUCH")]),
+            kite_errors.InputException,
+            400,
+        ),
+        (
+            lambda desk: desk.client.order_margins([asked(desk, quantity=True)]),
+            kite_errors.InputException,
+            400,
+        ),
+        (lambda desk: desk.client.order_margins({}), kite_errors.InputException, 400),
         (lambda desk: desk.place(tradingsymbol="NOSUCH"), kite_errors.InputException, 400),
         (lambda desk: desk.place(price=1234.56), kite_errors.InputException, 400),
         (

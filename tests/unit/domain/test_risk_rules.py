@@ -22,6 +22,7 @@ from ticker_service.domain.risk_input import (
     GroupOpen,
     HeldPositions,
     Holdings,
+    OrderMargin,
     ReferencePrice,
     RiskInput,
 )
@@ -104,6 +105,16 @@ def held(age_s: float = 1.0, **changed: Any) -> HeldPositions:
     return HeldPositions(**values | changed)
 
 
+def margin(
+    total_inr: object = 15_000, available_inr: object = 15_000, age_s: float = 0.5
+) -> OrderMargin:
+    return OrderMargin(
+        at_ns=NOW_NS - int(age_s * NS_PER_S),
+        total_inr=Decimal(str(total_inr)),
+        available_inr=Decimal(str(available_inr)),
+    )
+
+
 def asked(
     order: OrderRequest = BUY, limits: dict[str, Any] | None = None, **more: Any
 ) -> RiskInput:
@@ -123,6 +134,7 @@ def asked(
         "phase": OPEN_NOW,
         "orders_of_minute": 0,
         "day": DayResult(at_ns=NOW_NS, result_inr=0.0, best_inr=0.0),
+        "margin": margin(),
     }
     return RiskInput(**values | more)
 
@@ -394,6 +406,27 @@ row(
 )
 
 
+FREE = {"broker_margin": True}
+row(N.MARGIN, FREE, {}, {"margin": margin("15000.01")}, "order")
+row(N.MARGIN, FREE, {"margin": margin(0, 0)}, {"margin": margin(0, "-0.01")}, "order")
+row(N.MARGIN, FREE, {}, {"margin": margin(-1)}, "order_margin")
+# A change is held against it once it asks for more than is counted.
+row(
+    N.MARGIN,
+    FREE,
+    {"kind": TaskKind.MODIFY, "counted": COUNTS, "margin": None},
+    {"kind": TaskKind.MODIFY, "counted": Open(75, Decimal(7_500)), "margin": margin(15_001)},
+    "order",
+)
+row(
+    N.MARGIN,
+    FREE,
+    {"kind": TaskKind.MODIFY, "counted": COUNTS, "margin": None},
+    {"kind": TaskKind.MODIFY, "counted": COUNTS, "is_counted": False, "margin": None},
+    "order_margin",
+)
+
+
 @pytest.mark.parametrize(
     ("name", "limits", "passes", "denied", "field"),
     ROWS,
@@ -471,6 +504,7 @@ EVERY: Final = {
     "orders_per_minute_max": 100,
     "sell_only_holdings": True,
     "trading_hours": True,
+    "broker_margin": True,
     "mis_last_minutes": 5,
     "loss_halt_inr": Decimal(10**6),
     "banned_symbols": ("BANKNIFTY",),
@@ -478,6 +512,7 @@ EVERY: Final = {
 NO_NUMBERS: Final = st.sampled_from([math.nan, math.inf, -math.inf, 0.0, -1.0])
 NO_DECIMALS: Final = st.sampled_from([Decimal("NaN"), Decimal("sNaN"), Decimal("Infinity")])
 STALE: Final = st.one_of(st.floats(3.001, 10**6), st.floats(-(10.0**6), -0.001))
+LATE: Final = st.one_of(st.floats(5.001, 10**6), st.floats(-(10.0**6), -0.001))
 OLD: Final = st.one_of(st.floats(10.001, 10**6), st.floats(-(10.0**6), -0.001))
 TRADED_LONG_AGO: Final = st.one_of(st.floats(3.001, 10**6), st.floats(-(10.0**6), -3.001))
 GOOD: Final = asked(limits=EVERY)
@@ -551,6 +586,10 @@ def spoilt() -> st.SearchStrategy[tuple[set[RiskName], RiskInput]]:
             lambda result: ({N.LOSS}, replace(GOOD, day=day(result)))
         ),
         NO_DECIMALS.map(lambda best: ({N.LOSS}, replace(GOOD, day=day(0.0, best)))),
+        st.just(({N.MARGIN}, replace(GOOD, margin=None))),
+        LATE.map(lambda age_s: ({N.MARGIN}, replace(GOOD, margin=margin(age_s=age_s)))),
+        NO_DECIMALS.map(lambda told: ({N.MARGIN}, replace(GOOD, margin=margin(told)))),
+        NO_DECIMALS.map(lambda told: ({N.MARGIN}, replace(GOOD, margin=margin(0, told)))),
         OLD.map(lambda age_s: ({N.HOLDINGS}, selling(holdings(age_s)))),
         st.just((listed, replace(GOOD, contract=None))),
         st.just(({N.TRADING_HOURS, N.SQUARE_OFF}, replace(GOOD, order=MIS, phase=None))),
@@ -594,6 +633,7 @@ def test_each_rule_that_has_something_fetched_is_among_those_that_deny_without_i
         Need.POSITIONS: {"positions": None},
         Need.HOLDINGS: {"holdings": None, "order": CNC},
         Need.DAY: {"day": None},
+        Need.MARGIN: {"margin": None},
     }
     for rule in RISK_RULES:
         for need in rule.needs:

@@ -17,9 +17,14 @@ from ticker_service.domain.order import OrderRequest, OrderType, Product, Side, 
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, PositionKey
 from ticker_service.domain.risk import risk_table
-from ticker_service.domain.risk_input import ReferencePrice
-from ticker_service.errors import JournalUnavailable, RiskDenied
-from ticker_service.orders.risk_gate import RiskSources
+from ticker_service.domain.risk_input import OrderMargin, ReferencePrice
+from ticker_service.errors import (
+    BrokerUnavailable,
+    JournalUnavailable,
+    LoginRequired,
+    RiskDenied,
+)
+from ticker_service.orders.risk_gate import MARGIN_WAIT_S_MAX, RiskSources
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -444,5 +449,130 @@ def test_what_is_held_of_a_banned_symbol_can_be_closed_and_no_more(banned_at: st
             assert (await denied(scene, SELL)).code == "RISK_BANNED"
             assert (await denied(scene, BUY)).code == "RISK_BANNED"
             assert len(scene.broker.sent) == 1
+
+    virtual_time.run(play())
+
+
+def margined(**broker: Any) -> Scene:
+    scene = Scene(risk={"broker_margin": True})
+    scene.sources = RiskSources(margin=scene.broker.order_margin)
+    scene.broker.margin = dataclasses.replace(
+        scene.broker.margin,
+        total_inr=Decimal("7500.50"),
+        **{"available_inr": Decimal("7500.50"), **broker},
+    )
+    scene.renew()
+    return scene
+
+
+def test_an_order_within_the_brokers_free_margin_passes_and_the_numbers_are_journalled() -> None:
+    scene = margined()
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.place()
+            told = scene.journal.events[ACCOUNT][0].data["risk"]
+            assert isinstance(told, dict)
+            assert (told["margin_inr"], told["available_inr"]) == ("7500.50", "7500.50")
+            assert [asked.quantity for asked in scene.broker.margins_asked] == [75]
+
+    virtual_time.run(play())
+
+
+def test_an_order_above_the_brokers_free_margin_is_denied_with_the_numbers() -> None:
+    scene = margined(available_inr=Decimal("7500.49"))
+
+    async def play() -> None:
+        async with scene.opened():
+            refusal = await denied(scene)
+            assert (refusal.code, refusal.value, refusal.limit) == (
+                *("RISK_MARGIN", "7500.50", "7500.49"),
+            )
+            numbers = refusal.numbers
+            assert (numbers["margin_inr"], numbers["available_inr"]) == ("7500.50", "7500.49")
+            assert not scene.journal.tasks
+            assert not scene.broker.sent
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("trouble", ["down", "token", "late", "no way to ask"])
+def test_without_the_brokers_word_on_the_margin_an_order_is_denied(trouble: str) -> None:
+    scene = margined()
+    answer = scene.broker.order_margin
+
+    async def margin(order: OrderRequest) -> OrderMargin:
+        if trouble == "down":
+            raise BrokerUnavailable("it is down")
+        if trouble == "token":
+            raise LoginRequired("its token was refused")
+        await asyncio.sleep(MARGIN_WAIT_S_MAX + 0.1)
+        return await answer(order)
+
+    scene.sources = RiskSources(margin=None if trouble == "no way to ask" else margin)
+    scene.renew()
+
+    async def play() -> None:
+        async with scene.opened():
+            refusal = await denied(scene)
+            assert (refusal.code, refusal.field) == ("RISK_MARGIN", "order_margin")
+            assert not scene.broker.sent
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("is_answered", [True, False])
+def test_what_strictly_reduces_needs_no_margin_of_the_broker(is_answered: bool) -> None:  # noqa: FBT001
+    scene = margined(available_inr=Decimal(0))
+    if not is_answered:
+        scene.sources = RiskSources()
+        scene.renew()
+
+    async def play() -> None:
+        scene.broker.net_positions = [HELD]
+        async with scene.opened():
+            await scene.reaches(await scene.place(SELL), S.WORKING)
+            # All of it is being closed: one more would open another.
+            assert (await denied(scene, SELL)).code == "RISK_MARGIN"
+
+    virtual_time.run(play())
+
+
+def test_a_change_that_asks_for_more_is_weighed_by_the_largest_quantity_asked_for() -> None:
+    scene = margined()
+
+    async def play() -> None:
+        async with scene.opened():
+            resting = await scene.reaches(await scene.place(), S.WORKING)
+            await scene.modify(resting, quantity="150")
+            await scene.modify(resting, price="99")
+            await scene.modify(resting, price="101")
+            # The lower price asks for no more than is counted, so nobody was asked.
+            assert [asked.quantity for asked in scene.broker.margins_asked] == [75, 150, 150]
+
+    virtual_time.run(play())
+
+
+def test_orders_ask_for_their_margins_one_at_a_time_so_that_books_keep_their_turn() -> None:
+    scene = margined()
+    answer, under_way, most = scene.broker.order_margin, 0, 0
+
+    async def margin(order: OrderRequest) -> OrderMargin:
+        nonlocal under_way, most
+        under_way += 1
+        most = max(most, under_way)
+        await asyncio.sleep(0.1)
+        under_way -= 1
+        return await answer(order)
+
+    scene.sources = RiskSources(margin=margin)
+    scene.renew()
+
+    async def play() -> None:
+        async with scene.opened():
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(3):
+                    tasks.create_task(scene.place())
+            assert (most, len(scene.broker.margins_asked)) == (1, 3)
 
     virtual_time.run(play())

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.kill_switch import KillSwitch
     from ticker_service.domain.order import OrderChange, OrderRequest, Variety
     from ticker_service.domain.portfolio import BrokerTrade
+    from ticker_service.domain.risk_input import OrderMargin
 
 SURFACES: Final = 0.8
 OVERNIGHT: Final = 150
@@ -403,6 +404,10 @@ class Line:
     async def positions(self) -> Sequence[BrokerPosition]:
         """Read the net positions."""
         return await self._broker.positions()
+
+    async def order_margin(self, request: OrderRequest) -> OrderMargin:
+        """Read what an order needs and what is free."""
+        return await self._broker.order_margin(request)
 
     def order_update(self, data: object) -> BrokerOrder | None:
         """Take a row as an update of this user."""
