@@ -108,6 +108,10 @@ class WriterLost(JournalError):  # noqa: N818 - says what happened
 class _MayReduceError(Exception):
     """Whether an order strictly reduces a position decides; to be asked of one at a time."""
 
+    def __init__(self, judged: Judged | None = None) -> None:
+        super().__init__()
+        self.judged = judged
+
 
 class AccountDesk:
     """One account's orders: its lanes, its book, its events."""
@@ -241,23 +245,26 @@ class AccountDesk:
             OrderRefused: The account takes no orders now, or the key was used for something else.
             JournalUnavailable: Not durable; the caller must be told no.
         """
+        judged = None
         if not self._is_reduce_only(new):
             try:
                 return await self._take(new)
-            except _MayReduceError:
-                pass
+            except _MayReduceError as error:
+                judged = error.judged
         # One at a time: of two that reduce the position each for itself, the second may not.
         async with self._reducing:
-            return await self._take(new, is_alone=True)
+            return await self._take(new, is_alone=True, judged=judged)
 
-    async def _take(self, new: NewTask, *, is_alone: bool = False) -> tuple[OrderTask, bool]:
+    async def _take(
+        self, new: NewTask, *, is_alone: bool = False, judged: Judged | None = None
+    ) -> tuple[OrderTask, bool]:
         refusal = (
             self._refusal(new.kind, order_forms(new))
             or await self._beyond_limits(new, is_alone=is_alone)
             or await self._unreducing(new)
         )
         if refusal is None and new.kind in _JUDGED:
-            judged = await self._judge(new, is_alone=is_alone)
+            judged = await self._judge(new, is_alone=is_alone, before=judged)
             refusal, new = judged.refusal, dataclasses.replace(new, risk=judged.facts)
         if refusal is not None:
             # What the key named before stands, whatever the account is like now: to be told no
@@ -279,15 +286,23 @@ class AccountDesk:
         refusal = self._waiting.refusal(self._waiting.kind_of(new))
         if refusal is not None:
             raise refusal
-        try:
-            await self._admit_judged(new, is_alone=False)
-        except _MayReduceError:
-            async with self._reducing:
-                await self._admit_judged(new, is_alone=True)
+        judged = None
+        # An exit waits for no word of the broker on money: whether it reduces is asked first.
+        if not (self.risk.limits.broker_margin and self.exits.is_open(new.job_id)):
+            try:
+                await self._admit_judged(new, is_alone=False)
+            except _MayReduceError as error:
+                judged = error.judged
+            else:
+                return
+        async with self._reducing:
+            await self._admit_judged(new, is_alone=True, before=judged)
 
-    async def _admit_judged(self, new: NewTask, *, is_alone: bool) -> None:
+    async def _admit_judged(
+        self, new: NewTask, *, is_alone: bool, before: Judged | None = None
+    ) -> None:
         if new.kind in _JUDGED:
-            judged = await self._judge(new, is_alone=is_alone)
+            judged = await self._judge(new, is_alone=is_alone, before=before)
             if judged.refusal is not None:
                 self.risk.record(new, judged.refusal)
                 raise judged.refusal
@@ -424,18 +439,30 @@ class AccountDesk:
         except (BrokerUnavailable, LoginRequired) as error:
             return f"whether it does is not known: {error}"
 
-    async def _judge(self, new: NewTask, *, is_alone: bool) -> Judged:
+    async def _judge(self, new: NewTask, *, is_alone: bool, before: Judged | None = None) -> Judged:
         """Hold an order or a change against the risk limits.
+
+        Args:
+            new: Which.
+            is_alone: Whether no other is asked about meanwhile that may reduce as well.
+            before: How it was judged when it was not alone.
 
         Raises:
             _MayReduceError: It passes if it reduces a position; that is asked of one at a time.
         """
         target = await self._journal.task(new.target_task_id) if new.target_task_id else None
+        if is_alone and self.risk.limits.broker_margin:
+            # Nobody waits here for the broker to tell of a margin a second time.
+            why = await self._why_not_reducing(new, target)
+            if why and before is not None:
+                return before.because_it_may_not(why)
+            judged = await self.risk.judge(new, target, is_reducing=not why)
+            return judged.because_it_may_not(why) if judged.may_reduce else judged
         judged = await self.risk.judge(new, target)
         if not judged.may_reduce:
             return judged
         if not is_alone:
-            raise _MayReduceError
+            raise _MayReduceError(judged)
         why = await self._why_not_reducing(new, target)
         if not why:
             return await self.risk.judge(new, target, is_reducing=True)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
 from starlette.routing import Route
 
 from ticker_service.simulator import margins, order_faults, order_rows, requests
@@ -17,7 +19,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from starlette.requests import Request
-    from starlette.responses import Response
 
     from ticker_service.runtime.clock import Clock
     from ticker_service.simulator.exchange import Exchange
@@ -153,6 +154,8 @@ class OrderRoutes:
             asked = await requests.json_objects(request)
         except KiteError as error:
             malformed = error
+        except ClientDisconnect:
+            return Response()  # Its bytes never came in whole, and nobody waits for an answer.
 
         def look(user_id: str) -> object:
             if malformed is not None:

@@ -584,3 +584,17 @@ def test_a_position_that_was_opened_a_moment_ago_is_closed_too() -> None:
         assert scene.sent(TaskKind.PLACE) == 2
 
     play(scenario, overnight=0)
+
+
+def test_an_exit_never_asks_the_broker_for_a_margin() -> None:
+    async def playing() -> None:
+        scene = Market(risk={"broker_margin": True})
+        scene.sources = RiskSources(margin=scene.broker.order_margin)
+        scene.broker.margin = dataclasses.replace(scene.broker.margin, available_inr=Decimal(-1))
+        scene.renew()
+        async with scene.opened():
+            job = await scene.ends(await scene.exit())
+            assert (job.state, scene.held) == (S.DONE, 0)
+            assert scene.broker.margins_asked == []
+
+    virtual_time.run(playing())

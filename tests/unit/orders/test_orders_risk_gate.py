@@ -576,3 +576,28 @@ def test_orders_ask_for_their_margins_one_at_a_time_so_that_books_keep_their_tur
             assert (most, len(scene.broker.margins_asked)) == (1, 3)
 
     virtual_time.run(play())
+
+
+def test_of_orders_that_wait_in_vain_for_their_margins_none_waits_for_another() -> None:
+    scene = margined()
+
+    async def silent(_: OrderRequest) -> OrderMargin:
+        await asyncio.sleep(60)
+        raise AssertionError
+
+    scene.sources = RiskSources(margin=silent)
+    scene.renew()
+
+    async def play() -> None:
+        scene.broker.net_positions = [HELD]
+        async with scene.opened():
+            began_ns = scene.clock.monotonic_ns()
+            async with asyncio.TaskGroup() as tasks:
+                for _ in range(3):
+                    tasks.create_task(denied(scene))
+                closing = tasks.create_task(scene.place(SELL))
+            assert closing.result().body["transaction_type"] == "SELL"
+            waited_s = (scene.clock.monotonic_ns() - began_ns) / NS_PER_S
+            assert waited_s < 2 * MARGIN_WAIT_S_MAX
+
+    virtual_time.run(play())
