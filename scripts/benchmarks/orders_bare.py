@@ -176,7 +176,7 @@ class _Sender:
             "received_at": time_of(now_ns),
             "target_task_id": None,
             "state": first_state(new.kind).value,
-            **dict.fromkeys(("job_id", "leg", "slice", "facts")),
+            **dict.fromkeys(("job_id", "leg", "slice", "facts", "account_group")),
             **_event(events.RECEIVED, events.received(new)),
         }
 

@@ -108,7 +108,10 @@ async def _turn_us(said: Mapping[str, object]) -> float:
     clock, exposure = SystemClock(), Exposure()
     prices = LastPricesOf(_NoQuotes(), QuoteShelf(), clock)
     prices.tick = lambda _, __: ReferencePrice(
-        price_inr=1500.0, at_ns=clock.now_ns() - NS_PER_MS, source="ticks"
+        price_inr=1500.0,
+        at_ns=clock.now_ns() - NS_PER_MS,
+        source="ticks",
+        traded_at_ns=clock.now_ns() - NS_PER_MS,
     )
     sources = RiskSources(calendar=calendar(is_always_open=True), prices=prices)
     gate = RiskGate(

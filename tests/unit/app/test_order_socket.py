@@ -77,7 +77,7 @@ def test_a_caller_that_takes_no_events_is_closed_and_told_to_resume(
 ) -> None:
     monkeypatch.setattr(door, "SEND_S_MAX", 3.0)
     socket = SlowSocket()
-    caller = SimpleNamespace(principal="desk", expires_at_ns=3_600 * 10**9)
+    caller = SimpleNamespace(principal="desk", expires_at_ns=3_600 * 10**9, may_use=lambda _: True)
     doors: Any = SimpleNamespace(
         clock=SimpleNamespace(now_ns=lambda: 0),
         front=Front(),
