@@ -22,15 +22,13 @@ from urllib.parse import urlencode, urlsplit
 import orjson
 import psycopg
 from psycopg.rows import dict_row
-from psycopg.types.json import Jsonb
-from psycopg.types.numeric import Int8
 
-from ticker_service.adapters.postgres_rows import task_of, time_of
+from ticker_service.adapters import postgres_parameters as write
+from ticker_service.adapters.postgres_rows import task_of
 from ticker_service.adapters.postgres_statements import Statements
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain import order_events as events
 from ticker_service.domain.order import Account, NewTask, TaskKind, TaskUpdate, body_sha256
-from ticker_service.domain.order_state import TaskState, first_state
+from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.tag import tag_of
 from ticker_service.runtime.clock import SystemClock
 
@@ -163,60 +161,27 @@ class _Sender:
             deadline_ns=now_ns + DEADLINE_NS,
             received_at_ns=now_ns,
         )
-        return {
-            "task_id": new.task_id,
-            "kind": new.kind.value,
-            "account": account,
-            "principal": new.principal,
-            "request_id": name,
-            "client_order_id": name,
-            "body": Jsonb(dict(new.body), dumps=orjson.dumps),
-            "body_sha256": new.body_sha256,
-            "deadline": time_of(new.deadline_ns),
-            "received_at": time_of(now_ns),
-            "target_task_id": None,
-            "state": first_state(new.kind).value,
-            **dict.fromkeys(("job_id", "leg", "slice", "facts", "account_group")),
-            **_event(events.RECEIVED, events.received(new)),
-        }
+        return write.admission(new, event_id=uuid.uuid4())
 
     def _claimed(self, task: OrderTask, tag: str) -> dict[str, Any]:
-        now_ns, epoch = self._clock.now_ns(), self._epochs[task.account]
-        until_ns = now_ns + DEADLINE_NS
-        intent = events.intent_recorded(
-            task, tag=tag, writer_epoch=epoch, send_not_after_ns=until_ns
+        now_ns = self._clock.now_ns()
+        return write.intent(
+            task,
+            tag=tag,
+            writer_epoch=self._epochs[task.account],
+            now_ns=now_ns,
+            send_not_after_ns=now_ns + DEADLINE_NS,
+            event_id=uuid.uuid4(),
         )
-        return {
-            "task_id": task.task_id,
-            "account": task.account,
-            "version": Int8(task.version),
-            "writer_epoch": Int8(epoch),
-            "tag": tag,
-            "now": time_of(now_ns),
-            "send_not_after": time_of(until_ns),
-            **_event(events.INTENT_RECORDED, intent),
-        }
 
     def _step(self, task: OrderTask, update: TaskUpdate) -> dict[str, Any]:
-        return {
-            "task_id": task.task_id,
-            "account": task.account,
-            "version": Int8(task.version),
-            "from_state": task.state.value,
-            "state": update.state.value,
-            "writer_epoch": task.writer_epoch and Int8(task.writer_epoch),
-            "broker_order_id": update.broker_order_id,
-            "broker_status": None,
-            "filled_quantity": None,
-            "average_price": None,
-            "reason_code": None,
-            "reason": None,
-            "outcome": update.outcome,
-            "http_status": None if update.http_status is None else Int8(update.http_status),
-            "facts": None,
-            "now": time_of(self._clock.now_ns()),
-            **_event(update.event, events.step(task, update)),
-        }
+        return write.step(
+            task,
+            update,
+            writer_epoch=task.writer_epoch,
+            now_ns=self._clock.now_ns(),
+            event_id=uuid.uuid4(),
+        )
 
     def _post(self, account: str, form: Mapping[str, str]) -> str:
         key, token = self._told["api_key"], self._told["tokens"][account]
@@ -228,15 +193,6 @@ class _Sender:
         answer = orjson.loads(self._broker.getresponse().read())
         order_id: str = answer["data"]["order_id"]
         return order_id
-
-
-def _event(event: str, data: Mapping[str, object]) -> dict[str, Any]:
-    return {
-        "event_id": uuid.uuid4(),
-        "event": event,
-        "event_version": Int8(events.version_of(event)),
-        "data": Jsonb(data, dumps=orjson.dumps),
-    }
 
 
 def _say(what: object) -> None:

@@ -15,10 +15,9 @@ import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
-import orjson
-from psycopg.types.json import Jsonb
 from psycopg.types.numeric import Int8
 
+from ticker_service.adapters import postgres_parameters as write
 from ticker_service.adapters.postgres_migrate import check_current
 from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool, Unconfirmed
 from ticker_service.adapters.postgres_rows import (
@@ -36,7 +35,7 @@ from ticker_service.adapters.postgres_writer import AccountLocks
 from ticker_service.domain import order_events as events
 from ticker_service.domain.breaker import BreakerName, BreakerState, KeptBreaker
 from ticker_service.domain.order import JOBS, TaskKind, says_the_same
-from ticker_service.domain.order_state import TaskState, first_state, present_of
+from ticker_service.domain.order_state import TaskState, present_of
 from ticker_service.domain.risk import DENIALS_KEPT
 from ticker_service.errors import (
     IdempotencyConflict,
@@ -160,26 +159,7 @@ class PostgresJournal:
             OrderRefused: A name is empty, too long, or holds what PostgreSQL cannot.
         """
         _refuse_unstorable(new)
-        parameters = {
-            "task_id": new.task_id,
-            "kind": new.kind.value,
-            "account": new.account,
-            "principal": new.principal,
-            "request_id": new.request_id,
-            "client_order_id": new.client_order_id,
-            "body": _json(dict(new.body)),
-            "body_sha256": new.body_sha256,
-            "deadline": time_of(new.deadline_ns),
-            "received_at": time_of(new.received_at_ns),
-            "target_task_id": new.target_task_id,
-            "state": first_state(new.kind).value,
-            "job_id": new.job_id,
-            "leg": _integer(new.leg),
-            "slice": _integer(new.slice),
-            "facts": None if new.facts is None else _json(dict(new.facts)),
-            "account_group": new.account_group,
-            **self._event(events.RECEIVED, events.received(new)),
-        }
+        parameters = write.admission(new, event_id=self._new_id())
         with self._following(new):
             try:
                 rows = await self._orders.run(self._sql.admit_task, parameters)
@@ -215,31 +195,14 @@ class PostgresJournal:
         known = await self.known(new)
         if known is not None:
             return Admitted(task=known, is_new=False)
-        told = events.orphan_adopted(
-            new, update, tag=tag, writer_epoch=epoch, sent_at_ns=sent_at_ns
+        parameters = write.adoption(
+            new,
+            update,
+            tag=tag,
+            writer_epoch=epoch,
+            sent_at_ns=sent_at_ns,
+            event_id=self._new_id(),
         )
-        parameters = {
-            "task_id": new.task_id,
-            "account": new.account,
-            "principal": new.principal,
-            "request_id": new.request_id,
-            "client_order_id": new.client_order_id,
-            "body": _json(dict(new.body)),
-            "body_sha256": new.body_sha256,
-            "deadline": time_of(new.deadline_ns),
-            "received_at": time_of(new.received_at_ns),
-            "facts": None if new.facts is None else _json(dict(new.facts)),
-            "state": update.state.value,
-            "tag": tag,
-            "writer_epoch": Int8(epoch),
-            "sent_at": time_of(sent_at_ns),
-            "broker_order_id": events.text(update.broker_order_id),
-            "broker_status": events.text(update.broker_status),
-            "filled_quantity": Int8(update.filled_quantity or 0),
-            "average_price": update.average_price,
-            "outcome": events.ADOPTED,
-            **self._event(events.ORPHAN_ADOPTED, told),
-        }
         with self._following(new):
             try:
                 rows = await self._orders.run(self._sql.adopt_orphan, parameters)
@@ -296,19 +259,14 @@ class PostgresJournal:
         """
         if not self.is_writer(task.account):
             raise TaskMoved(f"the lock of the account is not ours, account={task.account}")
-        intent = events.intent_recorded(
-            task, tag=tag, writer_epoch=writer_epoch, send_not_after_ns=send_not_after_ns
+        parameters = write.intent(
+            task,
+            tag=tag,
+            writer_epoch=writer_epoch,
+            now_ns=now_ns,
+            send_not_after_ns=send_not_after_ns,
+            event_id=self._new_id(),
         )
-        parameters = {
-            "task_id": task.task_id,
-            "account": task.account,
-            "version": Int8(task.version),
-            "writer_epoch": Int8(writer_epoch),
-            "tag": tag,
-            "now": time_of(now_ns),
-            "send_not_after": time_of(send_not_after_ns),
-            **self._event(events.INTENT_RECORDED, intent),
-        }
         return await self._move(self._sql.claim_task, task, parameters)
 
     async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
@@ -320,25 +278,13 @@ class PostgresJournal:
         Raises:
             TaskMoved: It has moved on; read it again and merge again.
         """
-        parameters = {
-            "task_id": task.task_id,
-            "account": task.account,
-            "version": Int8(task.version),
-            "from_state": task.state.value,
-            "state": update.state.value,
-            "writer_epoch": self._fence(task, update),
-            "broker_order_id": events.text(update.broker_order_id),
-            "broker_status": events.text(update.broker_status),
-            "filled_quantity": _integer(update.filled_quantity),
-            "average_price": update.average_price,
-            "reason_code": events.text(update.reason_code),
-            "reason": events.text(update.reason),
-            "outcome": update.outcome,
-            "http_status": _integer(update.http_status),
-            "facts": _job_facts(task, update),
-            "now": time_of(now_ns),
-            **self._event(update.event, events.step(task, update)),
-        }
+        parameters = write.step(
+            task,
+            update,
+            writer_epoch=self._fence(task, update),
+            now_ns=now_ns,
+            event_id=self._new_id(),
+        )
         return await self._move(self._sql.record_step, task, parameters)
 
     async def hand_over(
@@ -352,30 +298,18 @@ class PostgresJournal:
         epochs = self._locks.epoch(task.account), self._locks.epoch(successor.account)
         if not (self.is_writer(task.account) and self.is_writer(successor.account)):
             raise TaskMoved(f"not the writer of both, from={task.account} to={successor.account}")
-        goes_on = self._event(events.RECEIVED, events.received(successor))
-        parameters = {
-            "task_id": task.task_id,
-            "account": task.account,
-            "version": Int8(task.version),
-            "from_state": task.state.value,
-            "state": update.state.value,
-            "writer_epoch": _integer(epochs[0]),
-            "to_account": successor.account,
-            "to_writer_epoch": _integer(epochs[1]),
-            "to_task_id": successor.task_id,
-            "to_target_task_id": successor.target_task_id,
-            "to_facts": None if successor.facts is None else _json(dict(successor.facts)),
-            "reason_code": events.text(update.reason_code),
-            "reason": events.text(update.reason),
-            "outcome": update.outcome,
-            "http_status": _integer(update.http_status),
-            "now": time_of(now_ns),
-            **self._event(update.event, events.step(task, update)),
-            **{f"to_{name}": value for name, value in goes_on.items()},
-        }
+        event_ids = self._new_id(), self._new_id()
+        parameters = write.hand_over(
+            task,
+            update,
+            successor,
+            writer_epochs=epochs,
+            now_ns=now_ns,
+            event_ids=event_ids,
+        )
         with self._following(successor):
             admitted = await self._move(
-                self._sql.hand_over_task, task, parameters, event_id=goes_on["event_id"]
+                self._sql.hand_over_task, task, parameters, event_id=event_ids[1]
             )
         self._tell(dataclasses.replace(task, state=update.state, version=task.version + 1))
         return admitted
@@ -588,7 +522,7 @@ class PostgresJournal:
         """Keep what limits from now on; what was kept last already is not kept again."""
         parameters = {
             "version": table.version,
-            "said": _json(dict(table.said)),
+            "said": write.as_json(dict(table.said)),
             "at": time_of(now_ns),
         }
         await self._queries.run(self._sql.keep_risk_limits, parameters)
@@ -610,7 +544,7 @@ class PostgresJournal:
         parameters = {
             "account": denial.account,
             "at": time_of(denial.at_ns),
-            "told": _json(told),
+            "told": write.as_json(told),
             "older": Int8(DENIALS_KEPT - 1),
         }
         await self._queries.run(self._sql.keep_risk_denial, parameters)
@@ -736,15 +670,7 @@ class PostgresJournal:
             raise TaskMoved(f"the job places no more, or has this part, job_id={new.job_id}")
         raise InvariantViolatedError(f"Invariant: a task_id is new, task_id={new.task_id}")
 
-    def _event(self, event: str, data: events.Data) -> dict[str, object]:
-        return {
-            "event_id": self._new_id(),
-            "event": event,
-            "event_version": Int8(events.version_of(event)),
-            "data": _json(data),
-        }
-
-    def _fence(self, task: OrderTask, update: TaskUpdate) -> Int8 | None:
+    def _fence(self, task: OrderTask, update: TaskUpdate) -> int | None:
         """Return the epoch that must be the newest for this step, None when any may make it."""
         if task.state is not TaskState.SENDING:
             return None
@@ -754,7 +680,7 @@ class PostgresJournal:
         if is_yes and task.writer_epoch == ours:
             # Nobody else may ever learn this id, and an order without it may be called absent.
             return None
-        return _integer(ours)
+        return ours
 
 
 def _refuse_unstorable(new: NewTask) -> None:
@@ -772,21 +698,6 @@ def _refuse_unstorable(new: NewTask) -> None:
         if events.text(field) != field or events.text(value) != value:
             rule = "must be text without NUL and unpaired surrogates"
             raise OrderRefused("INVALID_FIELD", rule, field=field, value=value)
-
-
-def _json(data: Mapping[str, object]) -> Jsonb:
-    return Jsonb(data, dumps=orjson.dumps)
-
-
-def _job_facts(task: OrderTask, update: TaskUpdate) -> Jsonb | None:
-    """Return what a step says of a job; the facts of an order's step are its event's alone."""
-    if update.facts is None or task.kind not in JOBS:
-        return None
-    return _json({name: events.storable(value) for name, value in update.facts.items()})
-
-
-def _integer(value: int | None) -> Int8 | None:
-    return None if value is None else Int8(value)
 
 
 def _first(rows: list[Row]) -> OrderTask | None:
