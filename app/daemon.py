@@ -26,6 +26,7 @@ from ticker_service.orders.front import Caller
 from ticker_service.runtime import memory
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.runtime.crash_points import dying_at, never
+from ticker_service.runtime.slow_stop import StopLimit
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
 from ticker_service.runtime.watchdog import ending_stalls
@@ -44,6 +45,8 @@ log = structlog.get_logger()
 EVERYBODY: Final = Caller(principal="", accounts="all")
 """As whom the health listener, which is on loopback, looks at all accounts."""
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
+STOP_S_MAX: Final = 45.0
+"""A stop beside a database that stands still takes 25 at the most (docs/architecture.md)."""
 
 
 async def run(
@@ -77,7 +80,9 @@ async def run(
     surroundings.telemetry.gauge(
         "log_lines_dropped", "Lines of the log that standard error did not take, since the start"
     ).set_function(log_lines_dropped)
+    limit = StopLimit(STOP_S_MAX, _say_not_stopped)
     async with contextlib.AsyncExitStack() as stack:
+        stack.callback(limit.over)
         health_listener = _listen(stack, settings.health_host, settings.health_port)
         office, doors_listener = None, None
         half = settings.order_half_config()
@@ -111,11 +116,7 @@ async def run(
         if office is not None and doors_listener is not None:
             servers.append(_doors_server(settings, office, surroundings, reach, doors_listener))
         stop = asyncio.Event()
-        for number in STOP_SIGNALS:
-            asyncio.get_running_loop().add_signal_handler(number, stop.set)
-        if office is not None:
-            again = partial(_read_risk_limits, office, file)
-            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, again)
+        _heed_signals(stop, limit, office, file)
         stack.enter_context(ending_stalls(settings.stall_s, _say_stalled))
         memory.settle()
         async with asyncio.TaskGroup() as tasks:
@@ -142,10 +143,27 @@ async def run(
             try:
                 await engine.run(stop)
             finally:
+                limit.begin()  # it may have ended by a fault
                 if looking is not None:
                     looking.cancel()
                 for server in servers:
                     server.stop()
+
+
+def _heed_signals(
+    stop: asyncio.Event, limit: StopLimit, office: OrderOffice | None, file: Path | None
+) -> None:
+    """Stop in good order when asked to, and read the risk limits again on SIGHUP."""
+    loop = asyncio.get_running_loop()
+
+    def begin_stop() -> None:
+        stop.set()
+        limit.begin()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, begin_stop)
+    if office is not None:
+        loop.add_signal_handler(signal.SIGHUP, partial(_read_risk_limits, office, file))
 
 
 def _listen(stack: contextlib.AsyncExitStack, host: str, port: int) -> socket.socket:
@@ -204,6 +222,11 @@ def _read_risk_limits(office: OrderOffice, file: Path | None) -> None:
 def _say_stalled(calls: list[str]) -> None:
     """Say where the event loop stands, as the last line of the log."""
     log.critical("event_loop_stalled", calls=calls)
+
+
+def _say_not_stopped(tasks: list[str]) -> None:
+    """Say what did not come to an end, as the last line of the log."""
+    log.critical("stop_timed_out", limit_s=STOP_S_MAX, tasks=tasks)
 
 
 def _say_started(secret_facts: Mapping[str, object], **facts: object) -> None:

@@ -112,6 +112,7 @@ async def _watch(
         try:
             await compare(parts, seen)
             report = await report_of(parts, seen, reader, trades)
+            report["missing"] = _missing(report, seen)
         except httpx.HTTPError as error:
             raise DemoFailed(f"the daemon or the simulator does not answer: {error!r}") from error
     if as_json:
@@ -119,9 +120,20 @@ async def _watch(
         sys.stdout.buffer.flush()
     else:
         _say_report(report)
-    is_good = report["ticks_published"] and report["options_priced"] and seen.iv_compared
-    is_good = is_good and report["orders"].get("FILLED") and not seen.unvalued
-    return 0 if is_good and seen.iv_error_max < IV_ERROR_MAX else 1
+    return 1 if report["missing"] else 0
+
+
+def _missing(report: Mapping[str, Any], seen: Score) -> list[str]:
+    """Return what a demo that shows that all is well would have and this one has not."""
+    promised = {
+        "no tick was published": report["ticks_published"],
+        "no option was priced": report["options_priced"],
+        "no implied volatility was compared": seen.iv_compared,
+        "no order was filled": report["orders"].get("FILLED"),
+        f"{seen.unvalued} rows have no true value": not seen.unvalued,
+        f"an implied volatility is off by {IV_ERROR_MAX} or more": seen.iv_error_max < IV_ERROR_MAX,
+    }
+    return [words for words, is_there in promised.items() if not is_there]
 
 
 async def _notice_an_end(parts: Parts, stop: asyncio.Event) -> None:
@@ -176,6 +188,8 @@ def _say_report(report: Mapping[str, Any]) -> None:
         f"{report['latency_ms']['p50']:.1f} ms, p99 {report['latency_ms']['p99']:.1f} ms; "
         f"orders {report['orders'] or 'none ended'}"
     )
+    for words in report["missing"]:
+        print(f"demo: {words}", file=sys.stderr)  # noqa: T201 - likewise
 
 
 def _own_command() -> str:
