@@ -218,7 +218,13 @@ def _sent_next(view: LegView, orders: Sequence[OrderTask], now_ns: int) -> LegMo
     """Return the orders to send for what nothing is under way to close."""
     has_ended = [order for order in orders if order.state in TERMINAL]
     ended_ns = max((order.updated_at_ns for order in has_ended), default=0)
-    if not _is_past(ended_ns, AGAIN_S, now_ns) or (view.by_limit and view.edge is None):
+    if not _is_past(ended_ns, AGAIN_S, now_ns):
+        return LegMoves()
+    held = abs(view.closing.quantity)
+    if view.closing.room == held and 0 < held < view.lot_size:
+        why = f"{held} is left of a lot of {view.lot_size}, and no order can close it"
+        return LegMoves(stop=why, stop_code="LESS_THAN_A_LOT")
+    if view.by_limit and view.edge is None:
         return LegMoves()
     left = SLICES_MAX - (len(orders) - len(has_ended))
     place = cut(view.closing.room, lot_size=view.lot_size, largest=view.largest)[: max(left, 0)]

@@ -53,6 +53,8 @@ REPORT: Final = "report"
 """The facts of an exit: its positions by their number, what was held of each, what came of it."""
 EXHAUSTED: Final = "exhausted"
 """The positions, by number, whose LIMIT stood at the end of its band in vain, and why so."""
+KILLED: Final = "killed"
+"""The positions of an exit, by number, whose symbol a kill switch stops, and which."""
 
 
 class BasketMode(StrEnum):

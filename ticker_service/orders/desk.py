@@ -217,7 +217,7 @@ class AccountDesk:
             prices=known.prices,
         )
         self.exits.limits = lambda: self.risk.limits
-        self.exits.halted = self.halts.refusal
+        self.exits.stopped = self._stops_exits
         self._waiting.is_open_exit = self.exits.is_open
         self.jobs.steppers[TaskKind.EXIT] = self.exits.step
         self._book_period_s = config.book_poll_idle_s
@@ -384,6 +384,11 @@ class AccountDesk:
                 return stopped
         full = self.jobs.refusal() if kind in JOBS and kind is not TaskKind.EXIT else None
         return full or self._waiting.refusal(kind) or self.halts.refusal()
+
+    def _stops_exits(self, symbol: str) -> OrderRefused | None:
+        """Return what keeps back the orders of an exit, which only reduce; None if nothing does."""
+        switches = self._executor.switches
+        return self.halts.refusal() or switches.refusal(self.account, symbol)
 
     async def _beyond_limits(self, new: NewTask, *, is_alone: bool) -> OrderRefused | None:
         """Return which limit an instruction would exceed that waiting does not help.

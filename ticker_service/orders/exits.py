@@ -31,6 +31,7 @@ from ticker_service.domain.job import (
     EXHAUSTED,
     EXIT_LEGS,
     HELD_BEFORE,
+    KILLED,
     REPORT,
     Moves,
     Part,
@@ -75,6 +76,9 @@ CODE_NOT_CLOSABLE: Final = "NOT_CLOSABLE"
 CODE_POSITION_UNKNOWN: Final = "POSITION_UNKNOWN"
 CODE_DENIED: Final = "DENIED"
 CODE_BAND_EXHAUSTED: Final = "BAND_EXHAUSTED"
+CODE_KILL_SWITCH: Final = "KILL_SWITCH"
+_STOPS: Final = {KILLED: CODE_KILL_SWITCH, EXHAUSTED: CODE_BAND_EXHAUSTED}
+"""What is kept of a position for which nothing more is sent, and the exit's code for it."""
 CODE_NOT_FLAT: Final = "NOT_FLAT"
 CODE_NOTHING_HELD: Final = "NOTHING_HELD"
 NAMES_TOLD_MAX: Final = 10
@@ -112,8 +116,9 @@ class Exits:
         self._prices = prices
         self.limits: Callable[[], RiskLimits] = RiskLimits
         """The risk limits in force; orders are cut so that they pass."""
-        self.halted: Callable[[], OrderRefused | None] = _not_halted
-        """Why the account sends nothing but cancels, until a person releases it."""
+        self.stopped: Callable[[str], OrderRefused | None] = _not_stopped
+        """Why a symbol's orders, or with none the account's, do not leave even if they only reduce
+        a position: a halt, or a kill switch, until a person releases it."""
         self._unwanted: dict[uuid.UUID, tuple[int, frozenset[str]]] = {}
         """By exit, and when it was said, monotonic ns: one that another daemon ended is silent."""
         self._stepped: set[uuid.UUID] = set()
@@ -153,11 +158,9 @@ class Exits:
     ) -> Moves:
         wanted = exit_of(job.body)
         late_ns = now_ns - job.created_at_ns - wanted.within_s * NS_PER_S
-        halted = self.halted()
-        if job.state is TaskState.RUNNING and (late_ns >= 0 or halted):
-            code, why = CODE_TIMED_OUT, f"not over after {wanted.within_s} s"
-            code, why = (halted.code, halted.rule) if halted else (code, why)
-            return Moves(update=_stops(code, why))
+        halts = self._halts(job, wanted, late_ns)
+        if halts is not None:
+            return Moves(update=halts)
         by_limit = self._by_limit(job, wanted, children)
         # Read before the position: what is sent is held against that, and it must not be older.
         references = await exit_prices.read(self._prices, list(by_limit.values()))
@@ -192,6 +195,22 @@ class Exits:
         if _ends(moves) and is_running and (others or _may_surface(wanted, job, look)):
             return Moves()  # flat, and something rests or may yet that opens a position again
         return moves
+
+    def _halts(self, job: OrderTask, wanted: Exit, late_ns: int) -> TaskUpdate | None:
+        """Return the step that stops an exit, or some of its positions; None if none is due."""
+        if job.state is not TaskState.RUNNING:
+            return None
+        stopped = self.stopped("")
+        if stopped is not None:
+            return _stops(stopped.code, stopped.rule)
+        if late_ns >= 0:
+            return _stops(CODE_TIMED_OUT, f"not over after {wanted.within_s} s")
+        killed = {}
+        for number, key in legs_of(job).items():
+            refused = self.stopped(f"{key.exchange}:{key.tradingsymbol}")
+            if refused is not None and str(number) not in _kept(job, KILLED):
+                killed[str(number)] = refused.rule
+        return _keeps(job, "leg_stopped", KILLED, killed) if killed else None
 
     def _by_limit(
         self, job: OrderTask, wanted: Exit, children: Sequence[OrderTask]
@@ -281,7 +300,7 @@ class Exits:
         )
 
 
-def _not_halted() -> OrderRefused | None:
+def _not_stopped(_: str) -> OrderRefused | None:
     return None
 
 
@@ -321,10 +340,10 @@ def _moves(
     for number, view in views.items():
         own = [child for child in children if child.leg == number]
         moves = _leg(job, number, view, own, now_ns)
-        if moves.stop_code == CODE_BAND_EXHAUSTED and str(number) not in _exhausted(job):
+        if moves.stop_code == CODE_BAND_EXHAUSTED and str(number) not in _kept(job, EXHAUSTED):
             # Kept first: once the order is cancelled nothing else would tell that it stood there.
-            facts = {**(job.facts or {}), EXHAUSTED: _exhausted(job) | {str(number): moves.stop}}
-            return Moves(update=TaskUpdate(state=job.state, event="band_exhausted", facts=facts))
+            found = {str(number): moves.stop}
+            return Moves(update=_keeps(job, "band_exhausted", EXHAUSTED, found))
         if moves.stop:
             stops.append(moves)
             moves = ending_moves(own, now_ns)
@@ -356,16 +375,23 @@ def _leg(
     for key, why in refused_parts(job).items():
         if f"{key}.".startswith(of_leg):
             return LegMoves(stop=why, stop_code=CODE_DENIED)
-    why_exhausted = _exhausted(job).get(str(number))
-    if why_exhausted and not view.is_flat:
-        return LegMoves(stop=why_exhausted, stop_code=CODE_BAND_EXHAUSTED)
+    for fact, code in _STOPS.items():
+        kept = _kept(job, fact).get(str(number))
+        if kept and not view.is_flat:
+            return LegMoves(stop=kept, stop_code=code)
     return leg_moves(view, children, now_ns)
 
 
-def _exhausted(job: OrderTask) -> dict[str, str]:
-    """Return of which positions the band was of no use, and why so."""
-    told: Any = (job.facts or {}).get(EXHAUSTED, {})
+def _kept(job: OrderTask, fact: str) -> dict[str, str]:
+    """Return for which positions, by number, a fact is kept, and why."""
+    told: Any = (job.facts or {}).get(fact, {})
     return dict(told)
+
+
+def _keeps(job: OrderTask, event: str, fact: str, found: Mapping[str, str]) -> TaskUpdate:
+    """Return the step that keeps for some positions why nothing more is sent for them."""
+    facts = {**(job.facts or {}), fact: {**_kept(job, fact), **found}}
+    return TaskUpdate(state=job.state, event=event, facts=facts)
 
 
 def _is_a_position(key: PositionKey, look: Look) -> bool:
@@ -420,7 +446,9 @@ def _blind(
 ) -> Moves:
     """Return what is done while the position cannot be read: nothing but to end what is open."""
     if job.state is TaskState.RUNNING:
-        return Moves()
+        stopped = {number for fact in _STOPS for number in _kept(job, fact)}
+        of_them = [child for child in children if str(child.leg) in stopped]
+        return Moves(cancel=ending_moves(of_them, now_ns).cancel)
     moves = ending_moves(children, now_ns)
     if not is_late or not (moves.is_over or moves.stop):
         return Moves(cancel=moves.cancel)  # whatever of it rests has to be ended first

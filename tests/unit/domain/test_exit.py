@@ -233,8 +233,23 @@ def test_an_order_that_a_person_has_to_look_for_stops_it() -> None:
     assert leg_moves(view(), [resting(state=S.MANUAL)], NOW_NS).stop_code == "ORDER_UNKNOWN"
 
 
-def test_less_than_a_lot_is_not_sent() -> None:
-    assert leg_moves(view(74, lot_size=75), [], NOW_NS) == exits.LegMoves()
+@pytest.mark.parametrize("held", [74, -74])
+def test_less_than_a_lot_is_not_sent_and_is_for_a_person(held: int) -> None:
+    moves = leg_moves(view(held, lot_size=75), [], NOW_NS)
+    assert (moves.place, moves.stop_code) == ((), "LESS_THAN_A_LOT")
+    assert "74" in moves.stop
+    assert "75" in moves.stop
+
+
+def test_less_than_a_lot_is_waited_for_while_something_is_under_way_to_close_it() -> None:
+    assert leg_moves(view(74, under_way=1, lot_size=75), [], NOW_NS) == exits.LegMoves()
+    assert leg_moves(view(76, under_way=75, lot_size=75), [], NOW_NS) == exits.LegMoves()
+    ended = resting(state=S.CANCELLED, updated_at_ns=NOW_NS)
+    assert leg_moves(view(74, lot_size=75), [ended], NOW_NS) == exits.LegMoves()
+
+
+def test_less_than_a_lot_needs_no_price_to_be_told() -> None:
+    assert leg_moves(view(74, lot_size=75, by_limit=True), [], NOW_NS).stop_code
 
 
 def test_once_it_ends_what_is_open_is_cancelled_until_it_is_gone() -> None:

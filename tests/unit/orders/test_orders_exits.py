@@ -23,6 +23,7 @@ from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import OrderTask, TaskKind
 from ticker_service.domain.order_state import TERMINAL, TaskState
+from ticker_service.domain.portfolio import BrokerPosition
 from ticker_service.errors import OrderRefused
 from ticker_service.orders.risk_gate import RiskSources
 from ticker_service.ports import Reply, Withheld
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 
 S = TaskState
 ONE = Exit(exchange=KEY.exchange, tradingsymbol=KEY.tradingsymbol, product=KEY.product)
+SYMBOL = f"symbol:{KEY.exchange}:{KEY.tradingsymbol}"
 SILENCE = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
 ENDED = {"COMPLETE", "CANCELLED", "REJECTED"}
 
@@ -92,9 +94,13 @@ class Market(Held):
 
     @property
     def held(self) -> int:
-        return self.overnight + sum(
+        return self.overnight + self.traded()
+
+    def traded(self, tradingsymbol: str = KEY.tradingsymbol) -> int:
+        return sum(
             row.filled_quantity if row.transaction_type == "BUY" else -row.filled_quantity
             for row in self.broker.book.values()
+            if row.tradingsymbol == tradingsymbol
         )
 
     async def exit(self, wanted: Exit = ONE) -> OrderTask:
@@ -477,6 +483,92 @@ def test_a_halt_ends_it_at_once_under_its_own_name() -> None:
         assert {row.status for row in scene.broker.book.values()} == {"CANCELLED"}
 
     play(scenario, fills=[30, *[0] * 20])
+
+
+@pytest.mark.parametrize("level", [KillLevel.HALT_NEW, KillLevel.CANCEL_ALL])
+@pytest.mark.parametrize("scope", ["all", "account:MAIN", "group:ours", SYMBOL])
+def test_a_kill_switch_ends_it_at_once_and_is_named(scope: str, level: KillLevel) -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 45)
+        began_ns = scene.clock.monotonic_ns()
+        scene.kill_store.throw(switch(scope, level))
+        job = await scene.ends(job)
+        assert scene.clock.monotonic_ns() - began_ns < 10 * NS_PER_S
+        assert (job.state, job.reason_code) == (S.ESCALATED, "KILL_SWITCH")
+        assert f"{level} on {scope} by operator (the model is mad)" in (job.reason or "")
+        assert {row.status for row in scene.broker.book.values()} == {"CANCELLED"}
+
+    play(scenario, fills=[30, *[0] * 20])
+
+
+@pytest.mark.parametrize(
+    ("scope", "level"),
+    [
+        ("all", KillLevel.REDUCE_ONLY),
+        (SYMBOL, KillLevel.REDUCE_ONLY),
+        ("account:ELSE", KillLevel.CANCEL_ALL),
+        ("symbol:NFO:OTHER", KillLevel.CANCEL_ALL),
+    ],
+)
+def test_a_switch_that_lets_it_reduce_or_is_not_about_it_does_not_end_it(
+    scope: str, level: KillLevel
+) -> None:
+    async def scenario(scene: Market) -> None:
+        job = await scene.exit()
+        await scene.until(lambda: scene.held == 45)
+        scene.kill_store.throw(switch(scope, level))
+        assert ((await scene.ends(job)).state, scene.held) == (S.DONE, 0)
+
+    play(scenario, fills=[30, 0, 0, None])
+
+
+@pytest.mark.parametrize("is_unreadable", [False, True])
+def test_a_switch_on_one_symbol_stops_its_position_alone(*, is_unreadable: bool) -> None:
+    other = KEY._replace(tradingsymbol="OTHER")
+
+    async def scenario(scene: Market) -> None:
+        told = scene.broker.positions
+
+        async def both() -> list[BrokerPosition]:
+            quantity = 50 + scene.traded("OTHER")
+            more = BrokerPosition(key=other, quantity=quantity, overnight_quantity=50)
+            return [*await told(), more]
+
+        scene.broker.positions = both  # type: ignore[method-assign]
+        job = await scene.exit(Exit())
+        await scene.until(lambda: scene.sent(TaskKind.PLACE) == 2)
+        await asyncio.sleep(1.0)
+        scene.broker.is_down = is_unreadable
+        scene.kill_store.throw(switch(SYMBOL))
+        await asyncio.sleep(3.0)
+        assert {row.tradingsymbol: row.status for row in scene.broker.book.values()} == {
+            KEY.tradingsymbol: "CANCELLED",
+            "OTHER": "OPEN",
+        }
+        scene.broker.is_down = False
+        scene.kill_store.switches.clear()
+        job = await scene.ends(job)
+        assert (job.state, job.reason_code) == (S.ESCALATED, "KILL_SWITCH")
+        assert (scene.held, 50 + scene.traded("OTHER")) == (75, 0)
+        assert "not flat: NFO:NIFTY26NOV25000CE:NRML" in (job.reason or "")
+
+    play(scenario, fills=[0, 0, None])
+
+
+def test_what_is_less_than_a_lot_ends_it_at_once_and_is_told() -> None:
+    async def playing() -> None:
+        scene = Market(sources=RiskSources(contracts=lambda: contracts(75)))
+        scene.overnight = 100
+        async with scene.opened():
+            began_ns = scene.clock.monotonic_ns()
+            job = await scene.ends(await scene.exit())
+            assert scene.clock.monotonic_ns() - began_ns < 10 * NS_PER_S
+            assert (job.state, job.reason_code) == (S.ESCALATED, "LESS_THAN_A_LOT")
+            assert "25 is left of a lot of 75" in (job.reason or "")
+            assert scene.held == 25
+
+    virtual_time.run(playing())
 
 
 @contextlib.asynccontextmanager
