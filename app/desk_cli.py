@@ -91,7 +91,7 @@ def resend(
     order: _Name,
     why: _Why,
     new: Annotated[
-        str, typer.Option("--as", help="Name of the new order; the old one and `-again` if not.")
+        str, typer.Option("--as", help="Name of the new order; the desk proposes one if not.")
     ] = "",
     force: _Force = False,
     url: Url = URL,
@@ -102,11 +102,36 @@ def resend(
 
     async def again(task_id: str) -> int:
         old = await ask(url, token, f"{DESK}/{task_id}", expects="actions")
-        name = new or f"{old['task']['client_order_id']}-again"
+        known = old["resent_as"]
+        name = new or (known["client_order_id"] if known else old["resend_name"])
         body = {"client_order_id": name, "why": why, "force": force}
         return await _decide(url, token, f"/{task_id}/resend", body)
 
     _about(order, url, token, again)
+
+
+@desk_cli.command()
+def close(
+    order: _Name,
+    state: Annotated[str, typer.Argument(help="How it ended: filled, cancelled or rejected.")],
+    why: _Why,
+    filled: Annotated[int, typer.Option(help="Units that were filled in all.")] = 0,
+    price: Annotated[
+        str, typer.Option(help="Their average price, in rupees; only with --filled.")
+    ] = "",
+    force: _Force = False,
+    url: Url = URL,
+    token: Token = "",
+) -> None:
+    """Say how an order ended whose day is over, as the broker's papers of that day have it."""
+    body: dict[str, object] = {
+        "state": state.upper(),
+        "filled_quantity": filled,
+        "average_price": price or None,
+        "why": _checked(why),
+        "force": force,
+    }
+    _about(order, url, token, lambda task_id: _decide(url, token, f"/{task_id}/close", body))
 
 
 @desk_cli.command("adopt-orphan")

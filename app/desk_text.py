@@ -36,7 +36,7 @@ def letters(answer: Answer, *, now_ns: int) -> str:
         lines += ["", *_head(each, now_ns=now_ns)]
         lines += _field("by itself", _happens(each))
         if each["actions"]:
-            lines += _field("you may", ", ".join(each["actions"]))
+            lines += _field("you may", ", ".join(_may(each)))
     for row in orphans:
         lines += ["", *_line(f"ORPHAN  {row['order_id']}  {row['account']}")]
         lines += _field("the order", _row(row))
@@ -100,6 +100,12 @@ def _head(answer: Answer, *, now_ns: int) -> list[str]:
     return lines + (_field("why", why) if why else [])
 
 
+def _may(answer: Answer) -> list[str]:
+    """Return what may be done, a resend with the name that it would have."""
+    names = {"resend": f"resend (as {answer['resend_name']})"}
+    return [names.get(action, action) for action in answer["actions"]]
+
+
 def _happens(answer: Answer) -> str:
     until_us = answer["not_before_us"]
     when = f"; settles not before {_clock(until_us)} IST" if until_us is not None else ""
@@ -143,7 +149,11 @@ def _verbs(answer: Answer) -> list[str]:
     name = answer["task"]["task_id"][:ID_CHARACTERS]
     alike = answer["alike"] or []
     order_id = alike[0]["order_id"] if len(alike) == 1 else "ORDER_ID"
-    words = {"adopt": f"adopt {name} {order_id}"}
+    words = {
+        "adopt": f"adopt {name} {order_id}",
+        "close": f"close {name} FILLED --filled UNITS --price RUPEES",
+        "resend": f"resend {name} --as {answer['resend_name']}",
+    }
     lines = _field("you may", "" if answer["actions"] else "do nothing here")
     return lines + [_command(words.get(verb, f"{verb} {name}")) for verb in answer["actions"]]
 
@@ -165,6 +175,7 @@ def _what(line: Answer) -> str:
     told = {
         "adopted_by_person": f"it is order {facts.get('order_id')}",
         "marked_not_placed": "it is not at the broker",
+        "closed_by_person": f"it ended as {line['state']}, which was read at the broker",
         "orphan_adopted": f"order {facts.get('order_id')} is ours, although the journal lost it",
         "received": f"sent again, instead of {facts.get('resend_of_order')}",
     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from typing import Annotated, Any
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import APIRouter, Path, Query
 from pydantic import BaseModel, Field
@@ -14,19 +14,24 @@ from app.http.schemas import (
     KEY_PATTERN,
     ExternalAnswer,
     Key,
+    Money,
     Strict,
     TaskAnswer,
+    Units,
     external_answer,
     task_answer,
 )
 from ticker_service.constants import NS_PER_US
 from ticker_service.domain import dead_letter
-from ticker_service.domain.dead_letter import WHY_CHARACTERS_MAX, Decision
+from ticker_service.domain.dead_letter import WHY_CHARACTERS_MAX, Decision, Ending
+from ticker_service.domain.job import SEPARATOR
 from ticker_service.domain.order import event_message
+from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import OrderRefused
 from ticker_service.orders.dead_letters import Case, Letter
 from ticker_service.orders.front import Caller, ExternalOrder
 
+AGAIN: Final = "-again"
 _Account = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]
 _TaskId = Annotated[str, Path(max_length=36)]
 _Why = Annotated[str, Field(min_length=1, max_length=WHY_CHARACTERS_MAX, pattern=r"\S")]
@@ -55,6 +60,16 @@ class ResendRequest(Strict):
     force: bool = False
 
 
+class CloseRequest(Strict):
+    """How an order ended whose day is over, as you read it at the broker."""
+
+    state: Literal["FILLED", "CANCELLED", "REJECTED"]
+    filled_quantity: Annotated[Units, Field(ge=0)] = 0
+    average_price: Money | None = None
+    why: _Why
+    force: bool = False
+
+
 class OrphanRequest(Strict):
     """An order at the broker that has a tag of ours and no task, and its name from now on."""
 
@@ -65,13 +80,17 @@ class OrphanRequest(Strict):
 
 
 class LetterAnswer(BaseModel):
-    """A task that may need a person; ``happens`` by itself not before that instant."""
+    """A task that may need a person; ``happens`` by itself not before that instant.
+
+    ``resend_name`` is proposed for the new order of a resend, one that no door refuses.
+    """
 
     task: TaskAnswer
     principal: str
     happens: str
     not_before_us: int | None
     actions: list[str]
+    resend_name: str
 
 
 class LettersAnswer(BaseModel):
@@ -179,6 +198,21 @@ async def resend(
     return TaskAnswer(**task_answer(answer.task))
 
 
+@router.post("/{task_id}/close")
+async def close(
+    task_id: _TaskId, request: CloseRequest, who: Decides, doors: DoorsHere
+) -> TaskAnswer:
+    """Say how an order ended whose day is over, as the broker's papers of that day have it."""
+    decision = Decision(by_whom=who.principal, why=request.why, is_forced=request.force)
+    ending = Ending(
+        state=TaskState(request.state),
+        filled_quantity=request.filled_quantity,
+        average_price=request.average_price,
+    )
+    task = await doors.front.dead_letters.close(who, _id_of(task_id), ending, decision)
+    return TaskAnswer(**task_answer(task))
+
+
 @router.post("/orphans")
 async def adopt_orphan(request: OrphanRequest, who: Decides, doors: DoorsHere) -> TaskAnswer:
     """Take an order that the journal has lost into it, as yours; the last one ends the halt."""
@@ -208,7 +242,16 @@ def _letter(letter: Letter) -> dict[str, Any]:
         "happens": letter.happens,
         "not_before_us": None if until_ns is None else until_ns // NS_PER_US,
         "actions": [str(each) for each in letter.actions],
+        "resend_name": _name_again(letter.task.client_order_id),
     }
+
+
+def _name_again(name: str) -> str:
+    """Return a caller's name for an order that is sent again.
+
+    The sign in the names of a basket's orders is in no caller's own, and a long name is cut short.
+    """
+    return name.replace(SEPARATOR, ".")[: KEY_CHARACTERS_MAX - len(AGAIN)] + AGAIN
 
 
 def _case(case: Case, who: Caller) -> CaseAnswer:

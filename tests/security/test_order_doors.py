@@ -172,6 +172,7 @@ DECIDES: Final = [
     ("POST", f"/v1/desk/{uuid.UUID(int=1)}/adopt", {"order_id": "1", "why": "w"}),
     ("POST", f"/v1/desk/{uuid.UUID(int=1)}/not-placed", {"why": "w"}),
     ("POST", f"/v1/desk/{uuid.UUID(int=1)}/resend", {"client_order_id": "n", "why": "w"}),
+    ("POST", f"/v1/desk/{uuid.UUID(int=1)}/close", {"state": "CANCELLED", "why": "w"}),
 ]
 ROUTES: Final = [*WRITES, *READS, *DECIDES]
 ids = [f"{method} {path}" for method, path, _ in ROUTES]

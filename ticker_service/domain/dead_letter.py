@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING, Any, Final
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_events import INTENT_RECORDED
 from ticker_service.domain.order_state import FAILED, TaskState
+from ticker_service.errors import OrderRefused
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
+    from decimal import Decimal
 
     from ticker_service.domain.order import OrderEvent, OrderTask
 
 WHY_CHARACTERS_MAX: Final = 500
 ADOPTED: Final = "adopted_by_person"
 MARKED_NOT_PLACED: Final = "marked_not_placed"
+CLOSED: Final = "closed_by_person"
+ENDINGS: Final = frozenset({TaskState.FILLED, TaskState.CANCELLED, TaskState.REJECTED})
+"""How an order may have ended at the broker."""
 RESEND_KEY: Final = "resend:"
 """Begins the idempotency key of a resend; the id of the old order's first task follows, so that
 there is one, on however many accounts it has been."""
@@ -36,6 +41,8 @@ class DeskAction(StrEnum):
     """Say that it is not at the broker."""
     RESEND = "resend"
     """Ask for the same once more, as a new order."""
+    CLOSE = "close"
+    """Say how it ended, of an order whose day is over, as the broker's papers of that day say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +57,68 @@ class Decision:
         """Return what the journal keeps of it."""
         forced = {"forced": True} if self.is_forced else {}
         return {"by_whom": self.by_whom, "why": self.why, **forced, **more}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ending:
+    """How an order ended, as a person read it at the broker.
+
+    ``average_price`` is the rupees of one unit over all that was filled, None if nothing was.
+    """
+
+    state: TaskState
+    filled_quantity: int = 0
+    average_price: Decimal | None = None
+
+    def check(self, task: OrderTask, changes: Iterable[OrderTask]) -> None:
+        """Refuse what cannot be how this order ended.
+
+        The journal's own facts came from the broker, and no word of a person outweighs one (I5).
+
+        Args:
+            task: The order.
+            changes: What was asked about it since; one may have set another quantity.
+
+        Raises:
+            OrderRefused: With the field at fault and the rule it breaks.
+        """
+        quantities = _quantities(task, changes)
+        asked = " or ".join(map(str, sorted(quantities)))
+        filled, price, known = self.filled_quantity, self.average_price, task.filled_quantity
+        state = self.state
+        shown = task.average_price if filled == known > 0 else None
+        rules = (
+            (state in ENDINGS, "state", f"must be one of {', '.join(sorted(ENDINGS))}"),
+            (filled >= known, "filled_quantity", f"must be {known} or more, as the broker showed"),
+            (
+                state is not TaskState.FILLED or filled in quantities,
+                "filled_quantity",
+                f"must be {asked}, all of it, of what is FILLED",
+            ),
+            (
+                state is not TaskState.CANCELLED or filled < max(quantities),
+                "filled_quantity",
+                f"must be less than {asked} of what is CANCELLED",
+            ),
+            (
+                state is not TaskState.REJECTED or not filled,
+                "filled_quantity",
+                "must be 0 of what is REJECTED",
+            ),
+            (
+                (price is None) if not filled else (price is not None and price > 0),
+                "average_price",
+                "must be given, above 0, where something was filled, and nowhere else",
+            ),
+            (
+                shown is None or price == shown,
+                "average_price",
+                f"must be {shown}, as the broker showed of these {known}",
+            ),
+        )
+        for is_kept, field, rule in rules:
+            if not is_kept:
+                raise OrderRefused("INVALID_FIELD", rule, field=field, value=getattr(self, field))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,6 +162,8 @@ def actions_for(task: OrderTask) -> tuple[DeskAction, ...]:
         found.append(DeskAction.NOT_PLACED)
     if is_resendable(task):
         found.append(DeskAction.RESEND)
+    if is_closable(task):
+        found.append(DeskAction.CLOSE)
     return tuple(found)
 
 
@@ -110,6 +181,11 @@ def is_resendable(task: OrderTask) -> bool:
     """
     is_lost = task.state is TaskState.MANUAL and task.broker_order_id is None
     return (task.state in FAILED or is_lost) and task.filled_quantity == 0
+
+
+def is_closable(task: OrderTask) -> bool:
+    """Return whether it was at the broker, and no book will say any more how it ended."""
+    return task.state is TaskState.MANUAL and task.broker_order_id is not None
 
 
 def attempts_told(events: Iterable[OrderEvent]) -> list[AttemptTold]:
@@ -156,3 +232,13 @@ def audit_lines(events: Sequence[OrderEvent]) -> list[AuditLine]:
                 )
             )
     return found
+
+
+def _quantities(task: OrderTask, changes: Iterable[OrderTask]) -> set[int]:
+    """Return the quantities that an order may have had when it ended."""
+    may_hold = {TaskState.ACKED, TaskState.MANUAL}
+    return {int(task.body["quantity"])} | {
+        int(change.body["quantity"])
+        for change in changes
+        if change.kind is TaskKind.MODIFY and change.state in may_hold and "quantity" in change.body
+    }

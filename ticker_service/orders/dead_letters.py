@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
 
     from ticker_service.config import OrdersConfig
-    from ticker_service.domain.dead_letter import AuditLine, Decision
+    from ticker_service.domain.dead_letter import AuditLine, Decision, Ending
     from ticker_service.domain.order import BrokerOrder, OrderEvent, OrderTask
     from ticker_service.orders.book import Look
     from ticker_service.orders.desk import AccountDesk
@@ -225,6 +225,34 @@ class DeadLetters:
             )
             return await self._record(desk, task, update)
 
+    async def close(
+        self, caller: Caller, task_id: uuid.UUID, ending: Ending, decision: Decision
+    ) -> OrderTask:
+        """Record how an order ended whose day is over, as a person read it at the broker.
+
+        Raises:
+            OrderRefused: It has no order id, its end is not the journal's to take from a person,
+                the book, read now, shows it, or none can be read and that is not overruled.
+            JournalUnavailable: Whether it was recorded is not known; look again.
+        """
+        async with self._turn:
+            desk, task = await self._decidable(caller, task_id, DeskAction.CLOSE)
+            changes = await self._journal.changes_of(task_id, limit=EVENTS_MAX)
+            ending.check(task, changes)
+            against = await self._unread_or_shown(desk, task)
+            if against and not decision.is_forced:
+                raise OrderRefused("BOOK_SPEAKS_AGAINST", f"{against}; force it if you are sure")
+            update = TaskUpdate(
+                state=ending.state,
+                event=dead_letter.CLOSED,
+                filled_quantity=ending.filled_quantity,
+                average_price=ending.average_price,
+                reason_code="CLOSED_BY_PERSON",
+                reason=f"{decision.by_whom} read at the broker how it ended: {decision.why}",
+                facts=decision.facts(was=task.state.value, against=against or None),
+            )
+            return await self._record(desk, task, update)
+
     async def resend(
         self, caller: Caller, task_id: uuid.UUID, client_order_id: str, decision: Decision
     ) -> Answer:
@@ -384,6 +412,8 @@ class DeadLetters:
                 return self._settles(task)
             case TaskState.MANUAL if task.broker_order_id is None:
                 return "nothing, unless a book shows its tag after all", None
+            case TaskState.MANUAL:
+                return "nothing, unless a book shows it after all", None
             case TaskState.NOT_PLACED:
                 return "nothing, unless its order surfaces: then that counts", None
             case _ if task.state in order_state.TERMINAL:
@@ -458,6 +488,22 @@ class DeadLetters:
         shows_by_ns = desk.book.evidence.proof(task, now).not_before_ns
         if task.state is TaskState.UNKNOWN and shows_by_ns > now.now_ns:
             return f"its order may surface until {from_instant_ns(shows_by_ns):%H:%M:%S} IST"
+        return ""
+
+    async def _unread_or_shown(self, desk: AccountDesk, task: OrderTask) -> str:
+        """Return why no book of now can be asked about an order of a day before, empty if one was.
+
+        Raises:
+            OrderRefused: The book still shows it, and how it ended is taken from there.
+        """
+        try:
+            rows = await desk.book.fresh()
+        except (BrokerUnavailable, LoginRequired) as error:
+            return f"the broker's book cannot be read, and may still show it: {error}"
+        shown = [row for row in rows if row.order_id == task.broker_order_id]
+        if shown:
+            rule = f"the book still shows it as {shown[0].status}, which counts by itself"
+            raise OrderRefused("BOOK_SPEAKS_AGAINST", rule)
         return ""
 
     async def _may_be(self, task: OrderTask, row: BrokerOrder) -> bool:

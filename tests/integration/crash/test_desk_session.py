@@ -6,33 +6,14 @@ import uuid
 from typing import TYPE_CHECKING
 
 import httpx
-from crash_parts import TOKEN_SECRET, door, limit_order, place_frame
+from crash_parts import door, limit_order, place_frame
+from desk_shell import desk
 from running import eventually
-from typer.testing import CliRunner
 
-from app.desk_cli import desk_cli
-from app.security.tokens import Scope, TokenIssuer
 from ticker_service.domain.tag import tag_of
-from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from crash_parts import Daemon, World
-
-
-def desk(own: World, daemon: Daemon, *words: str) -> tuple[int, str]:
-    """Type a command of ``ticker-service desk``; return its status and what it says."""
-    token = TokenIssuer(TOKEN_SECRET.encode()).mint(
-        "night-desk",
-        scopes=[Scope.DESK],
-        accounts=[own.account],
-        lifetime_s=600,
-        now_ns=SystemClock().now_ns(),
-    )
-    told = {"TICKER_ORDERS_URL": daemon.facts()["orders_ws_url"], "TICKER_ORDERS_TOKEN": token}
-    ran = CliRunner().invoke(desk_cli, words, env=told | {"COLUMNS": "80"})
-    if ran.exception is not None and not isinstance(ran.exception, SystemExit):
-        raise ran.exception
-    return ran.exit_code, ran.output
+    from crash_parts import World
 
 
 def state(own: World, key: str) -> str:
@@ -83,6 +64,28 @@ def test_a_person_sees_what_is_lost_and_decides_it_from_a_shell(own: World) -> N
         status, said = desk(own, daemon)
         assert (status, "0 undecided, 1 failed today, 0 orphaned" in said) == (0, True), said
     assert len(own.book()) == 3
+
+
+def test_a_leg_of_a_basket_is_sent_again_under_the_name_that_the_desk_proposes(own: World) -> None:
+    daemon = own.start()
+    assert daemon.opens(own.account), daemon.log()
+    price = f"{own.quote()['last_price'] * 1.05:.0f}.00"
+    legs = [{"order": limit_order("BUY", quantity, price)} for quantity in (1, 2)]
+    basket = {"op": "basket", "client_order_id": "k", "account": own.account, "legs": legs}
+    own.strike("refuse_4xx", method="place", count=2)
+    with door(own, daemon) as calls:
+        calls.ask(basket)
+    assert eventually(lambda: state(own, "k~1") == state(own, "k~2") == "REJECTED")
+
+    status, said = desk(own, daemon)
+    assert (status, "resend (as k.1-again)" in said) == (0, True), said
+    status, said = desk(own, daemon, "show", "k~1")
+    assert (status, "--as k.1-again --why" in said) == (0, True), said
+    for _ in range(2):
+        status, said = desk(own, daemon, "resend", "k~1", "--why", "margin is there")
+        assert (status, "k.1-again on" in said) == (0, True), said
+    assert eventually(lambda: state(own, "k.1-again") == "FILLED")
+    assert len(own.book()) == 1
 
 
 def placed_by_hand(own: World, quantity: int, price: str, **more: str) -> str:

@@ -14,6 +14,7 @@ import httpx
 import orjson
 import redis
 from crash_parts import PRINCIPAL, door, limit_order, place_frame
+from desk_shell import desk
 from running import eventually
 
 from ticker_service.adapters.postgres_journal import PostgresJournal
@@ -99,7 +100,7 @@ def told(notices: Any) -> list[dict[str, Any]]:
 def test_an_order_in_doubt_whose_day_is_over_is_a_persons_with_an_alarm_and_never_sent(
     own: World,
 ) -> None:
-    task_id = asyncio.run(doubted_yesterday(own))
+    task_id = asyncio.run(sent_yesterday(own))
 
     daemon = own.start()
     assert daemon.opens(own.account), daemon.log()
@@ -116,8 +117,42 @@ def test_an_order_in_doubt_whose_day_is_over_is_a_persons_with_an_alarm_and_neve
     assert verdict.broker_side(own).places_by_tag == {}
 
 
-async def doubted_yesterday(own: World) -> uuid.UUID:
-    """Leave what a daemon leaves that died the day before over an answer it did not get."""
+def test_a_person_closes_from_a_shell_what_the_broker_had_yesterday(own: World) -> None:
+    asyncio.run(sent_yesterday(own, RESTED))
+    daemon = own.start()
+    assert daemon.opens(own.account), daemon.log()
+    assert eventually(lambda: states(own) == {"yesterday": "MANUAL"}), states(own)
+    why = ["--why", "contract note of yesterday"]
+
+    status, said = desk(own, daemon)
+    assert (status, "you may    close" in said) == (0, True), said
+    status, said = desk(own, daemon, "close", "yesterday", "filled", "--filled", "1", *why)
+    assert (status, "INVALID_FIELD: average_price" in said) == (1, True), said
+    verb = ["close", "yesterday", "filled", "--filled", "1", "--price", "1400.05", *why]
+    (task,) = own.tasks()
+    status, said = desk(own, daemon, *verb)
+    assert (status, "is FILLED, the broker's order" in said) == (0, True), said
+    status, said = desk(own, daemon, "show", str(task["task_id"]))
+
+    assert "night-desk: it ended as FILLED, which was read at the broker" in said
+    assert "why: contract note of yesterday" in said
+    (task,) = own.tasks()
+    assert (task["filled_quantity"], str(task["average_price"])) == (1, "1400.05")
+    status, said = desk(own, daemon)
+    assert (status, "0 undecided, 0 failed today" in said) == (0, True), said
+
+
+DOUBTED: Final = TaskUpdate(state=TaskState.UNKNOWN, event="send_ambiguous", outcome="AMBIGUOUS")
+RESTED: Final = TaskUpdate(
+    state=TaskState.ACKED,
+    event="send_acked",
+    outcome="ACKED",
+    broker_order_id="yesterdays-order",
+)
+
+
+async def sent_yesterday(own: World, answer: TaskUpdate = DOUBTED) -> uuid.UUID:
+    """Leave what a daemon leaves that died the day before, over an answer or none."""
     at_ns = SystemClock().now_ns() - SECONDS_PER_DAY * NS_PER_S
     body = {name: str(value) for name, value in marketable(own).items()}
     body |= {"variety": "regular", "validity": "DAY"}
@@ -147,6 +182,5 @@ async def doubted_yesterday(own: World) -> uuid.UUID:
             now_ns=at_ns,
             send_not_after_ns=at_ns + 5 * NS_PER_S,
         )
-        doubt = TaskUpdate(state=TaskState.UNKNOWN, event="send_ambiguous", outcome="AMBIGUOUS")
-        await journal.record(task, doubt, now_ns=at_ns + 7 * NS_PER_S)
+        await journal.record(task, answer, now_ns=at_ns + 7 * NS_PER_S)
     return new.task_id

@@ -333,6 +333,7 @@ def test_the_door_describes_itself(home: House) -> None:
         ("/v1/desk/orphans", "post"),
         ("/v1/desk/{task_id}", "get"),
         ("/v1/desk/{task_id}/adopt", "post"),
+        ("/v1/desk/{task_id}/close", "post"),
         ("/v1/desk/{task_id}/not-placed", "post"),
         ("/v1/desk/{task_id}/resend", "post"),
         ("/v1/exits", "post"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import uuid
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
@@ -14,7 +15,7 @@ from order_scene import ACCOUNT, BUY, Scene, broker_order
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain import dead_letter
-from ticker_service.domain.dead_letter import Decision, DeskAction
+from ticker_service.domain.dead_letter import Decision, DeskAction, Ending
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.order import Account, TaskKind, to_fields
 from ticker_service.domain.order_state import FAILED, TERMINAL, TaskState
@@ -405,12 +406,125 @@ def test_only_what_is_lost_or_failed_has_actions(state: TaskState) -> None:
     } | {each: {DeskAction.ADOPT, DeskAction.RESEND} for each in FAILED}
     assert set(dead_letter.actions_for(task(state=state))) == fits.get(state, set())
     known = dead_letter.actions_for(task(state=state, broker_order_id="1"))
-    assert set(known) <= ({DeskAction.RESEND} if state in FAILED else set())
+    was_there = {each: {DeskAction.RESEND} for each in FAILED} | {
+        TaskState.MANUAL: {DeskAction.CLOSE}
+    }
+    assert set(known) == was_there.get(state, set())
     filled = task(state=state, filled_quantity=5)
     assert DeskAction.RESEND not in dead_letter.actions_for(filled)
     about = task(state=state, kind=TaskKind.CANCEL)
     assert dead_letter.actions_for(about) == ()
     assert state in TERMINAL or DeskAction.RESEND not in dead_letter.actions_for(task(state=state))
+
+
+async def outlived(scene: Scene, *, filled: int = 0) -> OrderTask:
+    """Return an order whose day ended before its end was seen, part of it filled before."""
+    placed = await scene.reaches(await scene.place(), TaskState.WORKING)
+    if filled:
+        (order_id,) = scene.broker.book
+        price = Decimal("99.50")
+        scene.broker.change(order_id, filled_quantity=filled, average_price=price)
+        await scene.reaches(placed, TaskState.PARTIAL)
+    scene.broker.book.clear()
+    scene.pass_days(1)
+    ended = await scene.reaches(placed, TaskState.MANUAL)
+    assert (ended.reason_code, ended.filled_quantity) == ("DAY_OVER", filled)
+    return ended
+
+
+def test_an_order_whose_day_is_over_is_closed_as_a_person_read_it_and_the_audit_says_so() -> None:
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        task = await outlived(scene, filled=25)
+        (letter,) = await desk.letters(NIGHT, None)
+        assert letter.actions == (DeskAction.CLOSE,)
+        ending = Ending(
+            state=TaskState.CANCELLED, filled_quantity=50, average_price=Decimal("99.75")
+        )
+        closed = await desk.close(NIGHT, task.task_id, ending, SURE)
+        assert (closed.state, closed.reason_code) == (TaskState.CANCELLED, "CLOSED_BY_PERSON")
+        assert (closed.filled_quantity, closed.average_price) == (50, Decimal("99.75"))
+        assert await desk.letters(NIGHT, None) == []
+        (line,) = (await desk.case(NIGHT, task.task_id)).audit
+        assert (line.event, line.by_whom, line.why) == (
+            "closed_by_person",
+            "night-desk",
+            "looked at Kite",
+        )
+        error = await refused(desk.close(NIGHT, task.task_id, ending, SURE))
+        assert error.code == "NOT_POSSIBLE"
+        assert len(scene.broker.sent) == 1
+
+    play(scenario)
+
+
+@pytest.mark.parametrize(
+    ("ending", "field"),
+    [
+        (Ending(state=TaskState.WORKING), "state"),
+        (Ending(state=TaskState.CANCELLED, filled_quantity=24), "filled_quantity"),
+        (Ending(state=TaskState.CANCELLED, filled_quantity=75), "filled_quantity"),
+        (Ending(state=TaskState.REJECTED, filled_quantity=25), "filled_quantity"),
+        (Ending(state=TaskState.FILLED, filled_quantity=74), "filled_quantity"),
+        (Ending(state=TaskState.FILLED, filled_quantity=76), "filled_quantity"),
+        (Ending(state=TaskState.FILLED, filled_quantity=75), "average_price"),
+        (
+            Ending(state=TaskState.FILLED, filled_quantity=75, average_price=Decimal(0)),
+            "average_price",
+        ),
+        (
+            Ending(state=TaskState.CANCELLED, filled_quantity=25, average_price=Decimal(99)),
+            "average_price",
+        ),
+    ],
+    ids=str,
+)
+def test_no_word_of_a_person_goes_against_what_the_broker_showed(
+    ending: Ending, field: str
+) -> None:
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        task = await outlived(scene, filled=25)
+        error = await refused(desk.close(NIGHT, task.task_id, ending, FORCED))
+        assert (error.code, error.field) == ("INVALID_FIELD", field)
+        assert scene.now(task) == task
+
+    play(scenario)
+
+
+def test_a_price_without_a_fill_is_refused_and_a_changed_quantity_counts() -> None:
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        placed = await scene.reaches(await scene.place(), TaskState.WORKING)
+        await scene.reaches(await scene.modify(placed, quantity="150"), TaskState.ACKED)
+        scene.broker.book.clear()
+        scene.pass_days(1)
+        task = await scene.reaches(placed, TaskState.MANUAL)
+        price = Decimal("100.00")
+        ending = Ending(state=TaskState.CANCELLED, average_price=price)
+        error = await refused(desk.close(NIGHT, task.task_id, ending, SURE))
+        assert error.field == "average_price"
+        whole = Ending(state=TaskState.FILLED, filled_quantity=150, average_price=price)
+        closed = await desk.close(NIGHT, task.task_id, whole, SURE)
+        assert (closed.state, closed.filled_quantity) == (TaskState.FILLED, 150)
+
+    play(scenario)
+
+
+def test_what_the_book_still_shows_is_not_closed_and_an_unread_book_takes_force() -> None:
+    async def scenario(scene: Scene, desk: DeadLetters) -> None:
+        task = await outlived(scene)
+        nothing = Ending(state=TaskState.CANCELLED)
+        row = broker_order(order_id=task.broker_order_id, tags=(task.tag,))
+        # So soon that the desk has not read it itself.
+        scene.broker.book[row.order_id] = row
+        error = await refused(desk.close(NIGHT, task.task_id, nothing, FORCED))
+        assert (error.code, "shows it as OPEN" in error.rule) == ("BOOK_SPEAKS_AGAINST", True)
+        del scene.broker.book[row.order_id]
+        scene.broker.is_down = True
+        error = await refused(desk.close(NIGHT, task.task_id, nothing, SURE))
+        assert (error.code, "cannot be read" in error.rule) == ("BOOK_SPEAKS_AGAINST", True)
+        closed = await desk.close(NIGHT, task.task_id, nothing, FORCED)
+        assert (closed.state, closed.average_price) == (TaskState.CANCELLED, None)
+
+    play(scenario)
 
 
 def test_a_task_of_an_account_that_is_not_the_caller_s_is_not_there() -> None:
