@@ -741,7 +741,7 @@ def _count_what_desks_meet(
         "jobs_escalated", "Jobs that a person was left with, since the start", ["account"]
     )
     for account, desk in desks.items():
-        dropped.labels(account).set_function(partial(getattr, desk, "updates_dropped"))
+        dropped.labels(account).set_function(partial(getattr, desk.book_watch, "updates_dropped"))
         escalated.labels(account).set_function(partial(getattr, desk.jobs, "escalated"))
 
 
@@ -766,7 +766,7 @@ def _watch_audit(desk: AccountDesk, gauge: Gauge, notices: Notices) -> None:
         notices.tell("account", account=desk.account, state=state)
 
     desk.audit.on_change = changed
-    desk.on_uncompared = uncompared
+    desk.readiness.on_uncompared = uncompared
 
 
 def _audit_age_s(desk: AccountDesk) -> float:

@@ -28,9 +28,10 @@ from ticker_service.accounts.limits import OrderLimits
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import Account
 from ticker_service.errors import JournalUnavailable
-from ticker_service.orders.desk import AccountDesk, DeskState
+from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
+from ticker_service.orders.standing import DeskState
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings

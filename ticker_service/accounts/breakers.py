@@ -8,12 +8,16 @@ transition and is not kept anew, or a daemon that restarts often would never com
 
 from __future__ import annotations
 
+import asyncio
 from collections import deque
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from ticker_service.accounts.breaker import Breaker, BreakerChange, BreakerRules
 from ticker_service.domain.breaker import BreakerName, BreakerState, BreakerStep
+from ticker_service.errors import JournalUnavailable
 from ticker_service.runtime.bell import Bell
 
 if TYPE_CHECKING:
@@ -23,6 +27,10 @@ if TYPE_CHECKING:
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
+log = structlog.get_logger()
+
+LOOK_S: Final = 1.0
+"""So soon a transition is tried again that the journal has not taken."""
 UNSAVED_MAX: Final = 100
 """More transitions than this wait for no journal: the newest say how the breakers stand."""
 
@@ -96,6 +104,19 @@ class Breakers:
             # More may have come meanwhile and pushed this one out.
             if self._unsaved and self._unsaved[0] is step:
                 self._unsaved.popleft()
+
+    async def keep(self, journal: OrderJournal) -> None:
+        """Settle whenever there is news until cancelled: a restart finds them as they are."""
+        while True:
+            ring = self.news.listen()
+            try:
+                await self.settle(journal)
+            except JournalUnavailable as error:
+                log.warning("breakers_not_kept", account=self._account, error=str(error))
+            if self.has_news:
+                await asyncio.sleep(LOOK_S)
+            else:
+                await ring.wait()
 
     def _changed(self, name: BreakerName, change: BreakerChange) -> None:
         if not change.is_resumed:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from ticker_service.domain.halt import Halt, HaltCode, new_halt
-from ticker_service.errors import OrderRefused
-from ticker_service.runtime.bell import Bell
+from ticker_service.errors import JournalUnavailable, OrderRefused
+from ticker_service.runtime.bell import Bell, ring_within
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -135,6 +135,19 @@ class Halts:
         for code, halt in self._standing.items():
             if code not in before:
                 self._say(halt, begins=True)
+
+    async def keep(self, journal: OrderJournal, *, over: Callable[[], None]) -> None:
+        """Settle again and again until cancelled; ``over`` is told when nothing halts any more."""
+        while True:
+            ring = self.news.listen()
+            before = self.standing()
+            try:
+                await self.settle(journal)
+            except JournalUnavailable as error:
+                log.warning("halts_not_settled", account=self.account, error=str(error))
+            if before and not self.standing():
+                over()
+            await ring_within(self.look_s, ring)
 
     def _say(self, halt: Halt, *, begins: bool) -> None:
         log.warning(

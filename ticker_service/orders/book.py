@@ -1,8 +1,8 @@
 """One pass over the broker's order book: merge it, settle what it proves, end what its day ended.
 
-Path: order -> admit -> journal -> execute -> [settle] -> report. `orders.desk` decides when a pass
-is made; merging is `orders.reconcile`'s and proof is `orders.settle`'s. A pass that fails halfway
-changed nothing that the next one would not change as well.
+Path: order -> admit -> journal -> execute -> [settle] -> report. `orders.book_watch` decides when a
+pass is made; merging is `orders.reconcile`'s and proof is `orders.settle`'s. A pass that fails
+halfway changed nothing that the next one would not change as well.
 """
 
 from __future__ import annotations

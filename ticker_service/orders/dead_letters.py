@@ -192,9 +192,11 @@ class DeadLetters:
             facts = decision.facts(order_id=order_id, was=task.state.value)
             update = dataclasses.replace(update, event=dead_letter.ADOPTED, facts=facts)
             orphans = {each.order_id for each in await self._orphans(desk, rows)}
-            if desk.failover is not None and await self._goes_on(task) is not None:
+            if desk.dispatcher.failover is not None and await self._goes_on(task) is not None:
                 reason = f"order {order_id} is of an order that went on on another account"
-                await desk.failover.surfaced(task, reason, read_kite_time(row.order_timestamp))
+                await desk.dispatcher.failover.surfaced(
+                    task, reason, read_kite_time(row.order_timestamp)
+                )
             adopted = await self._record(desk, task, update)
             if order_id in orphans:
                 await self._lift_if_none(desk, orphans - {order_id}, decision)

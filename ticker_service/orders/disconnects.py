@@ -27,7 +27,7 @@ from ticker_service.errors import (
     LoginRequired,
     OrderRefused,
 )
-from ticker_service.orders.desk import DeskState
+from ticker_service.orders.standing import DeskState
 
 if TYPE_CHECKING:
     import uuid

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.account_group import AccountGroup
     from ticker_service.domain.order import Account, NewTask, OrderTask
-    from ticker_service.orders.desk import AccountDesk, Hindrance
+    from ticker_service.orders.desk import AccountDesk
+    from ticker_service.orders.dispatch import Hindrance
     from ticker_service.orders.routing import Choice, Router
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
@@ -183,7 +184,7 @@ class Failover:
         target = Target(
             is_of_group=choice.account in group.members,
             is_held=self._journal.is_writer(choice.account),
-            is_open=not self._desks[choice.account].unable(task.body),
+            is_open=not self._desks[choice.account].pre_trade.unable(task.body),
         )
         moves = judge(dataclasses.replace(situation, reduces=reduces), target).moves
         return choice if moves else None
@@ -236,7 +237,7 @@ class Failover:
             successor=str(admitted.task_id),
             reason=update.reason,
         )
-        desk.take_over(admitted)
+        desk.dispatcher.take_over(admitted)
         left = await self._journal.task(task.task_id)
         if left is None:
             raise TaskMoved(f"task_id={task.task_id} is not in the journal")

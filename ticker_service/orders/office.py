@@ -10,8 +10,8 @@ import structlog
 
 from ticker_service.domain.halt import HaltCode
 from ticker_service.errors import AccountTaken, JournalError
-from ticker_service.orders.desk import DeskState
 from ticker_service.orders.risk_gate import RiskTables
+from ticker_service.orders.standing import DeskState
 from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ class OrderOffice:
             try:
                 await desk.run()
             except AccountTaken as error:
-                desk.state = DeskState.STANDBY
+                desk.standing.state = DeskState.STANDBY
                 if not attempt:
                     log.warning("account_stands_by", account=desk.account, error=str(error))
             except JournalError as error:

@@ -1,7 +1,7 @@
 """The order path: order -> admit -> journal -> execute -> settle -> report.
 
-``carry`` is the map of one instruction after the door has journalled it. `orders.desk` decides when
-it is called; settling and reporting follow from what it leaves in the journal.
+``carry`` is the map of one instruction after the door has journalled it. `orders.dispatch` decides
+when it is called; settling and reporting follow from what it leaves in the journal.
 """
 
 from __future__ import annotations

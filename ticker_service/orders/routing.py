@@ -83,7 +83,7 @@ class Router:
         passed_over: dict[Account, str] = {}
         able: list[Account] = []
         for account in group.members:
-            unable = closed.get(account) or self._desks[account].unable(body)
+            unable = closed.get(account) or self._desks[account].pre_trade.unable(body)
             if unable:
                 passed_over[account] = unable
             else:

@@ -29,6 +29,8 @@ class Waiting:
         """Begin with nothing; ``waiting_max`` is for cancels with exits, and for others."""
         self.carried: dict[uuid.UUID, OrderTask] = {}
         """What a task of ours is at work on."""
+        self.asking: set[uuid.UUID] = set()
+        """What the journal is being asked to take; nobody can carry it yet."""
         self._waiting_max = waiting_max
         self._uncarried: dict[uuid.UUID, TaskKind] = {}
         self.is_open_exit: Callable[[uuid.UUID | None], bool] = _no_exit
@@ -65,8 +67,8 @@ class Waiting:
         self.carried[task.task_id] = task
 
     def uncarried(self) -> frozenset[uuid.UUID]:
-        """Return what is counted and not carried; to be taken before the journal is read."""
-        return frozenset(self._uncarried)
+        """Return what the journal may have that nobody carries; take it before reading it."""
+        return frozenset(self._uncarried) - self.asking
 
     def correct(self, before: frozenset[uuid.UUID], unsent: Iterable[OrderTask]) -> None:
         """Hold the count against what the journal has unsent, read since ``before`` was taken."""

@@ -22,3 +22,12 @@ class Bell:
     def listen(self) -> asyncio.Event:
         """Return the event of the next ring; take it before looking, wait for it afterwards."""
         return self._event
+
+
+async def ring_within(period_s: float, ring: asyncio.Event) -> None:
+    """Return at the ring that was listened for, or when a period is over."""
+    try:
+        async with asyncio.timeout(period_s):
+            await ring.wait()
+    except TimeoutError:
+        return

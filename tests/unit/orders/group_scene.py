@@ -11,10 +11,10 @@ from order_scene import BUY, Scene
 
 from ticker_service.domain.account_group import AccountGroup, GroupBasis, GroupPolicy
 from ticker_service.domain.order import Account, OrderTask
-from ticker_service.orders.desk import DeskState
 from ticker_service.orders.front import Answer, Caller, FrontDesk
 from ticker_service.orders.group_exposure import GroupExposure
 from ticker_service.orders.risk_gate import RiskSources
+from ticker_service.orders.standing import DeskState
 from ticker_service.testing import MemoryJournal
 
 if TYPE_CHECKING:

@@ -37,9 +37,10 @@ from ticker_service.domain.order import (
 )
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.risk import risk_table
-from ticker_service.orders.desk import AccountDesk, DeskState
+from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.risk_gate import RiskSources, RiskTables
+from ticker_service.orders.standing import DeskState
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry

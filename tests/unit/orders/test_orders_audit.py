@@ -19,7 +19,7 @@ from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.errors import BrokerUnavailable, LoginRequired, OrderRefused
 from ticker_service.orders.audit import Difference, Differs
-from ticker_service.orders.desk import DeskState
+from ticker_service.orders.standing import DeskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Collection
@@ -367,7 +367,7 @@ def test_an_account_whose_fills_stay_unreadable_opens_after_a_settable_time_with
         raise BrokerUnavailable("not whole and readable")
 
     async def scenario() -> None:
-        scene.desk.on_uncompared = told.append
+        scene.desk.readiness.on_uncompared = told.append
         with monkeypatch.context() as broken, capture_logs() as logs:
             broken.setattr(scene.broker, "trades", unreadable)
             async with scene.running():

@@ -26,7 +26,8 @@ from ticker_service.errors import (
     JournalUnavailable,
     OrderRefused,
 )
-from ticker_service.orders.desk import DeskState, WriterLost
+from ticker_service.orders.desk import WriterLost
+from ticker_service.orders.standing import DeskState
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, ScriptedBroker, refusal
 
@@ -646,7 +647,7 @@ def test_a_book_without_an_order_that_a_dropped_update_told_of_proves_nothing() 
             scene.broker.book[other.order_id] = other
             for told in (other, other, row):
                 scene.desk.take_update(told)
-            assert scene.desk.updates_dropped == 2
+            assert scene.desk.book_watch.updates_dropped == 2
             await _stays_unknown_until_the_book_is_whole(scene, shows=row)
 
     virtual_time.run(play())

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from ticker_service.config import OrdersConfig
 from ticker_service.domain.order import TaskUpdate
 from ticker_service.domain.order_state import TaskState
-from ticker_service.orders.desk import DeskState
+from ticker_service.orders.standing import DeskState
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, Sent, refusal
 
@@ -450,7 +450,7 @@ def test_a_book_asked_for_before_a_change_was_sent_does_not_show_its_effect() ->
 
 def test_who_takes_an_account_over_with_a_dead_token_says_that_a_login_is_needed() -> None:
     scene = Scene()
-    scene.desk.state = DeskState.STANDBY
+    scene.desk.standing.state = DeskState.STANDBY
     scene.broker.is_token_refused = True
 
     async def play() -> None:

@@ -20,7 +20,7 @@ from ticker_service.domain.order_state import TaskState
 from ticker_service.orders import basket, classify, execute, slices
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.classify import Outcome
-from ticker_service.orders.desk import AccountDesk
+from ticker_service.orders.dispatch import Dispatcher
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
@@ -217,7 +217,7 @@ def sends_what_was_being_sent(play: Play, _: pytest.MonkeyPatch) -> None:
 
 def lets_changes_overtake(_: Play, patch: pytest.MonkeyPatch) -> None:
     """A change is sent while an earlier one of its order is in doubt."""
-    patch.setattr(AccountDesk, "_waits_its_turn", lambda *_: False)
+    patch.setattr(Dispatcher, "_waits_its_turn", lambda *_: False)
 
 
 def does_not_look_at_kill_switches_last(_: Play, patch: pytest.MonkeyPatch) -> None:

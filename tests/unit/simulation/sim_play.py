@@ -48,11 +48,12 @@ from ticker_service.domain.order import Account, Side, TaskKind
 from ticker_service.domain.order_replay import EventRefused, differences, replay
 from ticker_service.domain.order_state import TaskState, merge
 from ticker_service.orders.cancel_all import CancelAll
-from ticker_service.orders.desk import AccountDesk, DeskState
+from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.front import FrontDesk
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
+from ticker_service.orders.standing import DeskState
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
 from ticker_service.testing import MemoryJournal, MemoryKillStore

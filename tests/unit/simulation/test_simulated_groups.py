@@ -14,7 +14,7 @@ from ticker_service.accounts.failover import Evidence, Ruling
 from ticker_service.domain import order_state
 from ticker_service.domain.order_state import TaskState
 from ticker_service.orders import failover
-from ticker_service.orders.desk import AccountDesk, Hindrance
+from ticker_service.orders.dispatch import Dispatcher, Hindrance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,19 +54,21 @@ def test_no_seed_of_two_accounts_breaks_a_promise() -> None:
 def test_the_verdict_notices_that_what_may_be_at_a_broker_is_moved(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    elsewhere = AccountDesk._elsewhere
+    elsewhere = Dispatcher._elsewhere
 
-    async def moves_the_unknown(desk: AccountDesk, task: OrderTask, *, tried: int) -> OrderTask:
-        if task.state is TaskState.UNKNOWN and task.account_group and desk.failover:
+    async def moves_the_unknown(
+        dispatcher: Dispatcher, task: OrderTask, *, tried: int
+    ) -> OrderTask:
+        if task.state is TaskState.UNKNOWN and task.account_group and dispatcher.failover:
             doubt = Hindrance(evidence=Evidence.NOT_SENT, reason="PLANTED")
-            return await desk.failover.consider(task, doubt)
-        return await elsewhere(desk, task, tried=tried)
+            return await dispatcher.failover.consider(task, doubt)
+        return await elsewhere(dispatcher, task, tried=tried)
 
     def allows(*_: Any) -> Ruling:
         return Ruling(moves=True, code="PLANTED")
 
     legal = order_state.TRANSITIONS[TaskState.UNKNOWN] | {TaskState.FAILED_OVER}
-    monkeypatch.setattr(AccountDesk, "_elsewhere", moves_the_unknown)
+    monkeypatch.setattr(Dispatcher, "_elsewhere", moves_the_unknown)
     monkeypatch.setattr(failover, "judge", allows)
     monkeypatch.setitem(order_state.TRANSITIONS, TaskState.UNKNOWN, legal)
     named: set[str] = set()
