@@ -16,7 +16,7 @@ KEPT = ROOT / "tests" / "data" / "fuzz"
 
 def fuzz(target: str, *arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(ROOT / "scripts" / "fuzz.py"), target, *arguments]
-    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, check=False, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
