@@ -22,7 +22,7 @@ from app.settings import risk_limits
 from app.ws.orders import FRAME_BYTES_MAX
 from ticker_service.assembly import assemble, assemble_orders, watch_journal
 from ticker_service.errors import ConfigurationError, InvariantViolatedError
-from ticker_service.orders.front import Caller
+from ticker_service.orders.access import Caller
 from ticker_service.runtime import memory
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.runtime.crash_points import dying_at, never
@@ -108,7 +108,7 @@ async def run(
                     kill_switches=office.switches.standing if office else tuple,
                     egress=office.egress if office else tuple,
                     refusals=engine.refusals,
-                    risk=partial(office.front.risk, EVERYBODY) if office else tuple,
+                    risk=partial(office.front.controls.risk, EVERYBODY) if office else tuple,
                 ),
                 health_listener,
             )

@@ -13,13 +13,14 @@ from app.security.limits import ConnectionCaps, ConnectionRegister, RequestLimit
 from app.security.tokens import TokenRefused
 from app.ws import orders as sockets
 from ticker_service.errors import OrderRefused
-from ticker_service.orders.front import Caller, FrontDesk
+from ticker_service.orders.access import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from app.security.tokens import Principal, Scope, TokenVerifier
     from ticker_service.domain.order import OrderEvent
+    from ticker_service.orders.front import FrontDesk
     from ticker_service.orders.postbacks import Postbacks
     from ticker_service.runtime.clock import Clock
     from ticker_service.runtime.crash_points import Reach

@@ -28,8 +28,9 @@ from ticker_service.domain.job import SEPARATOR
 from ticker_service.domain.order import event_message
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import OrderRefused
+from ticker_service.orders.access import Caller
 from ticker_service.orders.dead_letters import Case, Letter
-from ticker_service.orders.front import Caller, ExternalOrder
+from ticker_service.orders.front import ExternalOrder
 
 AGAIN: Final = "-again"
 _Account = Annotated[str, Query(max_length=KEY_CHARACTERS_MAX, pattern=KEY_PATTERN)]

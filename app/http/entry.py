@@ -14,7 +14,7 @@ from app.http import exact_json
 from app.http.schemas import ErrorAnswer
 from app.security.tokens import Scope
 from ticker_service.errors import OrderRefused
-from ticker_service.orders.front import Caller
+from ticker_service.orders.access import Caller
 
 if TYPE_CHECKING:
     from app.doors import Doors

@@ -132,14 +132,14 @@ router = APIRouter(prefix="/v1", tags=["exits"], responses=ERRORS, route_class=E
 @router.post("/exits", status_code=202, response_model=ExitAnswer)
 async def begin(request: ExitRequest, who: Writes, doors: DoorsHere) -> Response:
     """Journal an exit; 202 when new, 200 with the same one as it stands when its key is known."""
-    answer = await doors.front.exit(
+    answer = await doors.front.jobs.exit(
         who,
         account=request.account,
         client_order_id=request.client_order_id,
         request_id=request.request_id or request.client_order_id,
         wanted=request.to_domain(),
     )
-    children = () if answer.is_new else await doors.front.children_of(answer.task)
+    children = () if answer.is_new else await doors.front.jobs.children_of(answer.task)
     status = 202 if answer.is_new else 200
     return JSONResponse(exit_answer(answer.task, children), status_code=status)
 
@@ -147,7 +147,7 @@ async def begin(request: ExitRequest, who: Writes, doors: DoorsHere) -> Response
 @router.get("/exits/{client_order_id}", response_model=ExitAnswer)
 async def status(client_order_id: _Key, who: Reads, doors: DoorsHere) -> dict[str, Any]:
     """Return an exit as the journal has it."""
-    job, children = await doors.front.job(who, client_order_id)
+    job, children = await doors.front.jobs.job(who, client_order_id)
     if job.kind is not TaskKind.EXIT:
         raise OrderRefused(
             "UNKNOWN_ORDER",
@@ -172,7 +172,7 @@ async def flatten(request: FlattenRequest, who: Admins, doors: DoorsHere) -> dic
             value=request.confirm,
         )
     front = doors.front
-    switch, is_on_disk = await front.close_to_new(who, request.account, request.why)
+    switch, is_on_disk = await front.controls.close_to_new(who, request.account, request.why)
     wanted = Exit(
         market_protection=request.market_protection,
         order_type=request.order_type,
@@ -180,19 +180,19 @@ async def flatten(request: FlattenRequest, who: Admins, doors: DoorsHere) -> dic
         within_s=request.within_s,
     )
     begun = []
-    for account in front.accounts_of(who, request.account):
+    for account in front.access.accounts_of(who, request.account):
         key = request.client_order_id
         if request.account == "all":
             key = f"{key}.{account}"
         try:
-            answer = await front.exit(
+            answer = await front.jobs.exit(
                 who, account=account, client_order_id=key, request_id=key, wanted=wanted
             )
         except (OrderRefused, JournalUnavailable) as refused:
             error = ErrorAnswer(**answer_of(refused, None)[1])
             begun.append(FlattenedAccount(account=account, error=error))
         else:
-            children = () if answer.is_new else await front.children_of(answer.task)
+            children = () if answer.is_new else await front.jobs.children_of(answer.task)
             told = ExitAnswer(**exit_answer(answer.task, children))
             begun.append(FlattenedAccount(account=account, exit=told))
     return FlattenAnswer(

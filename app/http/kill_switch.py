@@ -39,7 +39,7 @@ async def throw(request: KillRequest, who: Admins, doors: DoorsHere) -> dict[str
 
     ``is_on_disk`` is false where the disk refused it; it then holds until the daemon ends.
     """
-    switch, is_on_disk = await doors.front.throw_kill_switch(
+    switch, is_on_disk = await doors.front.controls.throw_kill_switch(
         who, scope_of(request.scope), request.level, request.why
     )
     return {**switch_message(switch), "is_on_disk": is_on_disk}
@@ -48,13 +48,15 @@ async def throw(request: KillRequest, who: Admins, doors: DoorsHere) -> dict[str
 @router.get("")
 async def standing(who: Admins, doors: DoorsHere) -> dict[str, Any]:
     """List the switches that stand and concern an account of yours."""
-    return {"kill_switches": [switch_message(each) for each in doors.front.kill_switches(who)]}
+    return {
+        "kill_switches": [switch_message(each) for each in doors.front.controls.kill_switches(who)]
+    }
 
 
 @router.delete("")
 async def release(scope: _Scope, who: Admins, doors: DoorsHere) -> dict[str, Any]:
     """Release every switch of a scope; what waited goes on."""
-    found = await doors.front.release_kill_switches(who, scope_of(scope))
+    found = await doors.front.controls.release_kill_switches(who, scope_of(scope))
     return {"released": [switch_message(each) for each in found]}
 
 

@@ -34,7 +34,7 @@ from app.http.schemas import (
 from app.security.tokens import TokenFault, TokenRefused
 from ticker_service.domain.order import TaskKind, event_message
 from ticker_service.errors import OrderRefused
-from ticker_service.orders.front import Answer
+from ticker_service.orders.instructions import Answer
 
 if TYPE_CHECKING:
     from app.doors import Doors
@@ -66,7 +66,7 @@ async def place(request: PlaceRequest, who: Writes, doors: DoorsHere) -> Respons
     With `slice` an order above the freeze quantity is cut into several, and the answer is a job.
     """
     if request.slice:
-        sliced = await doors.front.place_sliced(
+        sliced = await doors.front.jobs.place_sliced(
             who,
             account=request.account,
             group=request.group,
@@ -89,7 +89,7 @@ async def place(request: PlaceRequest, who: Writes, doors: DoorsHere) -> Respons
 @router.post("/basket", status_code=202, response_model=JobAnswer)
 async def basket(request: BasketRequest, who: Writes, doors: DoorsHere) -> Response:
     """Journal a basket; 202 when new, 200 with the same job as it stands when its key is known."""
-    answer = await doors.front.basket(
+    answer = await doors.front.jobs.basket(
         who,
         account=request.account,
         client_order_id=request.client_order_id,
@@ -102,7 +102,7 @@ async def basket(request: BasketRequest, who: Writes, doors: DoorsHere) -> Respo
 @router.get("/basket/{client_order_id}", response_model=JobAnswer)
 async def job_status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> dict[str, Any]:
     """Return a basket or a sliced order as the journal has it, leg by leg."""
-    job, children = await doors.front.job(who, client_order_id)
+    job, children = await doors.front.jobs.job(who, client_order_id)
     if job.kind not in {TaskKind.BASKET, TaskKind.SLICES}:
         raise OrderRefused(
             "UNKNOWN_ORDER",
@@ -264,7 +264,7 @@ def forbidden(scope: str) -> OrderRefused:
 
 
 async def _job_answer(answer: Answer, doors: Doors) -> JSONResponse:
-    children = () if answer.is_new else await doors.front.children_of(answer.task)
+    children = () if answer.is_new else await doors.front.jobs.children_of(answer.task)
     return JSONResponse(
         job_answer(answer.task, children),
         status_code=202 if answer.is_new else 200,

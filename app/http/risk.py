@@ -18,11 +18,11 @@ router = APIRouter(prefix="/v1/risk", tags=["risk"], responses=ERRORS, route_cla
 @router.get("")
 async def show(who: Reads, doors: DoorsHere, account: _Account | None = None) -> dict[str, Any]:
     """List your accounts' limits in force, what of them is in use, and the newest denials."""
-    return {"accounts": doors.front.risk(who, account)}
+    return {"accounts": doors.front.controls.risk(who, account)}
 
 
 @router.delete("/latch")
 async def lift(account: _Account, who: Admins, doors: DoorsHere) -> dict[str, Any]:
     """Let an account go on that a loss has stopped; it is not stopped so again today."""
-    found = await doors.front.lift_losses(who, account)
+    found = await doors.front.controls.lift_losses(who, account)
     return {"lifted": [switch_message(each) for each in found]}

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
     from app.doors import Doors, KnownCaller
     from app.security.limits import ConnectionSlot
-    from ticker_service.orders.front import Answer
+    from ticker_service.orders.instructions import Answer
 
 log = structlog.get_logger()
 
@@ -267,7 +267,9 @@ class _Session:
                 place = PlaceRequest.model_validate(frame)
                 # The orders of a job are none of the session's: half of one is not cancelled.
                 asks = (
-                    front.place_sliced if place.slice else partial(front.place, facts=self._facts)
+                    front.jobs.place_sliced
+                    if place.slice
+                    else partial(front.place, facts=self._facts)
                 )
                 answer = await asks(
                     caller,
@@ -283,7 +285,7 @@ class _Session:
             case "basket":
                 demand(caller, Scope.ORDERS_WRITE)
                 basket = BasketRequest.model_validate(frame)
-                answer = await front.basket(
+                answer = await front.jobs.basket(
                     caller,
                     account=basket.account,
                     client_order_id=basket.client_order_id,
@@ -295,14 +297,14 @@ class _Session:
             case "exit":
                 demand(caller, Scope.ORDERS_WRITE)
                 wanted = ExitRequest.model_validate(frame)
-                answer = await front.exit(
+                answer = await front.jobs.exit(
                     caller,
                     account=wanted.account,
                     client_order_id=wanted.client_order_id,
                     request_id=wanted.request_id or wanted.client_order_id,
                     wanted=wanted.to_domain(),
                 )
-                children = () if answer.is_new else await front.children_of(answer.task)
+                children = () if answer.is_new else await front.jobs.children_of(answer.task)
                 await self._send({"op": "ack", **exit_answer(answer.task, children)})
                 return
             case "cancel_on_disconnect":
@@ -362,7 +364,7 @@ class _Session:
         await self._send({**ack, "after_s": wanted.after_s})
 
     async def _send_job(self, answer: Answer) -> None:
-        children = () if answer.is_new else await self._doors.front.children_of(answer.task)
+        children = () if answer.is_new else await self._doors.front.jobs.children_of(answer.task)
         await self._send({"op": "ack", **job_answer(answer.task, children)})
 
     async def _subscribe(

@@ -52,9 +52,11 @@ if TYPE_CHECKING:
     from ticker_service.config import OrdersConfig
     from ticker_service.domain.dead_letter import AuditLine, Decision, Ending
     from ticker_service.domain.order import BrokerOrder, OrderEvent, OrderTask
+    from ticker_service.orders.access import Caller
     from ticker_service.orders.book import Look
     from ticker_service.orders.desk import AccountDesk
-    from ticker_service.orders.front import Answer, Caller, FrontDesk
+    from ticker_service.orders.front import FrontDesk
+    from ticker_service.orders.instructions import Answer
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
@@ -119,7 +121,7 @@ class DeadLetters:
         """
         now_ns = self._clock.now_ns()
         found: list[OrderTask] = []
-        for desk in self._front.desks_of(caller, account):
+        for desk in self._front.access.desks_of(caller, account):
             found += await self._journal.dead_letters(
                 desk.account,
                 created_since_ns=now_ns - CREATED_NS_MAX,
@@ -322,7 +324,7 @@ class DeadLetters:
             JournalUnavailable: Whether it was taken is not known; ask again.
         """
         async with self._turn:
-            (desk,) = self._front.desks_of(caller, account)
+            (desk,) = self._front.access.desks_of(caller, account)
             self._check_writer(desk)
             rows = await self._book_now(desk)
             orphans = {row.order_id: row for row in await self._orphans(desk, rows)}

@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from ticker_service.domain.order import Account, OrderTask
+    from ticker_service.orders.access import Caller
     from ticker_service.orders.desk import AccountDesk
-    from ticker_service.orders.front import Caller
     from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 

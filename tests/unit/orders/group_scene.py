@@ -11,7 +11,8 @@ from order_scene import BUY, Scene
 
 from ticker_service.domain.account_group import AccountGroup, GroupBasis, GroupPolicy
 from ticker_service.domain.order import Account, OrderTask
-from ticker_service.orders.front import Answer, Caller, FrontDesk
+from ticker_service.orders.access import Caller
+from ticker_service.orders.front import FrontDesk
 from ticker_service.orders.group_exposure import GroupExposure
 from ticker_service.orders.risk_gate import RiskSources
 from ticker_service.orders.standing import DeskState
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from ticker_service.domain.order import OrderRequest
+    from ticker_service.orders.instructions import Answer
 
 MAIN: Final = Account("MAIN")
 SPARE: Final = Account("SPARE")

@@ -23,7 +23,8 @@ from ticker_service.domain.session import from_instant_ns
 from ticker_service.domain.tag import tag_of
 from ticker_service.errors import OrderRefused
 from ticker_service.orders import dead_letters
-from ticker_service.orders.front import Caller, FrontDesk
+from ticker_service.orders.access import Caller
+from ticker_service.orders.front import FrontDesk
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
 

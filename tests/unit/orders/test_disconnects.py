@@ -22,7 +22,8 @@ from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, PositionKey
 from ticker_service.errors import OrderRefused
 from ticker_service.orders import disconnects
-from ticker_service.orders.front import Caller, FrontDesk
+from ticker_service.orders.access import Caller
+from ticker_service.orders.front import FrontDesk
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
 

@@ -19,8 +19,9 @@ from ticker_service.domain.contracts import Contracts
 from ticker_service.domain.order import OrderChange, OrderRequest, Product
 from ticker_service.errors import BrokerUnavailable, OrderRefused
 from ticker_service.orders import admit
+from ticker_service.orders.access import Caller
 from ticker_service.orders.contract_watch import RETRY, ContractWatch
-from ticker_service.orders.front import Caller, FrontDesk
+from ticker_service.orders.front import FrontDesk
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
 

@@ -18,7 +18,7 @@ from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import Product, Side
 from ticker_service.domain.order_state import TaskState
 from ticker_service.errors import IdempotencyConflict, OrderRefused
-from ticker_service.orders.front import Caller
+from ticker_service.orders.access import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -216,18 +216,20 @@ def test_a_groups_kill_switch_is_for_who_may_use_all_its_accounts(
         for caller in (half, both, EVERYTHING):
             is_theirs = name == PAIR and caller is not half
             if is_theirs:
-                switch, _ = await scene.front.throw_kill_switch(
+                switch, _ = await scene.front.controls.throw_kill_switch(
                     caller, scope, KillLevel.HALT_NEW, "drill"
                 )
-                (released,) = await scene.front.release_kill_switches(caller, scope)
+                (released,) = await scene.front.controls.release_kill_switches(caller, scope)
                 assert released.switch_id == switch.switch_id
                 continue
             with pytest.raises(OrderRefused, match="all yours"):
-                await scene.front.throw_kill_switch(caller, scope, KillLevel.HALT_NEW, "drill")
+                await scene.front.controls.throw_kill_switch(
+                    caller, scope, KillLevel.HALT_NEW, "drill"
+                )
             if caller is not EVERYTHING:
                 with pytest.raises(OrderRefused, match="all yours"):
-                    await scene.front.release_kill_switches(caller, scope)
+                    await scene.front.controls.release_kill_switches(caller, scope)
         # One that stops every account here can be released here, whatever it is of.
-        assert await scene.front.release_kill_switches(EVERYTHING, scope) == []
+        assert await scene.front.controls.release_kill_switches(EVERYTHING, scope) == []
 
     virtual_time.run(play())

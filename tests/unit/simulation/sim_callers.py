@@ -20,14 +20,15 @@ from ticker_service.domain.order import (
     to_fields,
 )
 from ticker_service.errors import JournalUnavailable, OrderRefused
-from ticker_service.orders.front import Caller
+from ticker_service.orders.access import Caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
     from sim_play import Daemon, Play
 
-    from ticker_service.orders.front import Answer, FrontDesk
+    from ticker_service.orders.front import FrontDesk
+    from ticker_service.orders.instructions import Answer
 
 FUTURE: Final = "NIFTY26NOVFUT"
 TRIES_MAX: Final = 40
@@ -101,9 +102,9 @@ class Person:
             key,
             body_text(body_of(basket)),
             lambda front: (
-                front.basket(self._who, basket=basket, **names)
+                front.jobs.basket(self._who, basket=basket, **names)
                 if is_basket
-                else front.place_sliced(self._who, order=basket.legs[0].order, **names)
+                else front.jobs.place_sliced(self._who, order=basket.legs[0].order, **names)
             ),
         )
 
