@@ -57,8 +57,8 @@ def on(
     level: Annotated[
         str,
         typer.Option(
-            help="REDUCE_ONLY: nothing leaves but what reduces a position; HALT_NEW: nothing new "
-            "leaves; CANCEL_ALL: and all is cancelled."
+            help="BLOCK_NEW: no order leaves but what reduces a position, changes do; REDUCE_ONLY: "
+            "no change either; HALT_NEW: nothing new leaves; CANCEL_ALL: and all is cancelled."
         ),
     ] = KillLevel.HALT_NEW.value,
     why: Annotated[str, typer.Option(help="For whoever releases it.")] = "no reason given",

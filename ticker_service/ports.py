@@ -7,6 +7,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Final, Protocol, Self, TypeAlias, TypeVar
 
 if TYPE_CHECKING:
+    import datetime as dt
     import uuid
     from collections.abc import (
         Awaitable,
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
         Mapping,
         Sequence,
     )
+    from decimal import Decimal
 
     from ticker_service.domain.breaker import BreakerStep, KeptBreaker
     from ticker_service.domain.halt import Halt, HaltCode
@@ -837,6 +839,14 @@ class OrderJournal(Protocol):
 
     async def risk_denials(self, account: Account, *, limit: int) -> list[RiskDenial]:
         """Return an account's newest denials, newest first."""
+        ...
+
+    async def keep_day_best(self, account: Account, day: dt.date, best_inr: Decimal) -> None:
+        """Keep the best of an account's day, rupees; what was better already stays."""
+        ...
+
+    async def day_best(self, account: Account, day: dt.date) -> Decimal:
+        """Return the best of an account's day that was kept, rupees, 0 if none was."""
         ...
 
     async def keep_kill_switch(self, switch: KillSwitch) -> None:

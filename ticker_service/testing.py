@@ -67,6 +67,7 @@ from ticker_service.ports import (
 )
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
     from ticker_service.domain.breaker import BreakerStep
@@ -298,6 +299,7 @@ class JournalRecords:
     kill_switches: dict[uuid.UUID, KillSwitch]
     risk_limits: list[KeptLimits]
     risk_denials: list[RiskDenial]
+    day_bests: dict[tuple[Account, dt.date], Decimal]
 
 
 class MemoryJournal:
@@ -809,6 +811,17 @@ class MemoryJournal:
         await self._begin("risk_denials")
         return [each for each in self.shared.risk_denials[::-1] if each.account == account][:limit]
 
+    async def keep_day_best(self, account: Account, day: dt.date, best_inr: Decimal) -> None:
+        """Keep the best of an account's day; what was better already stays."""
+        await self._begin("keep_day_best")
+        kept = self.shared.day_bests
+        kept[account, day] = max(kept.get((account, day), Decimal(0)), best_inr)
+
+    async def day_best(self, account: Account, day: dt.date) -> Decimal:
+        """Return the best of an account's day that was kept, 0 if none was."""
+        await self._begin("day_best")
+        return self.shared.day_bests.get((account, day), Decimal(0))
+
     async def keep_kill_switch(self, switch: KillSwitch) -> None:
         """Keep a switch that was thrown."""
         await self._begin("keep_kill_switch")
@@ -974,6 +987,7 @@ def _no_records() -> JournalRecords:
         kill_switches={},
         risk_limits=[],
         risk_denials=[],
+        day_bests={},
     )
 
 

@@ -19,6 +19,7 @@ from ticker_service.domain.kill_switch import (
     ScopeKind,
     strictest,
 )
+from ticker_service.domain.order import TaskKind
 from ticker_service.errors import ConfigurationError, JournalError, OrderRefused
 
 if TYPE_CHECKING:
@@ -98,14 +99,16 @@ class KillSwitches:
     def refusal(self, account: str, symbol: str) -> OrderRefused | None:
         """Return what a new order or change is told, None if it may leave or may if it reduces."""
         switch = self.holding(account, symbol)
-        if switch is None or switch.level is KillLevel.REDUCE_ONLY:
+        if switch is None or not switch.stops(TaskKind.PLACE, reduces=True):
             return None
         return refusal_of(switch, account)
 
-    def reduce_only(self, account: str, symbol: str) -> KillSwitch | None:
-        """Return the switch that lets nothing through but what reduces, None if none does that."""
+    def reduce_only(self, account: str, symbol: str, kind: TaskKind) -> KillSwitch | None:
+        """Return the switch that lets nothing of a kind through but what reduces, None if none."""
         switch = self.holding(account, symbol)
-        return switch if switch is not None and switch.level is KillLevel.REDUCE_ONLY else None
+        if switch is None or switch.stops(kind, reduces=True):
+            return None
+        return switch if switch.stops(kind, reduces=False) else None
 
     async def throw(self, switch: KillSwitch) -> bool:
         """Stop from now on; return whether that is on disk.

@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import uuid
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final, NoReturn, Self
 
 from psycopg.types.numeric import Int8
@@ -46,6 +47,7 @@ from ticker_service.errors import (
 from ticker_service.ports import Admitted, PastSend
 
 if TYPE_CHECKING:
+    import datetime as dt
     from collections.abc import Callable, Collection, Iterator, Mapping
 
     from ticker_service.adapters.postgres_rows import Row
@@ -554,6 +556,17 @@ class PostgresJournal:
         wanted = {"account": account, "limit": Int8(limit)}
         found = await self._queries.run(self._sql.newest_risk_denials, wanted)
         return [denial_of(row) for row in found]
+
+    async def keep_day_best(self, account: Account, day: dt.date, best_inr: Decimal) -> None:
+        """Keep the best of an account's day; what was better already stays."""
+        parameters = {"account": account, "trading_date": day, "best_inr": best_inr}
+        await self._orders.run(self._sql.keep_day_best, parameters)
+
+    async def day_best(self, account: Account, day: dt.date) -> Decimal:
+        """Return the best of an account's day that was kept, 0 if none was."""
+        wanted = {"account": account, "trading_date": day}
+        found = await self._orders.run(self._sql.day_best, wanted)
+        return Decimal(found[0]["best_inr"]) if found else Decimal(0)
 
     async def keep_kill_switch(self, switch: KillSwitch) -> None:
         """Keep a switch that was thrown."""

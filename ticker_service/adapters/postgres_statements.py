@@ -54,6 +54,8 @@ class Statements:
     newest_risk_limits: bytes
     keep_risk_denial: bytes
     newest_risk_denials: bytes
+    keep_day_best: bytes
+    day_best: bytes
     keep_kill_switch: bytes
     kill_switches: bytes
     release_kill_switches: bytes

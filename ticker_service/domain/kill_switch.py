@@ -1,7 +1,8 @@
-"""A person's word that nothing new may be sent, and where it holds. Pure.
+"""A word that nothing new may be sent, and where it holds. Pure.
 
-It is thrown and released by people alone, holds until it is released, and whatever stands between
-an intent and its first byte asks for it last (I12). Source: reliability.md §6.
+People throw it, and the risk gate when an account has lost too much; people alone release it. It
+holds until then, and whatever stands between an intent and its first byte asks for it last (I12).
+Source: reliability.md §6.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ import re
 from dataclasses import dataclass
 from enum import StrEnum
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, assert_never
 
 from ticker_service.constants import NS_PER_US
+from ticker_service.domain.order import TaskKind
 from ticker_service.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -28,6 +30,9 @@ _SYMBOL: Final = re.compile(r"[A-Z]{2,8}:[A-Z0-9][A-Z0-9&._%*$ -]{0,63}")
 class KillLevel(StrEnum):
     """How much a switch stops, the least first."""
 
+    BLOCK_NEW = "BLOCK_NEW"
+    """No order leaves that does not strictly reduce the broker's net position; changes do, and
+    cancels."""
     REDUCE_ONLY = "REDUCE_ONLY"
     """What strictly reduces the broker's net position leaves, and cancels; nothing else does."""
     HALT_NEW = "HALT_NEW"
@@ -117,6 +122,25 @@ class KillSwitch:
     def stands(self) -> bool:
         """Return whether nobody has released it."""
         return not self.released_ns
+
+    def stops(self, kind: TaskKind, *, reduces: bool) -> bool:
+        """Return whether what it covers must not leave.
+
+        Args:
+            kind: What is to be sent; what a job sends is an order.
+            reduces: Whether it does nothing but strictly reduce the broker's net position.
+        """
+        if kind is TaskKind.CANCEL:
+            return False
+        match self.level:
+            case KillLevel.BLOCK_NEW:
+                return kind is not TaskKind.MODIFY and not reduces
+            case KillLevel.REDUCE_ONLY:
+                return not reduces
+            case KillLevel.HALT_NEW | KillLevel.CANCEL_ALL:
+                return True
+            case _ as never:
+                assert_never(never)
 
     @property
     def is_a_persons(self) -> bool:

@@ -481,10 +481,10 @@ def _loss(given: RiskInput) -> Finding | None:
     reached = loss_reached(given.limits, day)
     if reached is None or (reached.level is LatchLevel.BLOCK_NEW and given.kind is TaskKind.MODIFY):
         return None
-    end = f"`ticker-service risk lift {given.account}` lifts it"
-    if reached.level is LatchLevel.BLOCK_NEW:
-        end = "it ends with the loss, or by a higher limit"
-    must = f"strictly reducing the broker's net position: {reached.told}; {end}"
+    must = (
+        f"strictly reducing the broker's net position: {reached.told}; "
+        f"`ticker-service risk lift {given.account}` lifts it"
+    )
     return Finding("account", given.account, f"{reached.limit:f}", must, reached.numbers)
 
 

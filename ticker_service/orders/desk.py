@@ -286,6 +286,7 @@ class AccountDesk:
         self._reconciler.memory.doubt_the_journal()
         self.audit.forget()
         self.positions.forget()
+        self.losses.forget()
         self.standing.begin()
         try:
             await self._executor.take_over(writer_epoch)

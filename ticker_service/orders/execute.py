@@ -18,7 +18,6 @@ from ticker_service.accounts.kill_switches import symbol_of
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.halt import HaltCode
 from ticker_service.domain.job import excess
-from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import (
     TaskKind,
     TaskUpdate,
@@ -202,7 +201,7 @@ class Executor:
         if self.held_by_risk(body) and not reduces:
             return True
         switch = self.switches.holding(task.account, symbol_of(body))
-        return switch is not None and not (reduces and switch.level is KillLevel.REDUCE_ONLY)
+        return switch is not None and switch.stops(task.kind, reduces=reduces)
 
     async def _unreducing(
         self, task: OrderTask, target: OrderTask | None, *, is_last: bool = False
@@ -224,7 +223,7 @@ class Executor:
     def _must_reduce(self, task: OrderTask, target: OrderTask | None) -> bool:
         """Return whether a switch or a ban lets nothing through but what reduces a position."""
         body = (target or task).body
-        switch = self.switches.reduce_only(task.account, symbol_of(body))
+        switch = self.switches.reduce_only(task.account, symbol_of(body), task.kind)
         return switch is not None or bool(self.held_by_risk(body))
 
     async def _is_of_an_exit(self, task: OrderTask) -> bool:

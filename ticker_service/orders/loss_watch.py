@@ -3,8 +3,8 @@
 Beside the path of an order. The day's result is the broker's own: realised, and open positions
 marked to the last price when they were asked for. A limit that is reached is thrown as a kill
 switch of the account: it survives restarts, holds up to the first byte, and a person releases it.
-What a person released does not come back on the same day. The mildest level throws none: it denies
-new orders for as long as the loss stands.
+What a person released does not come back on the same day, nor does a milder level. The day's best
+is in the journal before anything is judged by it, so that who takes over goes on with it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch, ScopeKind
 from ticker_service.domain.risk import LatchLevel
-from ticker_service.domain.risk_input import DayResult, Unusable
+from ticker_service.domain.risk_input import DayResult, Unusable, finite
 from ticker_service.domain.risk_rules import loss_reached, watches_loss
 from ticker_service.domain.session import ist_date
 from ticker_service.errors import (
@@ -30,7 +30,7 @@ from ticker_service.errors import (
 
 if TYPE_CHECKING:
     import datetime as dt
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from ticker_service.accounts.kill_switches import KillSwitches
     from ticker_service.domain.order import Account
@@ -45,6 +45,7 @@ BY_WHOM: Final = "risk gate"
 LOOK_S_IDLE: Final = 5.0
 """So soon limits that were set are noticed."""
 _KILLS: Final = {
+    LatchLevel.BLOCK_NEW: KillLevel.BLOCK_NEW,
     LatchLevel.REDUCE_ONLY: KillLevel.REDUCE_ONLY,
     LatchLevel.HALT: KillLevel.CANCEL_ALL,
 }
@@ -112,20 +113,23 @@ class LossWatch:
         self._clock = clock
         self._new_id = new_id
         self._seen: tuple[int, Decimal] | None = None
-        self._best = Decimal(0)
+        self._best = self._kept = Decimal(0)
+        """The day's best, and what the journal has of it."""
         self._date: dt.date | None = None
         self._thrown: dict[LatchLevel, uuid.UUID] | None = None
         """The switch that each level threw today; None until the journal has told."""
+
+    def forget(self) -> None:
+        """Know nothing more: the account may have been another daemon's meanwhile."""
+        self._seen = self._thrown = None
 
     def day(self) -> DayResult | None:
         """Return what the day has brought as it was last seen, None if it was not."""
         if self._seen is None or self._thrown is None:
             return None
         at_ns, result = self._seen
-        standing = {each.switch_id for each in self._switches.standing()}
-        lifted = {level for level, thrown in self._thrown.items() if thrown not in standing}
         return DayResult(
-            at_ns=at_ns, result_inr=result, best_inr=self._best, lifted=frozenset(lifted)
+            at_ns=at_ns, result_inr=result, best_inr=self._best, lifted=self._lifted(self._thrown)
         )
 
     async def run(self) -> None:
@@ -155,19 +159,43 @@ class LossWatch:
         at_ns = self._clock.now_ns()
         today = ist_date(at_ns)
         if today != self._date or self._thrown is None:
-            self._thrown = await self._thrown_on(today)
-            self._date, self._best = today, Decimal(0)
+            await self._remember(today)
         reading = await self._positions.read()
         result = Decimal(0)
         for position in reading.positions:
             if position.day_result_inr is None:
                 raise Unusable("days_result", f"is not told of {':'.join(position.key)}")
-            result += position.day_result_inr
-        self._seen, self._best = (at_ns, result), max(self._best, result)
-        seen = self.day()
-        limits = self._limits()
-        reached = None if seen is None else loss_reached(limits, seen)
-        if reached is None or reached.level not in _KILLS or reached.level in self._thrown:
+            result += finite("days_result", position.day_result_inr)
+        self._best = max(self._best, result)
+        # Thrown before the journal is asked for anything: a switch holds without it.
+        await self._throw_what_is_reached(at_ns, result)
+        if self._best > self._kept:
+            best = self._best
+            await self._journal.keep_day_best(self._account, today, best)
+            self._kept = best
+        self._seen = at_ns, result
+
+    async def _remember(self, today: dt.date) -> None:
+        """Take what the journal has of a day, by whichever daemon it was seen."""
+        self.forget()
+        best = await self._journal.day_best(self._account, today)
+        self._thrown = await self._thrown_on(today)
+        self._date, self._best, self._kept = today, best, best
+
+    def _lifted(self, thrown: Mapping[LatchLevel, uuid.UUID]) -> frozenset[LatchLevel]:
+        standing = {each.switch_id for each in self._switches.standing()}
+        levels = list(LatchLevel)
+        # Who lets an account go on at a level lets it go on at the milder ones.
+        gone = [levels.index(level) for level, each in thrown.items() if each not in standing]
+        return frozenset(levels[: max(gone, default=-1) + 1])
+
+    async def _throw_what_is_reached(self, at_ns: int, result: Decimal) -> None:
+        thrown, limits = self._thrown or {}, self._limits()
+        now = DayResult(
+            at_ns=at_ns, result_inr=result, best_inr=self._best, lifted=self._lifted(thrown)
+        )
+        reached = loss_reached(limits, now)
+        if reached is None or reached.level in thrown:
             return
         kill = _KILLS[reached.level]
         if kill is KillLevel.CANCEL_ALL and not limits.halt_cancels:
@@ -180,7 +208,7 @@ class LossWatch:
             by_whom=BY_WHOM,
             since_ns=at_ns,
         )
-        self._thrown[reached.level] = switch.switch_id
+        self._thrown = {**thrown, reached.level: switch.switch_id}
         log.error("risk_loss_reached", account=self._account, why=reached.told, **reached.numbers)
         await self._switches.throw(switch)
 

@@ -79,7 +79,8 @@ class PreTrade:
         refusal = self.refusal(TaskKind.PLACE, [body]) or self._limits.day_refusal()
         if refusal is not None:
             return refusal.code
-        if self._executor.switches.reduce_only(self._account, symbol_of(body)) is not None:
+        switches, symbol = self._executor.switches, symbol_of(body)
+        if switches.reduce_only(self._account, symbol, TaskKind.PLACE) is not None:
             return "KILL_SWITCH"
         if self._executor.is_auth_refused:
             return "LOGIN_REQUIRED"
@@ -148,7 +149,7 @@ class PreTrade:
     def _reduce_only(self, new: NewTask) -> KillSwitch | None:
         """Return the first such switch that concerns an order of an instruction."""
         found = (
-            self._executor.switches.reduce_only(self._account, symbol_of(form))
+            self._executor.switches.reduce_only(self._account, symbol_of(form), new.kind)
             for form in order_forms(new)
         )
         return next((switch for switch in found if switch is not None), None)

@@ -6,6 +6,7 @@ A test module inherits the contract and says how to open an empty journal.
 from __future__ import annotations
 
 import asyncio
+import datetime as dt
 import uuid
 from dataclasses import replace
 from decimal import Decimal
@@ -830,6 +831,18 @@ class OrderJournalContract(JobJournalContract, FailoverJournalContract):
                 await journal.keep_risk_denial(each)
             assert await journal.risk_denials(ACCOUNT, limit=10) == [denials[2], denials[0]]
             assert await journal.risk_denials(ACCOUNT, limit=1) == [denials[2]]
+
+        self.run(scenario)
+
+    def test_the_best_of_an_accounts_day_is_kept_and_never_falls(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            day, next_day = dt.date(2026, 11, 20), dt.date(2026, 11, 23)
+            assert await journal.day_best(ACCOUNT, day) == 0
+            for best in ("2500.05", "3000.10", "1000"):
+                await journal.keep_day_best(ACCOUNT, day, Decimal(best))
+            assert await journal.day_best(ACCOUNT, day) == Decimal("3000.10")
+            assert await journal.day_best(OTHER, day) == 0
+            assert await journal.day_best(ACCOUNT, next_day) == 0
 
         self.run(scenario)
 

@@ -15,8 +15,9 @@ from ticker_service.domain.kill_switch import KillLevel, KillScope, ScopeKind
 from ticker_service.domain.order import Side
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, PositionKey
-from ticker_service.errors import OrderRefused, RiskDenied
+from ticker_service.errors import JournalUnavailable, OrderRefused, RiskDenied
 from ticker_service.orders.cancel_all import CancelAll
+from ticker_service.orders.loss_watch import lift_losses
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,23 +100,120 @@ def test_what_a_person_lifted_does_not_come_back_on_the_same_day_also_after_a_re
     virtual_time.run(play())
 
 
-def test_the_mildest_level_denies_new_orders_for_as_long_as_the_loss_stands() -> None:
+async def lifted(scene: Scene) -> list[KillLevel]:
+    found = await lift_losses(
+        scene.switches, scene.journal, ACCOUNT, by_whom="operator", now_ns=scene.clock.now_ns()
+    )
+    return [each.level for each in found]
+
+
+async def seen(scene: Scene, result_inr: int) -> None:
+    await scene.until(lambda: (day := scene.desk.losses.day()) and day.result_inr == result_inr)
+
+
+def test_the_mildest_level_holds_new_orders_until_a_person_lifts_it_and_lets_changes_go() -> None:
     scene = Scene(risk={"loss_block_new_inr": 5_000})
 
     async def play() -> None:
         losing(scene, "0")
         async with scene.opened():
-            await scene.until(lambda: scene.desk.losses.day() is not None)
+            await seen(scene, 0)
             resting = await scene.place()
             await scene.until(lambda: scene.now(resting).broker_order_id)
             losing(scene, "-5000")
-            await scene.until(lambda: (day := scene.desk.losses.day()) and day.result_inr < 0)
-            assert (await refused(scene)).code == "RISK_LOSS"
-            await scene.modify(resting, price="99")
+            await scene.until(scene.switches.standing)
+            assert await standing(scene) == [KillLevel.BLOCK_NEW]
+            assert (await refused(scene)).code == "KILL_SWITCH"
+            changed = await scene.modify(resting, price="99")
+            await scene.until(lambda: scene.now(changed).state is TaskState.ACKED)
+            await scene.place(dataclasses.replace(BUY, transaction_type=Side.SELL))
             losing(scene, "-4000")
-            await scene.until(lambda: (day := scene.desk.losses.day()) and day.result_inr > -5000)
+            await seen(scene, -4000)
+            assert "loss of 5000 rupees" in (await refused(scene)).rule
+        scene.renew()
+        async with scene.opened():
+            await seen(scene, -4000)
+            assert (await refused(scene)).code == "KILL_SWITCH"
+            assert await lifted(scene) == [KillLevel.BLOCK_NEW]
             await scene.place()
+            losing(scene, "-6000")
+            await seen(scene, -6000)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_who_lifts_a_level_is_not_stopped_by_a_milder_one_on_the_same_day() -> None:
+    scene = Scene(risk={"loss_block_new_inr": 4_000, "loss_reduce_only_inr": 5_000})
+
+    async def play() -> None:
+        losing(scene, "-6000")
+        async with scene.opened():
+            await scene.until(scene.switches.standing)
+            assert await standing(scene) == [KillLevel.REDUCE_ONLY]
+            await lifted(scene)
+            await asyncio.sleep(30)
             assert await standing(scene) == []
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_a_fall_is_counted_from_the_days_best_that_an_earlier_daemon_saw() -> None:
+    scene = Scene(risk={"drawdown_halt_inr": 1_000})
+
+    async def play() -> None:
+        losing(scene, "3000")
+        async with scene.opened():
+            await seen(scene, 3000)
+        losing(scene, "2000")
+        scene.renew()
+        async with scene.opened():
+            await scene.until(scene.switches.standing)
+            assert "drawdown of 1000 rupees" in scene.switches.standing()[0].why
+
+    virtual_time.run(play())
+
+
+def test_a_best_that_the_journal_has_not_taken_lets_no_order_through() -> None:
+    scene = Scene(risk={"drawdown_halt_inr": 1_000})
+
+    async def play() -> None:
+        async def fail(name: str) -> None:
+            if name == "keep_day_best":
+                raise JournalUnavailable(name)
+
+        losing(scene, "0")
+        async with scene.opened():
+            await seen(scene, 0)
+            await scene.place()
+            scene.journal.before = fail
+            losing(scene, "3000")
+            await asyncio.sleep(11)
+            assert (await refused(scene)).code == "RISK_LOSS"
+            losing(scene, "2000")
+            await scene.until(scene.switches.standing)  # and is counted from all the same
+            assert await standing(scene) == [KillLevel.CANCEL_ALL]
+
+    virtual_time.run(play())
+
+
+@pytest.mark.parametrize("read", ["day_best", "kill_switches"])
+def test_what_the_journal_does_not_tell_of_the_day_denies(read: str) -> None:
+    scene = Scene(risk={"drawdown_halt_inr": 1_000})
+
+    async def play() -> None:
+        async def fail(name: str) -> None:
+            if name == read:
+                raise JournalUnavailable(name)
+
+        losing(scene, "0")
+        async with scene.opened():
+            scene.desk.losses.forget()
+            scene.journal.before = fail
+            await asyncio.sleep(11)
+            refusal = await refused(scene)
+            assert (refusal.code, refusal.field) == ("RISK_LOSS", "days_result")
 
     virtual_time.run(play())
 

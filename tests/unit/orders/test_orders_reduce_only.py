@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from ticker_service.ports import Reply
 
 S = TaskState
+BOTH = pytest.mark.parametrize("level", [KillLevel.BLOCK_NEW, KillLevel.REDUCE_ONLY])
 SYMBOL = f"{BUY.exchange}:{BUY.tradingsymbol}"
 
 
@@ -59,12 +60,15 @@ def play(scenario: Callable[[Held], Awaitable[None]]) -> None:
     virtual_time.run(playing())
 
 
+@BOTH
 @pytest.mark.parametrize("scope", ["all", f"account:{ACCOUNT}", f"symbol:{SYMBOL}"])
-def test_what_reduces_the_position_passes_and_everything_else_is_refused(scope: str) -> None:
+def test_what_reduces_the_position_passes_and_every_other_order_is_refused(
+    scope: str, level: KillLevel
+) -> None:
     async def scenario(scene: Held) -> None:
-        scene.kill_store.throw(switch(scope))
+        scene.kill_store.throw(switch(scope, level))
         rule = await why_not(scene.place())
-        assert "REDUCE_ONLY" in rule
+        assert level in rule
         assert "has a net position of 75, which BUY does not reduce" in rule
         assert "more than the 75 that are left" in await why_not(scene.place(sell(76)))
         await scene.reaches(await scene.place(sell(75)), S.ACKED)
@@ -100,10 +104,11 @@ def test_a_stricter_switch_beside_it_stops_what_reduces_as_well() -> None:
     play(scenario)
 
 
-def test_what_was_taken_before_and_opens_something_waits_and_expires() -> None:
+@BOTH
+def test_what_was_taken_before_and_opens_something_waits_and_expires(level: KillLevel) -> None:
     async def scenario(scene: Held) -> None:
         form = {"transaction_type": "BUY"} | _FORM
-        scene.kill_store.throw(switch())
+        scene.kill_store.throw(switch(level=level))
         opening = (await scene.journal.admit(scene.new(TaskKind.PLACE, form))).task
         closing = form | {"transaction_type": "SELL"}
         reducing = (await scene.journal.admit(scene.new(TaskKind.PLACE, closing))).task
@@ -114,11 +119,12 @@ def test_what_was_taken_before_and_opens_something_waits_and_expires() -> None:
     play(scenario)
 
 
-def test_thrown_after_the_intent_only_what_reduces_leaves() -> None:
+@BOTH
+def test_thrown_after_the_intent_only_what_reduces_leaves(level: KillLevel) -> None:
     async def scenario(scene: Held) -> None:
         async def throw(name: str) -> None:
             if name == "claim":
-                scene.kill_store.throw(switch())
+                scene.kill_store.throw(switch(level=level))
 
         scene.journal.after = throw
         opening = await scene.place()
@@ -161,6 +167,17 @@ def test_what_is_thrown_while_a_connection_is_made_holds_the_first_byte_back(
         await asyncio.sleep(1.0)
         assert scene.now(placed).state is S.READY
         assert not scene.broker.sent
+
+    play(scenario)
+
+
+def test_under_block_new_changes_leave_and_under_the_next_level_they_do_not() -> None:
+    async def scenario(scene: Held) -> None:
+        resting = await scene.reaches(await scene.place(), S.ACKED)
+        scene.kill_store.throw(switch(level=KillLevel.BLOCK_NEW))
+        await scene.reaches(await scene.modify(resting, price="99"), S.ACKED)
+        scene.kill_store.throw(switch())
+        await why_not(scene.modify(resting, price="98"))
 
     play(scenario)
 

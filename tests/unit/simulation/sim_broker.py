@@ -125,9 +125,11 @@ class SimBroker(ScriptedBroker):
     def watch_leaving(self, kind: TaskKind, what: str, form: dict[str, str]) -> None:
         """Write down what leaves against a kill switch's word (I12)."""
         levels = {each.level for each in self.stopped_by()}
+        if kind is TaskKind.MODIFY:
+            levels -= {KillLevel.BLOCK_NEW}
         if kind is TaskKind.CANCEL or not levels:
             return
-        if levels != {KillLevel.REDUCE_ONLY}:
+        if not levels <= {KillLevel.BLOCK_NEW, KillLevel.REDUCE_ONLY}:
             self.breaches.append(f"I12: {kind} {what} left while a kill switch stood")
         elif not self._only_reduces(kind, what, form):
             self.breaches.append(f"I12: {kind} {what} left and could do more than reduce")

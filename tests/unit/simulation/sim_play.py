@@ -370,7 +370,7 @@ class Play:
             since_ns=self.world.clock.now_ns(),
         )
         self.kill_store.throw(switch)
-        lasts_s = 30.0 if level is KillLevel.REDUCE_ONLY else 4.0
+        lasts_s = 30.0 if level in {KillLevel.BLOCK_NEW, KillLevel.REDUCE_ONLY} else 4.0
         await asyncio.sleep(self.world.random_s(0.0, lasts_s))
         await self._release_kill_switches()
 
