@@ -300,18 +300,19 @@ class PostgresJournal:
         epochs = self._locks.epoch(task.account), self._locks.epoch(successor.account)
         if not (self.is_writer(task.account) and self.is_writer(successor.account)):
             raise TaskMoved(f"not the writer of both, from={task.account} to={successor.account}")
-        event_ids = self._new_id(), self._new_id()
+        # The successor's is made first, as the golden journals have it.
+        goes_on_id, ends_id = self._new_id(), self._new_id()
         parameters = write.hand_over(
             task,
             update,
             successor,
             writer_epochs=epochs,
             now_ns=now_ns,
-            event_ids=event_ids,
+            event_ids=(ends_id, goes_on_id),
         )
         with self._following(successor):
             admitted = await self._move(
-                self._sql.hand_over_task, task, parameters, event_id=event_ids[1]
+                self._sql.hand_over_task, task, parameters, event_id=goes_on_id
             )
         self._tell(dataclasses.replace(task, state=update.state, version=task.version + 1))
         return admitted
