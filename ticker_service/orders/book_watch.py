@@ -98,7 +98,7 @@ class BookWatch:
                 # A token that was refused or ended meanwhile is not proven by this book.
                 if refusals == self._executor.refusals:
                     self._executor.token_is_good()
-                    self._standing.open(is_uncompared=self._executor.is_uncompared)
+                    self._standing.open(is_uncompared=self._executor.holds.is_uncompared)
             await ring_within(self._period_s, ring)
 
     async def merge_updates(self) -> None:

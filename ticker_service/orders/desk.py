@@ -95,8 +95,8 @@ class AccountDesk:
         executor.limits.placed_elsewhere = lambda: memory.placed_elsewhere
         self.positions = Positions(account, journal, gateway, memory, clock)
         reduces = partial(self.positions.not_reducing, counts_unsent=False)
-        executor.why_not_reducing = reduces
-        executor.why_not_reducing_now = partial(reduces, than_s=0.0)
+        executor.holds.why_not_reducing = reduces
+        executor.holds.why_not_reducing_now = partial(reduces, than_s=0.0)
         self.audit = Audit(account, journal, self.positions, memory, clock)
         self.positions.lasting = self.audit.lasting
         self.exposure = Exposure()  # what is open and may still be filled
@@ -113,7 +113,7 @@ class AccountDesk:
             sources,
             day=self.losses.day,
         )
-        executor.held_by_risk = self.risk.holds_back
+        executor.holds.held_by_risk = self.risk.holds_back
         self._lost = asyncio.Event()
         self._waiting = waiting = Waiting(config.waiting_max)
         self._work = work = Bell()
@@ -275,7 +275,7 @@ class AccountDesk:
         """Let orders of groups leave for other accounts."""
         self.dispatcher.failover = failover
         self._reconciler.on_surfaced = failover.surfaced
-        self._executor.on_margin = failover.refused
+        self._executor.outcomes.on_margin = failover.refused
 
     # --- the loops ----------------------------------------------------------------------------
 
@@ -309,7 +309,7 @@ class AccountDesk:
         finally:
             self.standing.state = DeskState.STOPPING
             self.exposure.is_whole = False  # from here on another daemon may write the account
-            self._executor.is_uncompared = False
+            self._executor.holds.is_uncompared = False
             self.dispatcher.forget()
             await self._journal.release(self.account)
 

@@ -247,7 +247,7 @@ class Dispatcher:
         if (
             task.kind is not TaskKind.PLACE
             or self._standing.state not in {DeskState.OPEN, DeskState.LOGIN_REQUIRED}
-            or self._executor.is_uncompared
+            or self._executor.holds.is_uncompared
             or codes - _OF_THE_ACCOUNT
             or self._executor.switches.holding(self._account, symbol)
         ):

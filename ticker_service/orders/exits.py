@@ -3,7 +3,7 @@
 Path of a job: admit -> journal -> [step] -> its orders. The plan is `domain.exit`; here it is given
 the broker's position as it stands, with everything under way. Nothing is kept in memory that an
 exit needs: whoever takes the account goes on from the journal and the broker's books. An exit's
-orders are held against the position once more before their first byte (`orders.execute`).
+orders are held against the position once more before their first byte (`orders.holds`).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Path: order -> [admit] -> journal -> execute -> settle -> report. First how the 
 people and the broker's refusals have stopped, and how much waits; then what the day leaves; then
 whether it only reduces a position, where nothing else is let through; last the user's risk limits.
 What it means and whether it can be right is asked before this, in `orders.front`; what may leave is
-asked again right before the first byte, in `orders.execute`.
+asked again right before the first byte, in `orders.holds`.
 """
 
 from __future__ import annotations
@@ -95,7 +95,9 @@ class PreTrade:
             kind: What is asked.
             forms: The orders that it speaks of.
         """
-        is_uncompared = self._standing.state is DeskState.STARTING and self._executor.is_uncompared
+        is_uncompared = (
+            self._standing.state is DeskState.STARTING and self._executor.holds.is_uncompared
+        )
         takes_it = is_uncompared and kind is TaskKind.CANCEL
         if self._standing.state is not DeskState.OPEN and not takes_it:
             rule = f"account {self._account} is {self._standing.state}"

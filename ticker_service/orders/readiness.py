@@ -108,7 +108,7 @@ class Readiness:
                 break
             await ring_within(START_RETRY.delay_s(attempt, self._chance), ring)
             attempt += 1
-        self._executor.is_uncompared = True
+        self._executor.holds.is_uncompared = True
         self._standing.open(is_uncompared=True)
 
     async def compare(self) -> None:
@@ -133,7 +133,7 @@ class Readiness:
                 break
             await ring_within(START_RETRY.delay_s(attempt, self._chance), ring)
             attempt += 1
-        self._executor.is_uncompared = False
+        self._executor.holds.is_uncompared = False
         if self._standing.state is DeskState.LOGIN_REQUIRED:
             self._watch.wanted.ring()  # the next book says whether it still is
         else:

@@ -402,6 +402,6 @@ def test_a_login_that_is_needed_does_not_open_an_account_uncompared(
         monkeypatch.setattr(scene.broker, "trades", refused)
         async with scene.running():
             await asyncio.sleep(100.0)
-            assert scene.executor.is_uncompared
+            assert scene.executor.holds.is_uncompared
 
     run(scenario())

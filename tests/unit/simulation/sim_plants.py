@@ -17,11 +17,12 @@ from ticker_service.domain import order_state
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
-from ticker_service.orders import basket, classify, execute, slices
+from ticker_service.orders import basket, classify, holds, slices
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.classify import Outcome
 from ticker_service.orders.dispatch import Dispatcher
-from ticker_service.orders.execute import Executor
+from ticker_service.orders.holds import Holds
+from ticker_service.orders.outcomes import Outcomes
 from ticker_service.orders.positions import Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.settle import Evidence
@@ -105,7 +106,7 @@ def does_not_fence_writers(play: Play, _: pytest.MonkeyPatch) -> None:
 
 def sends_after_its_window(_: Play, patch: pytest.MonkeyPatch) -> None:
     """Nobody looks at the clock between the intent and the send."""
-    patch.setattr(Executor, "_held_at_the_last", lambda *_, **__: "")
+    patch.setattr(Holds, "held_at_the_last", lambda *_, **__: "")
 
 
 def proves_absence_too_soon(play: Play, _: pytest.MonkeyPatch) -> None:
@@ -174,16 +175,16 @@ def calls_lost_cancels_done(_: Play, patch: pytest.MonkeyPatch) -> None:
 
 def drops_the_yes(_: Play, patch: pytest.MonkeyPatch) -> None:
     """The broker's yes is heard and not written down."""
-    record = Executor._record_outcome
+    record = Outcomes.record
 
     async def dropping(
-        self: Executor, claimed: OrderTask, verdict: Verdict, reply: Reply
+        self: Outcomes, claimed: OrderTask, verdict: Verdict, reply: Reply
     ) -> OrderTask | None:
         if verdict.outcome is Outcome.ACKED:
             return claimed
         return await record(self, claimed, verdict, reply)
 
-    patch.setattr(Executor, "_record_outcome", dropping)
+    patch.setattr(Outcomes, "record", dropping)
 
 
 def takes_a_yes_for_silence(_: Play, patch: pytest.MonkeyPatch) -> None:
@@ -222,7 +223,7 @@ def lets_changes_overtake(_: Play, patch: pytest.MonkeyPatch) -> None:
 
 def does_not_look_at_kill_switches_last(_: Play, patch: pytest.MonkeyPatch) -> None:
     """A switch is looked at when an order is admitted, and not again before its first byte."""
-    patch.setattr(Executor, "_is_stopped", lambda *_, **__: False)
+    patch.setattr(Holds, "is_stopped", lambda *_, **__: False)
 
 
 def takes_all_for_reducing(_: Play, patch: pytest.MonkeyPatch) -> None:
@@ -252,7 +253,7 @@ def cuts_too_much(_: Play, patch: pytest.MonkeyPatch) -> None:
         return [*quantities, quantities[-1]]
 
     patch.setattr(slices, "cut", one_more)
-    patch.setattr(execute, "excess", lambda *_: "")
+    patch.setattr(holds, "excess", lambda *_: "")
 
 
 def sells_before_it_has_bought(_: Play, patch: pytest.MonkeyPatch) -> None:
