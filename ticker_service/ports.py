@@ -548,6 +548,18 @@ class PastSend:
     at_ns: int
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PastOrder:
+    """An order that was admitted, and when: wall time, ns since the Unix epoch."""
+
+    task_id: uuid.UUID
+    principal: str
+    client_order_id: str
+    job_id: uuid.UUID | None
+    body: Mapping[str, str]
+    at_ns: int
+
+
 class TaskFollower(Protocol):
     """Who is told what this process's writes do to an account's tasks; neither call waits."""
 
@@ -719,6 +731,10 @@ class OrderJournal(Protocol):
 
     async def order_ids_since(self, account: Account, since_ns: int) -> set[str]:
         """Return the broker's ids of the account's orders whose intent is not older."""
+        ...
+
+    async def orders_since(self, account: Account, since_ns: int, *, limit: int) -> list[PastOrder]:
+        """Return the account's newest orders admitted since an instant, oldest first."""
         ...
 
     async def placed_since(self, account: Account, since_ns: int) -> int:

@@ -60,6 +60,7 @@ from ticker_service.ports import (
     NO_TURN,
     Admitted,
     Frame,
+    PastOrder,
     PastSend,
     RecordedFile,
     Reply,
@@ -630,6 +631,24 @@ class MemoryJournal:
         await self._begin("order_ids_since")
         sent = [t for t in self._at_broker(account) if (t.intent_at_ns or 0) >= since_ns]
         return {task.broker_order_id or "" for task in sent}
+
+    async def orders_since(self, account: Account, since_ns: int, *, limit: int) -> list[PastOrder]:
+        """Return the account's newest orders admitted since an instant, oldest first."""
+        await self._begin("orders_since")
+        found = [
+            PastOrder(
+                task_id=task.task_id,
+                principal=task.principal,
+                client_order_id=task.client_order_id,
+                job_id=task.job_id,
+                body=task.body,
+                at_ns=task.created_at_ns,
+            )
+            for task in self.tasks.values()
+            if (task.account, task.kind) == (account, TaskKind.PLACE)
+            and task.created_at_ns >= since_ns
+        ]
+        return sorted(found, key=lambda order: order.at_ns)[-limit:]
 
     async def placed_since(self, account: Account, since_ns: int) -> int:
         """Return how many sends of new orders the broker may have counted since an instant."""

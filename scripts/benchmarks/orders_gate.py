@@ -33,6 +33,7 @@ from ticker_service.orders.last_prices import LastPricesOf, QuoteShelf
 from ticker_service.orders.positions import Reading
 from ticker_service.orders.risk_gate import RiskGate, RiskSources, RiskTables
 from ticker_service.runtime.clock import SystemClock
+from ticker_service.testing import MemoryJournal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,8 +120,9 @@ async def _turn_us(said: Mapping[str, object]) -> float:
         RiskTables(risk_table(said)),
         exposure,
         _Positions(clock),  # type: ignore[arg-type]  # reading is all that the gate asks of it
+        MemoryJournal(),
         clock,
-        sources,
+        sources=sources,
         day=lambda: DayResult(at_ns=clock.now_ns() - NS_PER_MS, result_inr=0.0, best_inr=0.0),
     )
     for number in range(OPEN_ORDERS):

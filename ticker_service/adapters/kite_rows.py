@@ -15,6 +15,7 @@ from ticker_service.domain.order import BrokerOrder, IcebergLeg
 from ticker_service.domain.portfolio import BrokerPosition, BrokerTrade, PositionKey
 from ticker_service.domain.risk_input import ReferencePrice
 from ticker_service.domain.session import read_kite_time
+from ticker_service.domain.trading_hours import COMMODITY_EXCHANGES
 
 CHARACTERS_MAX: Final = 40
 """How much of a wrong value an error quotes."""
@@ -23,8 +24,6 @@ PRICE_MAX: Final = Decimal(10) ** 12
 """Beyond these a number is no order's, and more than the journal's columns take."""
 PRICE_EXPONENT_MIN: Final = -50
 """Nor has a price so many decimals; the shortest text of a double that is one has fewer than 20."""
-COMMODITY_EXCHANGES: Final = frozenset({"MCX", "NCO"})
-"""Funds have two segments; all other exchanges draw on ``equity``."""
 
 
 class RowMalformed(ValueError):  # noqa: N818 - says what the row is
@@ -243,6 +242,7 @@ def free_margin(data: object, *, exchange: str) -> Decimal:
     Raises:
         RowMalformed: The segment is missing or not enabled, or tells no live balance.
     """
+    # Funds have two segments; all other exchanges draw on ``equity``.
     segment = "commodity" if exchange in COMMODITY_EXCHANGES else "equity"
     row = data.get(segment) if isinstance(data, Mapping) else None
     if not isinstance(row, Mapping) or row.get("enabled") is not True:

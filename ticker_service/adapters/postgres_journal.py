@@ -44,7 +44,7 @@ from ticker_service.errors import (
     OrderRefused,
     TaskMoved,
 )
-from ticker_service.ports import Admitted, PastSend
+from ticker_service.ports import Admitted, PastOrder, PastSend
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -370,6 +370,21 @@ class PostgresJournal:
         wanted = {"account": account, "since": time_of(since_ns)}
         found = await self._orders.run(self._sql.order_ids_since, wanted)
         return {row["broker_order_id"] for row in found}
+
+    async def orders_since(self, account: Account, since_ns: int, *, limit: int) -> list[PastOrder]:
+        """Return the account's newest orders admitted since an instant, oldest first."""
+        wanted = {"account": account, "since": time_of(since_ns), "limit": Int8(limit)}
+        return [
+            PastOrder(
+                task_id=row["task_id"],
+                principal=row["principal"],
+                client_order_id=row["client_order_id"],
+                job_id=row["job_id"],
+                body=row["body"],
+                at_ns=ns_of(row["created_at"]),
+            )
+            for row in reversed(await self._orders.run(self._sql.orders_since, wanted))
+        ]
 
     async def placed_since(self, account: Account, since_ns: int) -> int:
         """Return how many sends of new orders the broker may have counted since an instant."""

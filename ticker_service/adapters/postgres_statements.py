@@ -29,6 +29,7 @@ class Statements:
     changes_of_open: bytes
     tasks_by_order_id: bytes
     order_ids_since: bytes
+    orders_since: bytes
     placed_since: bytes
     sends_since: bytes
     changes_sent: bytes

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exposure import NOTHING_OPEN
 from ticker_service.domain.order import Variety
+from ticker_service.domain.trading_hours import COMMODITY_EXCHANGES, CURRENCY_EXCHANGES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 BOOK_WIDTH_PERCENT_MAX: Final = 10
 """A book wider than this, of the last price, confirms no price."""
-IN_LOTS: Final = frozenset({"MCX", "NCO", "CDS", "BCD"})
+IN_LOTS: Final = COMMODITY_EXCHANGES | CURRENCY_EXCHANGES
 """Where Kite counts lots and the dump does not say how many units one is."""
 
 

@@ -28,6 +28,7 @@ from ticker_service.domain.risk_input import (
     own_price,
     value_of,
 )
+from ticker_service.domain.trading_hours import SHARE_EXCHANGES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -40,7 +41,6 @@ OWN_BAND_PERCENT_MAX: Final = Decimal(5)
 """Round the last price; Kite chooses its own band, for market_protection -1, up to this."""
 PRE_OPEN_NS: Final = 15 * 60 * NS_PER_S
 """Shares take orders for the opening auction so long before continuous trading."""
-_SHARES: Final = frozenset({"NSE", "BSE"})
 _HUNDRED: Final = Decimal(100)
 MARGIN_AGE_S_MAX: Final = Decimal(5)
 """How old the broker's word on the margin may be; each order asks anew."""
@@ -194,7 +194,7 @@ def _trading_hours(given: RiskInput) -> Finding | None:
     if phase is None:
         raise Unusable("trading_hours", "are not known")
     is_soon = (
-        given.order.exchange in _SHARES
+        given.order.exchange in SHARE_EXCHANGES
         and not phase.is_open
         and 0 < phase.until_ns - given.now_ns <= PRE_OPEN_NS
     )
@@ -229,7 +229,7 @@ def _order_quantity(given: RiskInput) -> Finding | None:
 
 def _order_lots(given: RiskInput) -> Finding | None:
     most, contract = given.limits.order_lots_max, given.contract
-    if given.order.exchange in _SHARES:
+    if given.order.exchange in SHARE_EXCHANGES:
         return None
     if contract is None:
         raise Unusable("contract", "is not among the day's instruments")

@@ -25,6 +25,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 
+SHARE_EXCHANGES: Final = frozenset({"NSE", "BSE"})
+CURRENCY_EXCHANGES: Final = frozenset({"CDS", "BCD"})
+COMMODITY_EXCHANGES: Final = frozenset({"MCX", "NCO"})
+
+
 class VenueKind(StrEnum):
     """What is traded, as far as hours depend on it."""
 

@@ -13,7 +13,12 @@ import numpy as np
 from ticker_service.domain import trading_hours
 from ticker_service.domain.book import SHARE_DERIVATIVE_EXCHANGES
 from ticker_service.domain.session import from_instant_ns
-from ticker_service.domain.trading_hours import Venue, VenueKind
+from ticker_service.domain.trading_hours import (
+    COMMODITY_EXCHANGES,
+    CURRENCY_EXCHANGES,
+    Venue,
+    VenueKind,
+)
 
 if TYPE_CHECKING:
     from ticker_service.config import HoursConfig
@@ -24,8 +29,6 @@ MARKET_OPEN: Final = "market_open"
 MARKET_CLOSED: Final = "market_closed"
 SESSION_END: Final = "session_end"
 
-_CURRENCIES: Final = ("CDS", "BCD")
-_COMMODITIES: Final = ("MCX", "NCO")
 _NEVER: Final = 1 << 62
 
 
@@ -117,9 +120,9 @@ def _venues(universe: Universe) -> list[Venue]:
     is_derivative, is_index = table.is_derivative(), table.is_index()
     venues = []
     for row, exchange in enumerate(table.exchange.tolist()):
-        if exchange in _COMMODITIES:
+        if exchange in COMMODITY_EXCHANGES:
             kind = VenueKind.COMMODITY
-        elif exchange in _CURRENCIES:
+        elif exchange in CURRENCY_EXCHANGES:
             kind = VenueKind.CURRENCY
         elif is_derivative[row] or exchange in SHARE_DERIVATIVE_EXCHANGES:
             kind = VenueKind.SHARE_DERIVATIVE

@@ -109,8 +109,9 @@ class AccountDesk:
             tables or RiskTables(),
             self.exposure,
             self.positions,
+            journal,
             clock,
-            sources,
+            sources=sources,
             day=self.losses.day,
         )
         executor.holds.held_by_risk = self.risk.holds_back
@@ -287,6 +288,7 @@ class AccountDesk:
         self.audit.forget()
         self.positions.forget()
         self.losses.forget()
+        self.risk.forget()
         self.standing.begin()
         try:
             await self._executor.take_over(writer_epoch)

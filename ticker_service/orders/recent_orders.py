@@ -1,7 +1,7 @@
 """The orders that an account has just taken: who asks how often, and who asks twice.
 
-Kept in memory for as long as a limit can ask for: a process that has just started has taken none.
-Bounded; beside the risk gate.
+Kept in memory for as long as a limit can ask for; what was taken before, by whichever process, is
+read from the journal as far back as a limit looks. Bounded; beside the risk gate.
 """
 
 from __future__ import annotations
@@ -15,8 +15,12 @@ from ticker_service.domain.risk_input import Earlier
 
 if TYPE_CHECKING:
     import uuid
+    from collections.abc import Iterable, Mapping
 
-    from ticker_service.domain.order import NewTask
+    from ticker_service.domain.order import Account, NewTask
+    from ticker_service.domain.risk import RiskLimits
+    from ticker_service.ports import OrderJournal, PastOrder
+    from ticker_service.runtime.clock import Clock
 
 KEPT_S: Final = 3_600
 KEPT_MAX: Final = 20_000
@@ -36,21 +40,62 @@ class _Taken:
     fingerprint: tuple[str, ...]
 
 
+def looks_back_s(limits: RiskLimits) -> float:
+    """Return how far back the limits of an account look, seconds."""
+    rate_s = 0 if limits.orders_per_minute_max is None else RATE_S
+    return max(rate_s, float(limits.duplicate_window_s or 0))
+
+
 class RecentOrders:
     """One account's, oldest first; belongs to one event loop."""
 
     def __init__(self) -> None:
         """Begin with none."""
+        self.read_back_s = 0.0
+        """So far back the journal was read when it was; since then all is known."""
         self._taken: deque[_Taken] = deque(maxlen=KEPT_MAX)
+
+    def doubt(self) -> None:
+        """Let the journal be read again: the account may have been another daemon's meanwhile."""
+        self.read_back_s = 0.0
+
+    async def read(
+        self, back_s: float, journal: OrderJournal, account: Account, clock: Clock
+    ) -> None:
+        """Take what the journal has of the last seconds beside what this process took itself.
+
+        Raises:
+            JournalUnavailable: What was taken is not known.
+        """
+        since_ns = clock.now_ns() - int(back_s * NS_PER_S)
+        orders = await journal.orders_since(account, since_ns, limit=KEPT_MAX)
+        self._add(orders, now_ns=clock.now_ns(), monotonic_ns=clock.monotonic_ns())
+        self.read_back_s = back_s
 
     def take(self, new: NewTask, *, monotonic_ns: int) -> None:
         """Remember a new order from before it is journalled."""
         while self._taken and monotonic_ns - self._taken[0].at_ns > KEPT_S * NS_PER_S:
             self._taken.popleft()
-        fingerprint, key = _fingerprint(new), new.client_order_id
+        fingerprint, key = _fingerprint(new.body), new.client_order_id
         self._taken.append(
             _Taken(monotonic_ns, new.task_id, new.principal, key, new.job_id, fingerprint)
         )
+
+    def _add(self, orders: Iterable[PastOrder], *, now_ns: int, monotonic_ns: int) -> None:
+        known = {each.task_id: each for each in self._taken}
+        for order in orders:
+            # What another machine's clock has in the future is as young as can be.
+            at_ns = monotonic_ns - max(now_ns - order.at_ns, 0)
+            taken = _Taken(
+                at_ns,
+                order.task_id,
+                order.principal,
+                order.client_order_id,
+                order.job_id,
+                _fingerprint(order.body),
+            )
+            known.setdefault(order.task_id, taken)
+        self._taken = deque(sorted(known.values(), key=lambda each: each.at_ns), maxlen=KEPT_MAX)
 
     def forget(self, new: NewTask) -> None:
         """Forget an order that was not taken after all."""
@@ -63,7 +108,7 @@ class RecentOrders:
 
         Parts of one job are alike on purpose, and so is the same key again.
         """
-        fingerprint = _fingerprint(new)
+        fingerprint = _fingerprint(new.body)
         for each in reversed(self._taken):
             age_s = (monotonic_ns - each.at_ns) / NS_PER_S
             if age_s > within_s:
@@ -84,5 +129,5 @@ class RecentOrders:
         return count
 
 
-def _fingerprint(new: NewTask) -> tuple[str, ...]:
-    return tuple(new.body.get(name, "").strip().upper() for name in _FINGERPRINT)
+def _fingerprint(body: Mapping[str, str]) -> tuple[str, ...]:
+    return tuple(body.get(name, "").strip().upper() for name in _FINGERPRINT)

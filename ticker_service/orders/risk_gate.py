@@ -39,7 +39,14 @@ from ticker_service.domain.risk_rules import (
     wanted,
 )
 from ticker_service.domain.session import from_instant_ns
-from ticker_service.domain.trading_hours import Calendar, Venue, VenueKind
+from ticker_service.domain.trading_hours import (
+    COMMODITY_EXCHANGES,
+    CURRENCY_EXCHANGES,
+    SHARE_EXCHANGES,
+    Calendar,
+    Venue,
+    VenueKind,
+)
 from ticker_service.errors import (
     BrokerUnavailable,
     InvariantViolatedError,
@@ -48,7 +55,7 @@ from ticker_service.errors import (
     OrderRefused,
     RiskDenied,
 )
-from ticker_service.orders.recent_orders import RecentOrders
+from ticker_service.orders.recent_orders import RecentOrders, looks_back_s
 
 if TYPE_CHECKING:
     import uuid
@@ -68,7 +75,7 @@ if TYPE_CHECKING:
     from ticker_service.domain.trading_hours import Phase
     from ticker_service.orders.group_exposure import GroupExposure
     from ticker_service.orders.positions import Positions, Reading
-    from ticker_service.ports import LastPrices
+    from ticker_service.ports import LastPrices, OrderJournal
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
@@ -79,9 +86,6 @@ MARGIN_WAIT_S_MAX: Final = 2.0
 """An order waits so long for what the broker says of its margin, its turn to ask included."""
 SHOWN_MAX: Final = 50
 """So many instruments with open orders are listed, those of the greatest value."""
-_CURRENCIES: Final = frozenset({"CDS", "BCD"})
-_COMMODITIES: Final = frozenset({"MCX", "NCO"})
-_SHARES: Final = frozenset({"NSE", "BSE"})
 
 
 class RiskTables:
@@ -159,6 +163,7 @@ class _Plan:
     rules: tuple[RiskRule, ...]
     needs: frozenset[Need]
     knows_contracts: bool
+    looks_back_s: float
 
 
 @dataclass(slots=True)
@@ -184,9 +189,10 @@ class RiskGate:
         tables: RiskTables,
         exposure: Exposure,
         positions: Positions,
+        journal: OrderJournal,
         clock: Clock,
-        sources: RiskSources | None = None,
         *,
+        sources: RiskSources | None = None,
         day: Callable[[], DayResult | None] = lambda: None,
     ) -> None:
         """Take the parts.
@@ -196,6 +202,7 @@ class RiskGate:
             tables: The limits in force.
             exposure: What is open; what passes is reserved in it.
             positions: What is held.
+            journal: Knows the orders of before.
             clock: Time.
             sources: Where the rest comes from.
             day: What the day has brought, as it was last seen.
@@ -206,6 +213,7 @@ class RiskGate:
         self._exposure = exposure
         self._day = day
         self._positions = positions
+        self._journal = journal
         self._clock = clock
         self._sources = sources or RiskSources()
         self._recent = RecentOrders()
@@ -219,6 +227,10 @@ class RiskGate:
         """When positions were asked for, wall ns, what came, and what had been filled by then."""
 
     # --- what the desk asks -------------------------------------------------------------------
+
+    def forget(self) -> None:
+        """Know no orders of before: the account may have been another daemon's meanwhile."""
+        self._recent.doubt()
 
     async def judge(
         self,
@@ -237,11 +249,14 @@ class RiskGate:
             instead_of: The order of another account that it goes on for, which ends with that.
 
         Raises:
-            JournalUnavailable: What an order's positions are cannot be told.
+            JournalUnavailable: What an order's positions are cannot be told, or which orders there
+                were before.
         """
         order = _order_of(new, target)
         while True:
             plan = self._plan_now()
+            if new.kind is TaskKind.PLACE and plan.looks_back_s > self._recent.read_back_s:
+                await self._read_recent(plan)
             groups = self._groups(plan, instead_of)
             fetched = await self._fetch(plan, order, groups) if plan.needs else _Fetched()
             # What reduces waits for no word of the broker on money.
@@ -374,9 +389,19 @@ class RiskGate:
             ):
                 rules = (*rules, GROUP_VALUE)
             bare = all(rule.name is RiskName.ABSURD_VALUE for rule in rules)
-            known = _Plan(table, group, limits, rules, wanted(rules), not bare)
+            known = _Plan(
+                table, group, limits, rules, wanted(rules), not bare, looks_back_s(limits)
+            )
             self._plan = known
         return known
+
+    async def _read_recent(self, plan: _Plan) -> None:
+        """Read the orders of before once, as far back as the rules look."""
+        async with self._reading:
+            if plan.looks_back_s > self._recent.read_back_s:
+                await self._recent.read(
+                    plan.looks_back_s, self._journal, self._account, self._clock
+                )
 
     def _reserve(self, new: NewTask) -> None:
         self._exposure.reserve(new)
@@ -480,11 +505,11 @@ class RiskGate:
         if calendar is None:
             return None
         kind = VenueKind.SHARE_DERIVATIVE
-        if order.exchange in _SHARES:
+        if order.exchange in SHARE_EXCHANGES:
             kind = VenueKind.SHARE
-        elif order.exchange in _CURRENCIES:
+        elif order.exchange in CURRENCY_EXCHANGES:
             kind = VenueKind.CURRENCY
-        elif order.exchange in _COMMODITIES:
+        elif order.exchange in COMMODITY_EXCHANGES:
             kind = VenueKind.COMMODITY
         return calendar.phase(Venue(order.exchange, kind), now_ns)
 

@@ -834,6 +834,23 @@ class OrderJournalContract(JobJournalContract, FailoverJournalContract):
 
         self.run(scenario)
 
+    def test_the_newest_orders_since_an_instant_are_told_oldest_first(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            times = [NOON_NS + number * SECOND_NS for number in range(4)]
+            news = [new_task(received_at_ns=at_ns) for at_ns in times]
+            orders = [(await journal.admit(each)).task for each in news]
+            await journal.admit(new_task(account=OTHER, received_at_ns=times[3]))
+            cancel = {"kind": TaskKind.CANCEL, "target_task_id": orders[3].task_id, "body": {}}
+            await journal.admit(new_task(received_at_ns=times[3], **cancel))
+            found = await journal.orders_since(ACCOUNT, times[1], limit=10)
+            assert [each.task_id for each in found] == [each.task_id for each in orders[1:]]
+            assert [each.at_ns for each in found] == times[1:]
+            (newest,) = await journal.orders_since(ACCOUNT, 0, limit=1)
+            named = (newest.principal, newest.client_order_id, newest.job_id, newest.body)
+            assert named == (news[3].principal, news[3].client_order_id, None, news[3].body)
+
+        self.run(scenario)
+
     def test_the_best_of_an_accounts_day_is_kept_and_never_falls(self) -> None:
         async def scenario(journal: OrderJournal) -> None:
             day, next_day = dt.date(2026, 11, 20), dt.date(2026, 11, 23)

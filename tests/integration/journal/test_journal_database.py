@@ -300,6 +300,7 @@ def test_every_partial_or_unique_index_says_what_it_makes_impossible(database_ur
         ("live_orders", "order_task_live"),
         ("tasks_by_order_id", "order_task_broker_order"),
         ("order_ids_since", "order_task_of_day"),
+        ("orders_since", "order_task_admitted"),
         ("open_tasks_of", "order_task_unsent"),
         ("open_tasks_of", "order_task_in_doubt"),
         ("open_tasks_of", "order_task_live"),
@@ -323,6 +324,9 @@ def test_open_work_is_found_without_reading_history(
 ) -> None:
     with by_hand(database_url) as connection:
         connection.execute("SET enable_seqscan = off")
+        if index != "order_task_admitted":
+            # To the planner of an empty table the index of all orders does for any of them.
+            connection.execute("DROP INDEX order_task_admitted")
         if index == "order_task_broker_order":
             # To the planner of an empty table the two indexes of sent orders are alike.
             connection.execute("DROP INDEX order_task_of_day")

@@ -314,6 +314,107 @@ def test_a_caller_has_so_many_orders_a_minute_and_others_have_theirs() -> None:
     virtual_time.run(play())
 
 
+def test_who_takes_an_account_over_knows_the_same_order_and_names_it() -> None:
+    scene = Scene(risk={"duplicate_window_s": 20})
+
+    async def play() -> None:
+        async with scene.opened():
+            first = await scene.place()
+            await asyncio.sleep(5)
+        scene.renew()
+        async with scene.opened():
+            refusal = await denied(scene)
+            assert refusal.code == "RISK_DUPLICATE"
+            assert first.client_order_id in refusal.rule
+            assert 5.0 <= float(str(refusal.numbers["age_s"])) < 15.0
+            again, is_new = await scene.desk.submit(
+                scene.new(
+                    first.kind,
+                    dict(first.body),
+                    client_order_id=first.client_order_id,
+                    request_id=first.request_id,
+                )
+            )
+            assert (again.task_id, is_new) == (first.task_id, False)
+            await asyncio.sleep(20)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_who_takes_an_account_over_counts_the_orders_of_the_minute_each_once() -> None:
+    scene = Scene(risk={"orders_per_minute_max": 3})
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.place()
+            await scene.place()
+        for _ in range(2):  # the same process again, and another one
+            async with scene.opened():
+                pass
+            scene.renew()
+        async with scene.opened():
+            await scene.place()
+            assert (await denied(scene)).code == "RISK_ORDER_RATE"
+            await scene.place(principal="other")
+            await asyncio.sleep(60.1)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_an_order_from_a_clock_that_was_ahead_counts_from_the_takeover() -> None:
+    scene = Scene(risk={"orders_per_minute_max": 1})
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.place()
+        scene.set_clock(-300)
+        scene.renew()
+        async with scene.opened():
+            assert (await denied(scene)).code == "RISK_ORDER_RATE"
+            await asyncio.sleep(60.1)
+            await scene.place()
+
+    virtual_time.run(play())
+
+
+def test_while_the_journal_does_not_tell_the_orders_of_before_none_is_taken() -> None:
+    scene = Scene(risk={"duplicate_window_s": 20})
+
+    async def fail(name: str) -> None:
+        if name == "orders_since":
+            raise JournalUnavailable(name)
+
+    async def play() -> None:
+        async with scene.opened():
+            scene.journal.before = fail
+            with pytest.raises(JournalUnavailable):
+                await scene.place()
+            assert not scene.journal.tasks
+            assert scene.desk.exposure.by_key() == {}
+
+    virtual_time.run(play())
+
+
+def test_limits_that_come_into_force_later_count_what_was_taken_before_the_restart() -> None:
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            await scene.place()
+        scene.renew()
+        async with scene.opened():
+            await scene.place()  # nothing looks back, and the journal is not asked
+            scene.tables.take(risk_table({"orders_per_minute_max": 2}))
+            assert (await denied(scene)).code == "RISK_ORDER_RATE"
+            scene.tables.take(risk_table({"duplicate_window_s": 100}))
+            await asyncio.sleep(70)
+            assert (await denied(scene)).code == "RISK_DUPLICATE"
+
+    virtual_time.run(play())
+
+
 def test_a_symbol_that_is_banned_after_the_claim_does_not_leave() -> None:
     scene = Scene()
 
