@@ -14,7 +14,7 @@ import httpx
 import typer
 
 from app.jobs import run_job, whoever
-from ticker_service.constants import NS_PER_S
+from ticker_service.constants import NS_PER_S, NS_PER_US
 from ticker_service.domain.kill_switch import (
     WHY_CHARACTERS_MAX,
     KillLevel,
@@ -26,7 +26,7 @@ from ticker_service.errors import ConfigurationError, JournalError
 from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Collection, Mapping
 
     from ticker_service.config import OrderHalfConfig
 
@@ -113,32 +113,33 @@ def off(scope: _Scope, config: _Config = None, file: _File = None) -> None:
 
 @kill_cli.command("list")
 def list_switches(config: _Config = None, file: _File = None) -> None:
-    """Print what stands, here and in the journal, and who released what."""
+    """Print what stands in this file, in the journal and at the daemon, and who released what."""
 
     async def job() -> int:
-        from ticker_service import assembly  # noqa: PLC0415 - as above
-
         place = _Place(config, file)
-        found = {each.switch_id: each for each in await asyncio.to_thread(place.store.all)}
-        status, half = 0, place.half()
-        if half is not None:
-            try:
-                journalled = await assembly.journalled_kill_switches(half)
-            except JournalError as error:
-                print(f"the journal does not answer, its switches are not listed: {error}")  # noqa: T201 - the answer
-                status = 1
-            else:
-                found = {each.switch_id: each for each in journalled} | {
-                    # What stands at either place stands.
-                    key: each
-                    for key, each in found.items()
-                    if each.stands or key not in {other.switch_id for other in journalled}
-                }
+        path, in_file = place.store.path, await asyncio.to_thread(place.store.all)
+        in_journal, said, status = await place.journalled()
+        shown = await place.shown_now()
+        here, there = ({each.switch_id: each for each in of} for of in (in_file, in_journal))
+        # What stands at either place stands.
+        ended = {key: each for key, each in (here | there).items() if not each.stands}
+        found = ended | {each.switch_id: each for each in (*in_journal, *in_file) if each.stands}
+        stands = {str(key) for key, each in found.items() if each.stands}
+        beside = [each for each in shown or () if each["switch_id"] not in stands]
+        lines = [
+            f"file     {path}{'' if path.exists() else ', not there yet'}",
+            f"journal  {said}",
+            f"daemon   {place.compared(shown, stands)}",
+        ]
         for each in sorted(found.values(), key=lambda each: each.since_ns):
-            print(f"{_when(each.since_ns)} {each}{_end(each)}")  # noqa: T201 - the answer
-        if not any(each.stands for each in found.values()):
-            print("no switch stands")  # noqa: T201 - likewise
-        return status
+            places = [("the file", here), ("the journal", there)]
+            of = [name for name, known in places if _stands(known.get(each.switch_id))]
+            lines.append(f"{_when(each.since_ns)} {each}{_end(each) or ', in ' + ' and '.join(of)}")
+        lines += [f"{_shown(each)}, at the daemon alone" for each in beside]
+        if not stands and not beside:
+            lines.append("no switch stands")
+        print("\n".join(lines))  # noqa: T201 - the answer
+        return 1 if beside else status
 
     raise typer.Exit(run_job(job()))
 
@@ -161,6 +162,34 @@ class _Place:
         if not self._known.has_journal:
             return None
         return settings.load_accounts(self._config, journal=True).accounts_config()
+
+    async def journalled(self) -> tuple[list[KillSwitch], str, int]:
+        """Return what the journal has, what to say of it, and the exit status of a list."""
+        from ticker_service import assembly  # noqa: PLC0415 - as above
+
+        try:
+            half = self.half()
+            if half is None:
+                return [], "not looked at: these settings name none (DATABASE_URL)", 0
+            return await assembly.journalled_kill_switches(half), "read", 0
+        except JournalError as error:
+            return [], f"does not answer, its switches are not listed: {error}", 1
+
+    async def shown_now(self) -> list[dict[str, Any]] | None:
+        """Return what the daemon shows, None when none answers."""
+        async with httpx.AsyncClient(trust_env=False, timeout=SEEN_S_MAX) as http:
+            return await self._ask(http)
+
+    def compared(self, shown: list[dict[str, Any]] | None, stands: Collection[str]) -> str:
+        """Return whether the daemon holds what stands here, to be read by a person."""
+        url = self._known.health_url
+        if shown is None:
+            return f"none answers at {url}"
+        at_it = {each["switch_id"] for each in shown}
+        if at_it == set(stands):
+            return f"{url} holds the same"
+        other = "it looks at another file: give its kill_switch_file with --file"
+        return f"{url} HOLDS {len(at_it)}, AND {len(stands)} STAND HERE; {other}"
 
     async def is_shown(self, switch_id: uuid.UUID) -> bool:
         """Say whether the daemon looks at this file, and return it."""
@@ -196,10 +225,17 @@ class _Place:
         until = time.monotonic() + SEEN_S_MAX
         async with httpx.AsyncClient(trust_env=False, timeout=SEEN_S_MAX) as http:
             while time.monotonic() < until:
-                with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
-                    answer = await http.get(f"{self._known.health_url}/health/ready")
-                    yield list(answer.json()["kill_switches"])
+                shown = await self._ask(http)
+                if shown is not None:
+                    yield shown
                 await asyncio.sleep(LOOK_S)
+
+    async def _ask(self, http: httpx.AsyncClient) -> list[dict[str, Any]] | None:
+        """Return what the daemon shows, None when none answers."""
+        with contextlib.suppress(httpx.HTTPError, ValueError, KeyError, TypeError):
+            answer = await http.get(f"{self._known.health_url}/health/ready")
+            return list(answer.json()["kill_switches"])
+        return None
 
 
 def _level(text: str) -> KillLevel:
@@ -215,6 +251,16 @@ def _short(why: str) -> str:
             f"why: has {len(why)} characters, must have at most {WHY_CHARACTERS_MAX}"
         )
     return why
+
+
+def _stands(switch: KillSwitch | None) -> bool:
+    return switch is not None and switch.stands
+
+
+def _shown(switch: Mapping[str, Any]) -> str:
+    """Return a switch as the daemon shows it, as `str` of one has it."""
+    told = f"{switch['level']} on {switch['scope']} by {switch['by_whom']} ({switch['why']})"
+    return f"{_when(switch['since_us'] * NS_PER_US)} {told}"
 
 
 def _when(at_ns: int) -> str:

@@ -13,10 +13,19 @@ from test_orders_halts_shown import is_notice, shell
 from app.security.tokens import Scope
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator
+    from pathlib import Path
 
 ADMIN = (Scope.ORDERS_READ, Scope.ORDERS_WRITE, Scope.ADMIN)
 SPARE = "account:SPARE"
+
+
+def kill_list(home: House, **apart: object) -> subprocess.CompletedProcess[str]:
+    """Type ``kill list`` beside the daemon, with settings of which some are not its own."""
+    port = int(home.daemon.health_url.rpartition(":")[2])
+    settings = dict(home.settings) | {"health_port": port} | apart
+    return shell(House(home.daemon, home.exchange, settings, home.price), "kill", "list")
 
 
 @pytest.fixture
@@ -49,8 +58,12 @@ def test_a_switch_over_rest_stops_the_account_until_it_is_released(
         assert home.daemon.metric(gauge) == 1.0
         (listed,) = operator.kill("GET").json()["kill_switches"]
         assert listed["switch_id"] == body["switch_id"]
-        said = shell(home, "kill", "list").stdout
+        said = kill_list(home).stdout
+        assert f"file     {home.settings['kill_switch_file']}\n" in said
+        assert "journal  read\n" in said
+        assert "holds the same" in said
         assert "HALT_NEW on account:SPARE" in said
+        assert "(drill), in the file" in said
 
         (released,) = operator.release(SPARE)
         assert released["switch_id"] == body["switch_id"]
@@ -119,3 +132,29 @@ def test_a_switch_is_in_the_journal_for_whichever_machine_comes_next(
         if SPARE in said.stdout:
             break
     assert SPARE in said.stdout, said
+    assert "file     /nonexistent/kill-switch.json, not there yet" in said.stdout
+    assert ", in the journal" in said.stdout
+
+
+def test_a_list_of_a_file_that_is_not_the_daemon_s_names_what_holds_there(
+    home: House, operator: Caller, tmp_path: Path
+) -> None:
+    operator.kill("POST", json={"scope": SPARE, "why": "drill"}).raise_for_status()
+    apart = {"kill_switch_file": tmp_path / "another.json", "database_url": ""}
+    said = kill_list(home, **apart)
+    assert said.returncode == 1, said
+    assert f"file     {tmp_path / 'another.json'}, not there yet" in said.stdout
+    assert "journal  not looked at" in said.stdout
+    assert "looks at another file" in said.stdout
+    assert "HALT_NEW on account:SPARE" in said.stdout
+    assert ", at the daemon alone" in said.stdout
+
+
+def test_a_list_with_the_journal_down_says_so_and_lists_the_file(
+    home: House, operator: Caller
+) -> None:
+    operator.kill("POST", json={"scope": SPARE, "why": "drill"}).raise_for_status()
+    said = kill_list(home, database_url="postgresql://nobody@127.0.0.1:1/none")
+    assert said.returncode == 1, said
+    assert "journal  does not answer, its switches are not listed" in said.stdout
+    assert "(drill), in the file" in said.stdout
