@@ -9,6 +9,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import orjson
+import pytest
 from crash_parts import Daemon, Lane, Servers, door, limit_order, place_frame, world
 from running import DEADLINE_S, ROOT, environment, eventually
 from stoppable_postgres import stoppable_postgres
@@ -109,3 +110,27 @@ def test_a_switch_that_no_daemon_has_seen_is_told_as_such(
         status, said = kill(daemon, tmp_path / "its.json", "on", "all")
         assert status == 1
         assert "no daemon answers" in said
+
+
+@pytest.mark.parametrize("kind", ["account", "group"])
+def test_a_switch_outlives_a_kill_in_the_journal_alone(
+    kind: str, shared: Servers, one_lane: Lane, tmp_path: Path
+) -> None:
+    file = tmp_path / "kill-switch.json"
+    with world(shared, one_lane) as own:
+        # A group that is not known stops every account.
+        scope = f"{kind}:{own.account}"
+        daemon = own.start(kill_switch_file=file)
+        assert daemon.opens(own.account), daemon.log()
+        assert kill(daemon, file, "on", scope, "--why", "enough")[0] == 0
+        assert eventually(lambda: own.rows("SELECT scope FROM kill_switch") == [{"scope": scope}])
+        daemon.kill()
+        file.unlink()
+
+        after = own.start(kill_switch_file=file)
+
+        assert after.opens(own.account), after.log()
+        with door(own, after) as caller:
+            answer = caller.ask(place_frame("new", own.account, limit_order("BUY", 1, "1.00")))
+        assert (answer["code"], f"on {scope} by" in answer["rule"]) == ("KILL_SWITCH", True)
+        assert own.book() == {}

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 OTHER: Final = Account("AB9876")
 LEFT: Final = Account("PR0001")
 STANDBY: Final = Account("PR0002")
+NIGHT: Final = Account("NI0001")
 TABLES: Final = {
     "order_event": "account, account_seq",
     "order_task": "task_id",
@@ -61,6 +62,7 @@ class _Teller:
         await self._never_sent()
         await self._on_another_account()
         await self._failed_over()
+        await self._decided_by_a_person()
 
     async def _filled_in_parts(self) -> OrderTask:
         order = await self._sent("filled")
@@ -164,6 +166,32 @@ class _Teller:
         over = step(S.FAILED_OVER, event="failed_over", facts={"successor": str(goes_on.task_id)})
         order = await self._journal.hand_over(order, over, goes_on, now_ns=self._now_ns)
         await self._step(order, step(S.READY, event="checked"))
+
+    async def _decided_by_a_person(self) -> None:
+        self._epoch = await self._journal.acquire(NIGHT)
+        word = {"by_whom": "night-desk", "why": "looked at Kite"}
+        self._now_ns += 1_001_001
+        lost = new_task(
+            task_id=next(self._task_ids),
+            account=NIGHT,
+            request_id="orphan:NI0001:260101000000002",
+            client_order_id="orphan",
+            received_at_ns=self._now_ns,
+            deadline_ns=self._now_ns + 30 * SECOND_NS,
+            facts={**word, "order_id": "260101000000002"},
+        )
+        row = {"broker_order_id": "260101000000002", "broker_status": "OPEN"}
+        price = {"filled_quantity": 5, "average_price": Decimal("101.25")}
+        found = step(S.PARTIAL, event="orphan_adopted", **row, **price)
+        sent_at_ns = self._now_ns - 60 * SECOND_NS
+        adopted = await self._journal.adopt_orphan(
+            lost, found, tag="T000000000000ORPHAN1", sent_at_ns=sent_at_ns
+        )
+        over = {"reason_code": "DAY_OVER", "reason": "its trading day is over"}
+        orphan = await self._step(adopted.task, step(S.MANUAL, event="needs_a_person", **over))
+        ended = {"filled_quantity": 50, "average_price": Decimal("101.75")}
+        closed = {"reason_code": "CLOSED_BY_PERSON", "facts": {**word, "was": "MANUAL"}}
+        await self._step(orphan, step(S.CANCELLED, event="closed_by_person", **ended, **closed))
 
     async def _admit(self, key: str, **changed: Any) -> OrderTask:
         self._now_ns += 1_001_001

@@ -887,9 +887,10 @@ class OrderJournalContract(JobJournalContract, FailoverJournalContract):
 
         self.run(scenario)
 
-    def test_a_kill_switch_is_thrown_once_and_released_once(self) -> None:
+    @pytest.mark.parametrize("scope", ["all", "account:MAIN", "group:PAIR"])
+    def test_a_kill_switch_is_thrown_once_and_released_once(self, scope: str) -> None:
         async def scenario(journal: OrderJournal) -> None:
-            here, there = _switch("account:MAIN", 1), _switch("symbol:NSE:M&M", 2)
+            here, there = _switch(scope, 1), _switch("symbol:NSE:M&M", 2)
             for each in (here, there, here):
                 await journal.keep_kill_switch(each)
             assert await journal.kill_switches() == [here, there]

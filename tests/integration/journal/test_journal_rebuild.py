@@ -311,7 +311,7 @@ def test_from_the_shell_what_differed_is_told(told_url: str, shell: Any) -> None
         "was   account ZX1234: TASK_DIFFERS: task filled version 7: filled_quantity:"
         f" by its events 75, found 74 (task_id {FILLED})"
     )
-    assert done.startswith("ok    50 events replayed in ")
+    assert done.startswith("ok    53 events replayed in ")
     assert "1 rows of tasks and 0 of attempts made anew; 0 faults are left" in done
     answer = json.loads(shell("rebuild", "--json").stdout)
     assert (answer["is_sound"], answer["is_done"], answer["tasks_changed"]) == (True, True, 0)

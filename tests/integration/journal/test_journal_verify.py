@@ -75,12 +75,13 @@ def found(url: str, *statements: str) -> list[JournalFault]:
 def test_a_journal_that_nobody_touched_is_sound(told_url: str) -> None:
     audit = verify(told_url)
     assert audit.is_sound
-    assert (audit.events, audit.tasks, audit.attempts, audit.untold_tasks) == (50, 13, 8, 0)
+    assert (audit.events, audit.tasks, audit.attempts, audit.untold_tasks) == (53, 14, 9, 0)
     assert {name: (each.events, each.tasks) for name, each in audit.accounts.items()} == {
         ACCOUNT: (39, 10),
         journal_story.OTHER: (4, 1),
         journal_story.LEFT: (5, 1),
         journal_story.STANDBY: (2, 1),
+        journal_story.NIGHT: (3, 1),
     }
 
 
@@ -260,7 +261,7 @@ def test_of_very_many_faults_the_first_are_told_and_all_are_counted(
     monkeypatch.setattr("ticker_service.domain.journal_audit.FAULTS_KEPT_MAX", 3)
     tamper(told_url, "UPDATE order_task SET reason = 'x'")
     audit = verify(told_url)
-    assert (len(audit.faults), audit.fault_count) == (3, 13)
+    assert (len(audit.faults), audit.fault_count) == (3, 14)
 
 
 def test_a_journal_is_read_in_pages_and_whole(
@@ -269,7 +270,7 @@ def test_a_journal_is_read_in_pages_and_whole(
     for rows in (1, 2, 7):
         monkeypatch.setattr(postgres_audit, "PAGE_ROWS", rows)
         audit = verify(told_url)
-        assert (audit.is_sound, audit.events, audit.attempts) == (True, 50, 8)
+        assert (audit.is_sound, audit.events, audit.attempts) == (True, 53, 9)
 
 
 @pytest.mark.parametrize("file", sorted(GOLDEN.glob("v*.json")), ids=lambda file: file.stem)
@@ -279,7 +280,7 @@ def test_a_journal_that_an_older_program_left_is_sound_after_the_upgrade(
     load_golden(database_url, file)
     audit = verify(database_url)
     assert audit.faults == []
-    assert audit.events == {"v1": 34, "v2": 34, "v3": 43, "v4": 50}[file.stem]
+    assert audit.events == {"v1": 34, "v2": 34, "v3": 43, "v4": 50, "v5": 53}[file.stem]
     assert audit.untold_tasks == (8 if file.stem == "v1" else 0)
 
 
@@ -387,7 +388,7 @@ def shell(url: str, *words: str) -> subprocess.CompletedProcess[str]:
 def test_from_the_shell_a_sound_journal_is_status_zero(told_url: str) -> None:
     ran = shell(told_url, "verify")
     assert (ran.returncode, ran.stderr) == (0, "")
-    assert "ok    50 events of 13 tasks and 8 attempts replayed in" in ran.stdout
+    assert "ok    53 events of 14 tasks and 9 attempts replayed in" in ran.stdout
     ran = shell(told_url, "verify", "--json", "--account", ACCOUNT)
     answer = json.loads(ran.stdout)
     assert (ran.returncode, answer["is_sound"], answer["events"]) == (0, True, 39)
@@ -418,5 +419,5 @@ def test_from_the_shell_an_account_that_is_none_is_one_line(told_url: str) -> No
     assert ran.returncode == 2
     assert ran.stderr == (
         "ticker-service: account='NOBODY': the journal has no such account; it has AB9876, "
-        "PR0001, PR0002, ZX1234\n"
+        "NI0001, PR0001, PR0002, ZX1234\n"
     )

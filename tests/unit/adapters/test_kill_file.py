@@ -62,12 +62,13 @@ def _path(tmp_path: Path) -> Path:
     return tmp_path / "state" / "kill-switch.json"
 
 
-def test_a_switch_is_seen_by_a_reader_that_was_there_before(path: Path) -> None:
+@pytest.mark.parametrize("scope", ["account:MAIN", "group:PAIR"])
+def test_a_switch_is_seen_by_a_reader_that_was_there_before(path: Path, scope: str) -> None:
     reader, writer = KillFile(path), KillFile(path)
     assert reader.standing() == ()
-    thrown = writer.throw(switch("account:MAIN", KillLevel.CANCEL_ALL))
+    thrown = writer.throw(switch(scope, KillLevel.CANCEL_ALL))
     assert reader.standing() == (thrown,)
-    (released,) = writer.release(KillScope.of("account:MAIN"), by_whom="b", now_ns=NOON_NS + 1_000)
+    (released,) = writer.release(KillScope.of(scope), by_whom="b", now_ns=NOON_NS + 1_000)
     assert reader.standing() == ()
     assert reader.all() == [released]
     assert (released.released_by, released.released_ns) == ("b", NOON_NS + 1_000)
