@@ -37,6 +37,10 @@ REPEATABLE: Final = frozenset({"NOT_SENT", "THROTTLED", "REJECTED_AUTH"})
 """Outcomes after which an instruction may be sent once more: nothing happened at the broker."""
 
 
+COVER_EXIT: Final = "COVER_EXIT"
+"""The kind of a request that closes a cover order's position, by its stop; for us it is a cancel."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Told:
     """What a caller was told about one request; neither task nor code when no answer came."""
@@ -71,6 +75,11 @@ class Task:
     @property
     def name(self) -> str:
         return f"{self.kind} {self.request_id}"
+
+    @property
+    def asks(self) -> str:
+        """Return what the broker is asked to do."""
+        return COVER_EXIT if self.kind == "CANCEL" and "exit" in self.form else self.kind
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,10 +129,15 @@ class Post:
 
 @dataclass(slots=True, kw_only=True)
 class AtBroker:
-    """One order as the broker has it in the end."""
+    """One order as the broker has it in the end.
+
+    An iceberg is one, with the sum of its legs. ``parent_order_id`` is the first leg that a cover
+    order's stop is of.
+    """
 
     order_id: str
     tag: str
+    parent_order_id: str = ""
     status: str = ""
     filled_quantity: int = 0
     value_inr: Decimal = Decimal(0)
@@ -175,8 +189,12 @@ class Records:
         for event in self.events:
             self.events_of[event.task_id].append(event)
         self.placed: dict[str, list[AtBroker]] = defaultdict(list)
+        self.stops_of: dict[str, list[AtBroker]] = defaultdict(list)
         for order in self.orders.values():
-            self.placed[order.tag].append(order)
+            if order.parent_order_id:
+                self.stops_of[order.parent_order_id].append(order)
+            else:
+                self.placed[order.tag].append(order)
 
     def orders_of(self, task: Task) -> list[AtBroker]:
         """Return the broker's orders that any attempt of a placement made."""
@@ -285,11 +303,18 @@ def _disagreement(task: Task, records: Records) -> list[str]:
 
 
 def left_to_a_person(records: Records) -> list[str]:
-    """I3: an end as MANUAL needs a book that could not be read for what it was."""
+    """I3: an end as MANUAL needs a book that could not be read for what it was.
+
+    An exit may be given up; whether it was right to is not told here.
+    """
     if records.doubts_allowed:
         return []
     people = {S.MANUAL, S.ESCALATED}
-    return [f"I3: {task.name} is {task.state}" for task in records.tasks if task.state in people]
+    return [
+        f"I3: {task.name} is {task.state}"
+        for task in records.tasks
+        if task.state in people and task.kind != "EXIT"
+    ]
 
 
 def intent_comes_first(records: Records) -> list[str]:
@@ -351,7 +376,7 @@ def requests_tell_the_truth(records: Records) -> list[str]:
     for task in records.tasks:
         target = records.by_id.get(task.target_task_id)
         if target is not None and target.broker_order_id is not None:
-            key = (task.kind, target.broker_order_id)
+            key = (task.asks, target.broker_order_id)
             groups[key].append(task)
             sent[key] += len(records.attempts_of[task.task_id])
     for key, tasks in groups.items():
@@ -364,6 +389,9 @@ def requests_tell_the_truth(records: Records) -> list[str]:
             order = records.orders[order_id]
             if order.state is not S.CANCELLED:
                 found.append(f"I5: a cancel of {order_id} is called done, and none had an effect")
+        stands = [stop.order_id for stop in records.stops_of[order_id] if stop.state in LIVE]
+        if kind == COVER_EXIT and done and len(stands) == len(records.stops_of[order_id]):
+            found.append(f"I5: an exit of {order_id} is called done, and {stands} still stand")
         denied = [task.name for task in tasks if task.state is S.NOT_PLACED]
         if denied and is_ours and effects[key] > len(tasks) - len(denied):
             found.append(f"I5: {denied} are called without effect, and {effects[key]} had one")
@@ -383,6 +411,18 @@ def one_writer_at_a_time(records: Records) -> list[str]:
         attempt = by_tag.get(post.tag)
         if attempt is not None and post.left_at_ns > attempt.send_not_after_ns:
             found.append(f"I6: tag {post.tag} left after its window had closed")
+    return found
+
+
+def stops_close_no_more_than_was_opened(records: Records) -> list[str]:
+    """I19: a cover order's stop is of an order of ours and never closes more than that filled."""
+    found = []
+    for first_id, stops in records.stops_of.items():
+        first = records.orders.get(first_id)
+        opened = first.filled_quantity if first is not None else 0
+        closed = sum(stop.filled_quantity for stop in stops)
+        if closed > opened:
+            found.append(f"I19: {closed} were closed of {first_id}, and {opened} opened")
     return found
 
 
@@ -502,6 +542,7 @@ CHECKS: Final[tuple[Callable[[Records], list[str]], ...]] = (
     requests_tell_the_truth,
     one_writer_at_a_time,
     parts_within_the_whole,
+    stops_close_no_more_than_was_opened,
     baskets_keep_their_word,
     facts_only_grow,
     events_reach_their_sinks,

@@ -161,7 +161,8 @@ class Exchange:
         account.orders[order.order_id] = order
         account.working[order.order_id] = order
         margins.block(self._market, account, order)
-        self._note(EntryKind.ACCEPTED, order, method="place")
+        whose = {"parent_order_id": parent_order_id, "leg": terms.leg, "legs": terms.legs}
+        self._note(EntryKind.ACCEPTED, order, method="place", **whose)
         self._schedule(now_ns + handling.start_after_ns, order, self._receive)
         return order
 

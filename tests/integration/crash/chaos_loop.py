@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from random import Random
 
     from crash_parts import Daemon, Lane, Servers, World
-    from exactly_once import Records
+    from exactly_once import Records, Task
 
 CYCLES: Final = 25
 """In one chapter: long enough for doubts to outlive several daemons."""
@@ -63,6 +63,18 @@ SETTINGS: Final[dict[str, object]] = {"order_deadline_s": 5.0, "order_settle_aft
 """Beside the scaled ones of `crash_parts`: time for a loaded machine to carry what has left."""
 JOBS: Final = 0.2
 """So many of the callers' wishes are baskets."""
+EXITS: Final = 0.08
+"""So many are a purchase and an exit of all that is held by then."""
+LEGGED: Final = 0.15
+"""So many of the orders are cover orders or icebergs."""
+HELD: Final = ("NSE", "TCS")
+"""The share that exits close. Nobody else sells it, so its position may never be below zero."""
+EXIT_ALL: Final[dict[str, object]] = {"exchange": HELD[0], "tradingsymbol": HELD[1]}
+GIVEN_UP: Final = frozenset({"NOTHING_HELD", "REFUSED", "CANCELLED_BY_CALLER"})
+"""Why an exit may be given up here: its purchase came to nothing, the broker refused it time and
+again, or its caller cancelled it."""
+STOP_AWAY: Final = Decimal("0.08")
+"""Of the price, so far away is a cover order's stop; nearer than the prices that orders rest at."""
 LARGE: Final = 2_000
 """More than the quotes hold at one price: filled in parts."""
 
@@ -116,6 +128,7 @@ class Chapter:
     doubled: int = 0
     lost: int = 0
     unknown_left: int = 0
+    kinds: Counter[str] = field(default_factory=Counter)
     ends: Counter[str] = field(default_factory=Counter)
     kills: Counter[str] = field(default_factory=Counter)
     settle_ms: list[float] = field(default_factory=list)
@@ -134,8 +147,8 @@ class Chapter:
     def from_json(cls, line: str) -> Chapter:
         """Return what :meth:`to_json` wrote."""
         read = json.loads(line)
-        for name in ("ends", "kills"):
-            read[name] = Counter(read[name])
+        for name in ("kinds", "ends", "kills"):
+            read[name] = Counter(read.get(name, {}))
         return cls(**read)
 
 
@@ -170,6 +183,7 @@ class _Story:
         self._follow_ups: dict[str, dict[str, object]] = {}
         self._seen_sending: set[tuple[object, int]] = set()
         self._quote = own.quote()["depth"]
+        self._ask_inr = Decimal(str(own.quote(HELD)["depth"]["sell"][0]["price"]))
 
     # --- one life -------------------------------------------------------------------------------
 
@@ -244,13 +258,27 @@ class _Story:
         for _ in range(chance.randint(2, 6)):
             if chance.random() < 0.4:
                 yield from self._repeats()
+            if chance.random() < EXITS:
+                yield self._wish(self._purchase())
+                yield self._wish(EXIT_ALL)
+                continue
             key = f"k{len(self._wishes)}"
-            self._wishes[key] = self._job() if chance.random() < JOBS else self._order()
-            yield self._place(key)
+            yield self._wish(self._job() if chance.random() < JOBS else self._order())
             if chance.random() < 0.3:
                 yield self._follow_up(key, "modify")
+            if self._is_cover(key) and chance.random() < 0.6:
+                yield self._follow_up(key, "exit")
             if chance.random() < 0.4:
                 yield self._follow_up(chance.choice(list(self._wishes)), "cancel")
+
+    def _wish(self, wish: dict[str, object]) -> dict[str, object]:
+        """Take a new wish and return the frame that asks for it."""
+        key = f"k{len(self._wishes)}"
+        self._wishes[key] = wish
+        return self._place(key)
+
+    def _is_cover(self, key: str) -> bool:
+        return self._wishes[key].get("variety") == "co"
 
     def _repeats(self) -> list[dict[str, object]]:
         """Ask again what got no answer, and now and then what did; or misuse a key."""
@@ -264,20 +292,50 @@ class _Story:
 
     def _place(self, key: str) -> dict[str, object]:
         wish = self._wishes[key]
-        if "legs" not in wish:
+        if "transaction_type" in wish:
             return place_frame(key, self._own.account, wish)
-        return {"op": "basket", "client_order_id": key, "account": self._own.account, **wish}
+        op = "basket" if "legs" in wish else "exit"
+        whose = {"client_order_id": key, "request_id": key, "account": self._own.account}
+        return {"op": op, **whose, **wish}
 
     def _follow_up(self, key: str, op: str) -> dict[str, object]:
         frame = cancel_frame(key)
-        if op == "modify":
-            name = f"{key}-modify-{len(self._follow_ups)}"
-            price = self._price("BUY", is_marketable=False)
-            frame = {**frame, "op": op, "request_id": name, "order": {"price": price}}
+        name = f"{key}-{op}-{len(self._follow_ups)}"
+        if op == "exit":
+            frame = {**frame, "request_id": name, "exit": True}
+        elif op == "modify":
+            change = {"price": self._price("BUY", is_marketable=False)}
+            if self._is_cover(key) and self._chance.random() < 0.5:
+                side = str(self._wishes[key]["transaction_type"])
+                change = {"trigger_price": self._stop(side, STOP_AWAY / 2)}
+            frame = {**frame, "op": op, "request_id": name, "order": change}
         self._follow_ups[_key_of(frame)] = frame
         return frame
 
     def _order(self) -> dict[str, object]:
+        """Return an order: a plain one, now and then a cover order or an iceberg."""
+        order = self._plain()
+        if self._chance.random() >= LEGGED:
+            return order
+        if self._chance.random() < 0.5:
+            stop = self._stop(str(order["transaction_type"]), STOP_AWAY)
+            return order | {"variety": "co", "trigger_price": stop}
+        each, legs = self._chance.randint(1, 20), self._chance.randint(2, 4)
+        cut = {"iceberg_legs": legs, "iceberg_quantity": each, "quantity": legs * each}
+        return order | {"variety": "iceberg", **cut}
+
+    def _purchase(self) -> dict[str, object]:
+        """Return an order to buy what exits close."""
+        price = round(self._ask_inr * Decimal("1.03"))
+        return limit_order("BUY", self._chance.randint(1, 20), f"{price}.00", HELD)
+
+    def _stop(self, side: str, away: Decimal) -> str:
+        """Return a trigger for a cover order of a side, far enough away not to be reached."""
+        best = Decimal(str(self._quote["buy" if side == "BUY" else "sell"][0]["price"]))
+        factor = 1 - away if side == "BUY" else 1 + away
+        return f"{round(best * factor * 2) / Decimal(2):.2f}"
+
+    def _plain(self) -> dict[str, object]:
         chance = self._chance
         side = chance.choice(("BUY", "SELL"))
         quantity = LARGE if chance.random() < 0.05 else chance.randint(1, 20)
@@ -287,7 +345,7 @@ class _Story:
         """Return a basket, some legs of it sliced orders."""
         chance = self._chance
         legs = [
-            {"order": self._order(), "slice": chance.random() < 0.3}
+            {"order": self._plain(), "slice": chance.random() < 0.3}
             for _ in range(chance.randint(2, 4))
         ]
         mode = chance.choice(("independent", "all_or_compensate"))
@@ -367,6 +425,7 @@ class _Story:
     def _is_target(self, task: dict[str, Any], order_id: str | None) -> bool:
         if order_id is None or task["target_task_id"] is None:
             return False
+        order_id = crash_records.first_legs(self._own.ledger()).get(order_id, order_id)
         (target,) = self._own.rows(
             "SELECT broker_order_id FROM order_task WHERE task_id = %s", task["target_task_id"]
         )
@@ -386,6 +445,7 @@ class _Story:
         self._ask_all(daemon, [self._place(k) for k in silent if self._chance.random() < 0.75])
         self._wait(lambda: self._is_settled() and not self._left())
         self._wait(lambda: self._ends_what_rests(daemon))
+        self._wait(lambda: self._is_closed(daemon))
         self._wait(lambda: len(own.stream()) == own.last_seq())
         if not daemon.is_running():
             raise AssertionError(f"the daemon ended: {daemon.log()[-1500:]}")
@@ -412,6 +472,31 @@ class _Story:
         self._wait(lambda: self._is_settled() and not self._left())
         return not self._unended()
 
+    def _is_closed(self, daemon: Daemon) -> bool:
+        """Close what cover orders and purchases have left open, and say whether nothing is."""
+        stands = self._stands()
+        covers = [
+            task["client_order_id"]
+            for task in self._own.tasks()
+            if task["broker_order_id"] in stands
+        ]
+        frames = [self._follow_up(key, "exit") for key in covers]
+        if self._net()[-1:] not in ([], [0]):
+            frames.append(self._wish(EXIT_ALL))
+        self._ask_all(daemon, frames)
+        self._wait(lambda: self._is_settled() and not self._unended() and not self._left())
+        return not self._stands() and self._net()[-1:] in ([], [0])
+
+    def _stands(self) -> set[str]:
+        """Return the cover orders of which a stop stands, by their order ids."""
+        found = crash_records.orders(self._own.ledger()).values()
+        return {
+            each.parent_order_id for each in found if each.parent_order_id and each.state in LIVE
+        }
+
+    def _net(self) -> list[int]:
+        return crash_records.net_after_each_trade(self._own.ledger(), HELD[1])
+
     def _ask_all(self, daemon: Daemon, frames: list[dict[str, object]]) -> None:
         with door(self._own, daemon) as calls:
             for frame in frames:
@@ -432,7 +517,7 @@ class _Story:
 
     def _unended(self) -> bool:
         return any(
-            task["kind"] in {"PLACE", "BASKET"} and task["state"] not in TERMINAL
+            task["kind"] in {"PLACE", "BASKET", "EXIT"} and task["state"] not in TERMINAL
             for task in self._own.tasks()
         )
 
@@ -440,18 +525,35 @@ class _Story:
         chapter = self._chapter
         placed = records.kinds("PLACE")
         left = [f"I3: {task.name} is {task.state}" for task in placed if task.state in LIVE]
-        chapter.violations += violations(records) + left
+        chapter.violations += violations(records) + left + self._closed()
         chapter.orders = len(placed)
         chapter.reached = reached_broker(records)
         chapter.doubled = len(doubled(records))
         chapter.lost = sum(sentence.startswith(("I3", "I5")) for sentence in chapter.violations)
         chapter.unknown_left = sum(task.state in UNRESOLVED for task in records.tasks)
         chapter.ends = Counter(task.state.value for task in placed)
+        chapter.kinds = Counter(_kind_of(task) for task in records.tasks)
         chapter.settle_ms = [
             1e3 * float(row["settled_s"])
             for row in self._own.rows(_DOUBTS, self._own.account)
             if row["settled_s"] is not None
         ]
+
+    def _closed(self) -> list[str]:
+        """I19: no exit sold more than was held, each ended with a reason, and nothing is left."""
+        given_up = [
+            f"I19: the exit {task['client_order_id']} was given up: {task['reason_code']}"
+            for task in self._own.tasks()
+            if task["kind"] == "EXIT"
+            and task["state"] == "ESCALATED"
+            and task["reason_code"] not in GIVEN_UP
+        ]
+        net = self._net()
+        flipped = [f"I19: {HELD[1]} went to {min(net)}"] if min(net, default=0) < 0 else []
+        left = [f"I19: {net[-1]} of {HELD[1]} are left"] if net and net[-1] else []
+        return (
+            given_up + flipped + left + [f"I19: a stop of {each} stands" for each in self._stands()]
+        )
 
 
 _DOUBTS: Final = """
@@ -463,6 +565,13 @@ _DOUBTS: Final = """
 """
 
 
+def _kind_of(task: Task) -> str:
+    """Return what a task is: of an order its variety, a part of a job apart; else its kind."""
+    if task.kind != "PLACE":
+        return task.asks
+    return "part" if task.job_id else task.form["variety"]
+
+
 def _key_of(frame: dict[str, object]) -> str:
     return str(frame.get("request_id") or frame["client_order_id"])
 
@@ -470,6 +579,7 @@ def _key_of(frame: dict[str, object]) -> str:
 def totals(chapters: Sequence[Chapter]) -> dict[str, Any]:
     """Return the figures of many chapters."""
     kills = sum((chapter.kills for chapter in chapters), Counter[str]())
+    kinds = sum((chapter.kinds for chapter in chapters), Counter[str]())
     ends = sum((chapter.ends for chapter in chapters), Counter[str]())
     in_mid_send = sum(kills[point] for point in IN_MID_SEND)
     return {
@@ -483,6 +593,7 @@ def totals(chapters: Sequence[Chapter]) -> dict[str, Any]:
         "violations": sum(len(chapter.violations) for chapter in chapters),
         "not_placed": ends["NOT_PLACED"],
         "expired": ends["EXPIRED"],
+        "kinds": dict(kinds.most_common()),
         "ends": dict(ends.most_common()),
         "kills_per_point": dict(sorted(kills.items())),
         "kills_in_mid_send_ratio": round(in_mid_send / max(kills.total(), 1), 3),

@@ -378,9 +378,9 @@ class World:
         rows = self._ask("/orders")
         return {row["order_id"]: row for row in rows}
 
-    def quote(self) -> dict[str, Any]:
-        """Return the quote of the one share that is traded here."""
-        name = ":".join(SHARE)
+    def quote(self, share: tuple[str, str] = SHARE) -> dict[str, Any]:
+        """Return the quote of a share."""
+        name = ":".join(share)
         found: dict[str, Any] = self._ask("/quote", i=name)[name]
         return found
 
@@ -592,8 +592,10 @@ def cancel_frame(key: str) -> dict[str, object]:
     return {"op": "cancel", "client_order_id": key, "request_id": f"{key}-cancel"}
 
 
-def limit_order(side: str, quantity: int, price: str) -> dict[str, object]:
-    exchange, tradingsymbol = SHARE
+def limit_order(
+    side: str, quantity: int, price: str, share: tuple[str, str] = SHARE
+) -> dict[str, object]:
+    exchange, tradingsymbol = share
     return {
         "exchange": exchange,
         "tradingsymbol": tradingsymbol,

@@ -5,10 +5,12 @@ The verdict is that of the simulation (`exactly_once`); only where its records c
 
 from __future__ import annotations
 
+import itertools
+from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from exactly_once import AtBroker, Attempt, Event, Post, Records, Task, Told
+from exactly_once import COVER_EXIT, AtBroker, Attempt, Event, Post, Records, Task, Told
 
 from ticker_service.constants import NS_PER_US
 from ticker_service.domain.order_state import TaskState
@@ -124,16 +126,22 @@ def _heard(event: Mapping[str, Any]) -> tuple[int, str, int]:
 
 
 def posts(entries: Sequence[Mapping[str, Any]]) -> list[Post]:
-    """Return the requests that the ledger has, whatever became of them."""
+    """Return the requests that the ledger has, whatever became of them.
+
+    What went to a leg is of its order; a cancel of a cover order's stop is an exit.
+    """
     refused = {entry["request"] for entry in entries if entry["kind"] == "refused"}
+    firsts, stops = first_legs(entries), _stops(entries)
     return [
         Post(
-            kind=entry["method"].upper(),
+            kind=COVER_EXIT
+            if entry["method"] == "cancel" and entry["order_id"] in stops
+            else entry["method"].upper(),
             # The ledger counts whole microseconds, and an intent is never younger than its POST.
             at_ns=(entry["at_us"] + 1) * NS_PER_US,
             took_effect=entry["number"] not in refused,
             tag=entry["tag"] or "",
-            target=entry["order_id"] or "",
+            target=firsts.get(entry["order_id"], entry["order_id"] or ""),
             body=says(entry["fields"]),
         )
         for entry in entries
@@ -142,19 +150,90 @@ def posts(entries: Sequence[Mapping[str, Any]]) -> list[Post]:
 
 
 def orders(entries: Sequence[Mapping[str, Any]]) -> dict[str, AtBroker]:
-    """Return the orders that the ledger tells of, by order id."""
+    """Return the orders that the ledger tells of, by order id.
+
+    An iceberg is one, under the id of its first leg, with the sum of its legs. A cover order's
+    stop is an order of its own that names the other.
+    """
     found: dict[str, AtBroker] = {}
+    icebergs: dict[str, _Iceberg] = {}
+    legs = {leg: first for leg, first in first_legs(entries).items() if leg not in _stops(entries)}
     for entry in entries:
         order_id = entry["order_id"] or ""
+        first = legs.get(order_id, order_id)
         if entry["kind"] == "accepted" and entry["method"] == "place":
-            found[order_id] = AtBroker(order_id=order_id, tag=entry["tag"] or "")
+            if entry["legs"] > 1:
+                icebergs.setdefault(first, _Iceberg(entry["legs"])).filled[order_id] = 0
+            if first == order_id:
+                found[order_id] = AtBroker(
+                    order_id=order_id,
+                    tag=entry["tag"] or "",
+                    parent_order_id=entry["parent_order_id"] or "",
+                )
         elif entry["kind"] == "status":
-            found[order_id].status = entry["status"]
-            found[order_id].filled_quantity = entry["filled_quantity"]
+            status, filled = entry["status"], entry["filled_quantity"]
+            if first in icebergs:
+                status, filled = icebergs[first].shows(order_id, status, filled)
+            found[first].status, found[first].filled_quantity = status, filled
         elif entry["kind"] == "trade":
             price = Decimal(str(entry["average_price"]))
-            found[order_id].value_inr += price * entry["quantity"]
+            found[first].value_inr += price * entry["quantity"]
     return found
+
+
+@dataclass(slots=True)
+class _Iceberg:
+    """The legs of one iceberg so far, by order id and in the order in which they were placed."""
+
+    legs: int
+    filled: dict[str, int] = field(default_factory=dict)
+
+    def shows(self, order_id: str, status: str, filled: int) -> tuple[str, int]:
+        """Take a leg's status and return that of the whole; the newest leg speaks for it."""
+        self.filled[order_id] = filled
+        whole = sum(self.filled.values())
+        if status == "COMPLETE" and len(self.filled) < self.legs:
+            status = "OPEN"
+        if status == "REJECTED" and whole:
+            status = "CANCELLED"  # what was filled before stays filled
+        return status, whole
+
+
+def first_legs(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return of each order that the exchange placed itself the one that it is a leg of."""
+    firsts: dict[str, str] = {}
+    by_tag: dict[str, str] = {}
+    for entry in entries:
+        if entry["kind"] == "accepted" and entry["method"] == "place":
+            if entry["parent_order_id"]:
+                firsts[entry["order_id"]] = entry["parent_order_id"]
+            elif entry["leg"] == 1:
+                by_tag[entry["tag"]] = entry["order_id"]
+            else:
+                firsts[entry["order_id"]] = by_tag[entry["tag"]]
+    return firsts
+
+
+def _stops(entries: Sequence[Mapping[str, Any]]) -> set[str]:
+    """Return the second legs of cover orders."""
+    return {entry["order_id"] for entry in entries if entry.get("parent_order_id")}
+
+
+def net_after_each_trade(entries: Sequence[Mapping[str, Any]], tradingsymbol: str) -> list[int]:
+    """Return the net position of a share after each of its trades; it has orders without legs."""
+    sides = {
+        entry["tag"]: 1 if entry["fields"]["transaction_type"] == "BUY" else -1
+        for entry in entries
+        if entry["kind"] == "received"
+        and entry["method"] == "place"
+        and entry["fields"].get("tradingsymbol") == tradingsymbol
+    }
+    trades = [
+        sides[entry["tag"]] * entry["quantity"]
+        for entry in entries
+        if entry["kind"] == "trade" and entry["tag"] in sides
+    ]
+    return list(itertools.accumulate(trades))
 
 
 def _ns(instant: dt.datetime) -> int:

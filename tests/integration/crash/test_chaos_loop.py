@@ -11,7 +11,13 @@ import crash_records
 import httpx
 import pytest
 from crash_parts import door, limit_order, place_frame
-from exactly_once import Told, violations
+from exactly_once import (
+    Records,
+    Told,
+    doubled,
+    stops_close_no_more_than_was_opened,
+    violations,
+)
 from running import eventually
 
 if TYPE_CHECKING:
@@ -85,3 +91,69 @@ def test_the_verdict_names_what_was_done_behind_the_journal_s_back(own: World) -
     assert "was posted 2 times" in found
     assert "without an intent" in found
     assert "I3: other was acknowledged" in found
+
+
+def accepted(order_id: str, **changed: Any) -> dict[str, Any]:
+    """Return the ledger's entry of an order that was placed, by a caller or by the exchange."""
+    values: dict[str, Any] = {"tag": "T1", "parent_order_id": None, "leg": 1, "legs": 1}
+    return {"kind": "accepted", "method": "place", "order_id": order_id, **values, **changed}
+
+
+def shown(order_id: str, status: str, filled: int) -> dict[str, Any]:
+    return {
+        "kind": "status",
+        "order_id": order_id,
+        "status": status,
+        "filled_quantity": filled,
+    }
+
+
+def traded(order_id: str, quantity: int, price: float, tag: str = "T1") -> dict[str, Any]:
+    told = {"order_id": order_id, "tag": tag, "quantity": quantity, "average_price": price}
+    return {"kind": "trade", **told}
+
+
+@pytest.mark.parametrize(
+    ("second", "state", "filled"),
+    [
+        ([shown("2", "COMPLETE", 5)], "FILLED", 10),
+        ([shown("2", "CANCELLED", 2)], "CANCELLED", 7),
+        ([shown("2", "REJECTED", 0)], "CANCELLED", 5),
+        ([shown("2", "OPEN", 0)], "PARTIAL", 5),
+    ],
+)
+def test_the_legs_of_an_iceberg_are_judged_as_one_order(
+    second: list[dict[str, Any]], state: str, filled: int
+) -> None:
+    first = [accepted("1", legs=2), shown("1", "OPEN", 0), traded("1", 5, 100.0)]
+    between = [*first, shown("1", "COMPLETE", 5)]
+    (order,) = crash_records.orders(between).values()
+    assert (order.state, order.filled_quantity) == ("PARTIAL", 5)
+
+    (order,) = crash_records.orders([*between, accepted("2", leg=2, legs=2), *second]).values()
+
+    assert (order.order_id, order.state, order.filled_quantity) == ("1", state, filled)
+
+
+def test_the_stop_of_a_cover_order_is_no_second_order_and_closes_no_more_than_was_opened() -> None:
+    stop = accepted("2", tag="T1", parent_order_id="1")
+    entries = [accepted("1"), shown("1", "COMPLETE", 5), stop, shown("2", "TRIGGER PENDING", 0)]
+    records = Records(orders=crash_records.orders(entries))
+    assert (doubled(records), stops_close_no_more_than_was_opened(records)) == ([], [])
+
+    records = Records(orders=crash_records.orders([*entries, shown("2", "COMPLETE", 6)]))
+    assert "6 were closed of 1, and 5 opened" in stops_close_no_more_than_was_opened(records)[0]
+    records = Records(orders=crash_records.orders([*entries, accepted("3")]))
+    assert "became the orders ['1', '3']" in doubled(records)[0]
+
+
+def test_a_position_that_an_exit_flips_is_seen_at_the_trade_that_does() -> None:
+    def posted(tag: str, side: str, symbol: str = "TCS") -> dict[str, Any]:
+        fields = {"tradingsymbol": symbol, "transaction_type": side}
+        return {"kind": "received", "method": "place", "tag": tag, "fields": fields}
+
+    posts = [posted("B", "BUY"), posted("S", "SELL"), posted("O", "SELL", "INFY")]
+    trades = [("B", 5), ("O", 9), ("S", 3), ("S", 3), ("B", 1)]
+    entries = [*posts, *(traded(tag, n, 100.0, tag) for tag, n in trades)]
+
+    assert crash_records.net_after_each_trade(entries, "TCS") == [5, 2, -1, 0]
