@@ -606,6 +606,14 @@ class OrderJournal(Protocol):
         """
         ...
 
+    def hear_events(self, account: Account, hear: Callable[[OrderEvent], None]) -> None:
+        """Tell of events of an account that a later write of this process has committed.
+
+        Told before the write returns, in any order, and not of all: some are only to be read. The
+        newest call counts; ``hear`` does not wait.
+        """
+        ...
+
     async def admit(self, new: NewTask) -> Admitted:
         """Journal an instruction in its first state, or return the one its key already names.
 

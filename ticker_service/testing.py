@@ -336,6 +336,7 @@ class MemoryJournal:
         """The newest epoch of each account, also after its lock was lost, until it is released."""
         self._lost: asyncio.Queue[Account] = asyncio.Queue()
         self._followers: dict[Account, TaskFollower] = {}
+        self._hearers: dict[Account, Callable[[OrderEvent], None]] = {}
 
     # --- what a test does to it ---------------------------------------------------------------
 
@@ -390,6 +391,10 @@ class MemoryJournal:
     def follow(self, account: Account, follower: TaskFollower) -> None:
         """Tell of every later write of ours to an account's tasks; the newest call counts."""
         self._followers[account] = follower
+
+    def hear_events(self, account: Account, hear: Callable[[OrderEvent], None]) -> None:
+        """Tell of the event of every later write of ours; the newest call counts."""
+        self._hearers[account] = hear
 
     async def admit(self, new: NewTask) -> Admitted:
         """Keep an instruction in its first state, or return the one its key names."""
@@ -867,6 +872,7 @@ class MemoryJournal:
     async def _confirm(self, name: str, *tasks: OrderTask) -> None:
         """Tell who follows of a write, or that its confirmation was lost."""
         told = [(self._followers[of.account], of) for of in tasks if of.account in self._followers]
+        written = [self.events[of.account][-1] for of in tasks]
         try:
             await self.after(name)
         except BaseException:
@@ -875,6 +881,9 @@ class MemoryJournal:
             raise
         for follower, task in told:
             follower.moved(task)
+        for event in written:
+            if event.account in self._hearers:
+                self._hearers[event.account](event)
 
     async def _begin(self, name: str) -> None:
         await self.before(name)

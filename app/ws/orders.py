@@ -403,7 +403,7 @@ class _Session:
             news = self._doors.front.news_of(caller, account)
             try:
                 events = await self._doors.front.events(
-                    caller, account, after=after, limit=EVENTS_PER_READ_MAX
+                    caller, account, after=after, limit=EVENTS_PER_READ_MAX, follows=True
                 )
                 for event in events:
                     message = event_message(event, may_use=caller.may_use)
@@ -411,7 +411,7 @@ class _Session:
                     after = event.account_seq
             except JournalUnavailable:
                 events = ()
-            if not events:
+            if len(events) < EVENTS_PER_READ_MAX:
                 await wait_for_news(news)
 
     async def _refuse(self, error: Exception, request_id: str | None) -> None:

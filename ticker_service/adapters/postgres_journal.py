@@ -14,7 +14,7 @@ import contextlib
 import dataclasses
 import uuid
 from decimal import Decimal
-from typing import TYPE_CHECKING, Final, NoReturn, Self
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Self
 
 from psycopg.types.numeric import Int8
 
@@ -24,6 +24,7 @@ from ticker_service.adapters.postgres_pool import Database, JournalOptions, Pool
 from ticker_service.adapters.postgres_rows import (
     denial_of,
     event_of,
+    event_written,
     halt_of,
     kill_switch_of,
     limits_of,
@@ -89,6 +90,7 @@ class PostgresJournal:
         self._queries = Pool(self._database, "queries", options.queries)
         self._locks = AccountLocks(self._database, self._sql)
         self._followers: dict[Account, TaskFollower] = {}
+        self._hearers: dict[Account, Callable[[OrderEvent], None]] = {}
 
     @property
     def is_available(self) -> bool:
@@ -151,6 +153,10 @@ class PostgresJournal:
         """Tell of every later write of ours to an account's tasks; the newest call counts."""
         self._followers[account] = follower
 
+    def hear_events(self, account: Account, hear: Callable[[OrderEvent], None]) -> None:
+        """Tell of the events of later writes of ours, but for the rare ones; see the port."""
+        self._hearers[account] = hear
+
     async def admit(self, new: NewTask) -> Admitted:
         """Journal an instruction in its first state, or return the one its key already names.
 
@@ -178,6 +184,8 @@ class PostgresJournal:
                     if rows
                     else Admitted(task=await self._earlier(new), is_new=False)
                 )
+                for row in rows:
+                    self._say(row, parameters, at_ns=admitted.task.created_at_ns)
         self._tell(admitted.task)
         return admitted
 
@@ -653,6 +661,7 @@ class PostgresJournal:
         if not moved:
             raise TaskMoved(await self._why_not(task))
         left = task_of(moved[0])
+        self._say(moved[0], parameters, at_ns=left.updated_at_ns)
         self._tell(left)
         return left
 
@@ -671,6 +680,12 @@ class PostgresJournal:
     def _tell(self, task: OrderTask) -> None:
         if task.account in self._followers:
             self._followers[task.account].moved(task)
+
+    def _say(self, row: Row, parameters: Mapping[str, Any], *, at_ns: int) -> None:
+        """Tell of the event of a write that says its number; of another's it is to be read."""
+        account = row["account"]
+        if account in self._hearers and "account_seq" in row:
+            self._hearers[account](event_written(row, parameters, at_ns=at_ns))
 
     async def _why_not(self, task: OrderTask) -> str:
         known = await self.task(task.task_id)

@@ -9,6 +9,8 @@ from __future__ import annotations
 import datetime as dt
 from typing import TYPE_CHECKING, Any, Final
 
+import orjson
+
 from ticker_service.domain.halt import Halt, HaltCode
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
 from ticker_service.domain.order import OrderAttempt, OrderEvent, OrderTask, TaskKind
@@ -107,6 +109,30 @@ def event_of(row: Mapping[str, Any]) -> OrderEvent:
         client_order_id=row["client_order_id"],
         state=TaskState(row["state"]),
         data=data,
+    )
+
+
+def event_written(row: Mapping[str, Any], given: Mapping[str, Any], *, at_ns: int) -> OrderEvent:
+    """Return the event of a write that has just been committed, as it will be read.
+
+    Args:
+        row: The task as the write left it, with the ``account_seq`` of its event.
+        given: What the write was given (`adapters.postgres_parameters`).
+        at_ns: When it happened, ns since the Unix epoch.
+    """
+    return OrderEvent(
+        event_id=given["event_id"],
+        account=row["account"],
+        account_seq=row["account_seq"],
+        task_id=row["task_id"],
+        version=row["version"],
+        event=given["event"],
+        event_version=int(given["event_version"]),
+        at_ns=at_ns,
+        principal=row["principal"],
+        client_order_id=row["client_order_id"],
+        state=TaskState(row["state"]),
+        data=orjson.loads(orjson.dumps(given["data"].obj)),
     )
 
 

@@ -25,6 +25,7 @@ from ticker_service.orders.audit import Audit
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.book_watch import BookWatch
 from ticker_service.orders.dispatch import Dispatcher
+from ticker_service.orders.event_tail import EventTail
 from ticker_service.orders.exits import Exits
 from ticker_service.orders.intake import Intake
 from ticker_service.orders.jobs import Jobs
@@ -78,6 +79,8 @@ class AccountDesk:
         self.account = account
         self.standing = Standing(account)
         self.news = Bell()
+        self.events = EventTail(account, journal)
+        """What follows a number, for those who follow the account."""
         self.halts = executor.halts
         self.breakers = executor.breakers
         self._journal = journal
@@ -284,6 +287,7 @@ class AccountDesk:
         """Take the account, settle what an earlier run left, then work until cancelled."""
         writer_epoch = await self._journal.acquire(self.account)
         self._lost.clear()
+        self.events.follow()
         self._reconciler.memory.doubt_the_journal()
         self.audit.forget()
         self.positions.forget()
@@ -325,6 +329,7 @@ class AccountDesk:
             sink,
             name,
             journal=self._journal,
+            tail=self.events,
             bell=self.news,
             surroundings=self._surroundings,
             reach=self._reach,

@@ -325,12 +325,16 @@ class FrontDesk:
         ]
 
     async def events(
-        self, caller: Caller, account: str, *, after: int, limit: int
+        self, caller: Caller, account: str, *, after: int, limit: int, follows: bool = False
     ) -> Sequence[OrderEvent]:
-        """Return an account's events after a number, in order; empty when there are none."""
-        return await self._journal.events_after(
-            self.access.desk(caller, account).account, after, limit=limit
-        )
+        """Return an account's events after a number, in order; empty when there are none.
+
+        Who ``follows`` asks again, and may get fewer than there are.
+        """
+        desk = self.access.desk(caller, account)
+        if follows:
+            return await desk.events.after(after, limit=limit)
+        return await self._journal.events_after(desk.account, after, limit=limit)
 
     async def last_seq(self, caller: Caller, account: str) -> int:
         """Return the number of the account's newest event."""

@@ -1,8 +1,9 @@
 """Deliver an account's events to a sink in order, each at least once, across restarts.
 
 Path: order -> admit -> journal -> execute -> settle -> [report]. Events are rows of the journal,
-written with the change they tell of; what is left is to read on from a cursor. A sink that is down
-holds its own cursor back and nothing else (I9).
+written with the change they tell of; what is left is to read on from a cursor, in the journal what
+this process has not written itself. A sink that is down holds its own cursor back and nothing else
+(I9).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ticker_service.runtime.pacing import Backoff
 
 if TYPE_CHECKING:
     from ticker_service.domain.order import Account
+    from ticker_service.orders.event_tail import EventTail
     from ticker_service.ports import OrderEventSink, OrderJournal
     from ticker_service.runtime.bell import Bell
     from ticker_service.runtime.crash_points import Reach
@@ -39,6 +41,7 @@ async def deliver(  # noqa: PLR0913 - one line of work with all it needs
     sink_name: str,
     *,
     journal: OrderJournal,
+    tail: EventTail,
     bell: Bell,
     surroundings: Surroundings,
     reach: Reach,
@@ -49,7 +52,8 @@ async def deliver(  # noqa: PLR0913 - one line of work with all it needs
         account: Whose events.
         sink: Where they go.
         sink_name: The cursor's name in the journal.
-        journal: Where they are.
+        journal: Where the cursor is.
+        tail: Where they are.
         bell: Rung when there may be new ones.
         surroundings: Source of the retries' jitter.
         reach: Told ``C7`` before events that are committed are handed on.
@@ -61,7 +65,7 @@ async def deliver(  # noqa: PLR0913 - one line of work with all it needs
         try:
             if cursor < 0:
                 cursor = written = await journal.delivered_seq(account, sink_name)
-            events = await journal.events_after(account, cursor, limit=EVENTS_PER_READ_MAX)
+            events = await tail.after(cursor, limit=EVENTS_PER_READ_MAX)
             if events:
                 reach("C7")
                 await sink.publish(account, events)

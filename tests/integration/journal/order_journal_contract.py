@@ -32,7 +32,7 @@ from ticker_service.constants import NS_PER_S
 from ticker_service.domain.breaker import BreakerName, BreakerState, BreakerStep
 from ticker_service.domain.halt import HaltCode, new_halt
 from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
-from ticker_service.domain.order import Account, OrderTask, TaskKind, TaskUpdate
+from ticker_service.domain.order import Account, OrderEvent, OrderTask, TaskKind, TaskUpdate
 from ticker_service.domain.order_replay import differences, replay
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.risk import RiskDenial, risk_table
@@ -518,6 +518,27 @@ class OrderJournalContract(JobJournalContract, FailoverJournalContract):
                 await journal.record(task, step(TaskState.REJECTED), now_ns=NOON_NS)
             assert len(told.tasks) == 4
             assert not others.tasks
+
+        self.run(scenario)
+
+    def test_who_hears_of_an_event_has_what_is_read_of_it_later(self) -> None:
+        async def scenario(journal: OrderJournal) -> None:
+            heard: list[OrderEvent] = []
+            others: list[OrderEvent] = []
+            journal.hear_events(ACCOUNT, heard.append)
+            journal.hear_events(OTHER, others.append)
+            epoch = await journal.acquire(ACCOUNT)
+            task = await sending(journal, epoch)
+            filled = step(TaskState.PARTIAL, filled_quantity=3, average_price=Decimal("101.250"))
+            told = replace(filled, facts={"at_us": 1, "of": {"b": 1.5, "aa": None, "c": "é"}})
+            await journal.record(task, told, now_ns=NOON_NS + 1_999)
+            with pytest.raises(TaskMoved):
+                await journal.record(task, step(TaskState.REJECTED), now_ns=NOON_NS)
+            again = new_task(request_id=task.request_id, client_order_id=task.client_order_id)
+            assert not (await journal.admit(again)).is_new
+            assert heard == await journal.events_after(ACCOUNT, 0, limit=10)
+            assert [event.account_seq for event in heard] == [1, 2, 3, 4]
+            assert not others
 
         self.run(scenario)
 

@@ -39,4 +39,4 @@ journalled AS (
         created_at, principal, client_order_id, state, %(data)s
     FROM admitted CROSS JOIN numbered
 )
-SELECT * FROM admitted
+SELECT admitted.*, numbered.last_seq AS account_seq FROM admitted CROSS JOIN numbered

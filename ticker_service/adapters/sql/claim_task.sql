@@ -55,4 +55,4 @@ journalled AS (
         %(now)s, principal, client_order_id, state, %(data)s
     FROM moved CROSS JOIN numbered
 )
-SELECT * FROM moved
+SELECT moved.*, numbered.last_seq AS account_seq FROM moved CROSS JOIN numbered
