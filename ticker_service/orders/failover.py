@@ -80,14 +80,7 @@ class Failover:
         group = self._router.groups.get(task.account_group or "")
         if group is None or self._is_late(task):
             return task
-        situation = Situation(
-            kind=task.kind,
-            state=task.state,
-            body=task.body,
-            evidence=hindrance.evidence,
-            is_leg=task.job_id is not None,
-            moves_on_margin=group.moves_on_margin,
-        )
+        situation = _situation(task, task.state, group, hindrance.evidence)
         choice = await self._choice(task, group, situation)
         if choice is None or choice.account is None:
             return task
@@ -113,14 +106,7 @@ class Failover:
         group = self._router.groups.get(task.account_group or "")
         if group is None or self._is_late(task):
             return None
-        ended = Situation(
-            kind=task.kind,
-            state=update.state,
-            body=task.body,
-            evidence=Evidence.MARGIN,
-            is_leg=task.job_id is not None,
-            moves_on_margin=group.moves_on_margin,
-        )
+        ended = _situation(task, update.state, group, Evidence.MARGIN)
         choice = await self._choice(task, group, ended)
         if choice is None or choice.account is None:
             return None
@@ -258,6 +244,20 @@ class Failover:
 
 
 _FIT: Final = Target(is_of_group=True, is_held=True, is_open=True)
+
+
+def _situation(
+    task: OrderTask, state: TaskState, group: AccountGroup, evidence: Evidence
+) -> Situation:
+    """Return what is judged of an order that would go on from a state."""
+    return Situation(
+        kind=task.kind,
+        state=state,
+        body=task.body,
+        evidence=evidence,
+        is_leg=task.job_id is not None,
+        moves_on_margin=group.moves_on_margin,
+    )
 
 
 def _facts(

@@ -32,7 +32,9 @@ from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer
 
 if TYPE_CHECKING:
-    from ticker_service.domain.order import BrokerOrder, OrderRequest
+    from collections.abc import Callable
+
+    from ticker_service.domain.order import BrokerOrder, OrderRequest, OrderTask
 
 ICEBERG = dataclasses.replace(
     BUY, variety=Variety.ICEBERG, quantity=150, iceberg_legs=2, iceberg_quantity=75
@@ -40,6 +42,18 @@ ICEBERG = dataclasses.replace(
 COVER = dataclasses.replace(
     BUY, variety=Variety.CO, product=Product.MIS, trigger_price=Decimal("98.00")
 )
+
+
+NEXT = "000000000000009"
+"""The order that the broker made of the first."""
+SILENCE = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
+
+
+async def rests(scene: Scene, order: OrderRequest) -> tuple[OrderTask, str, str]:
+    """Return an order that rests, its id at the broker and its tag."""
+    placed = await scene.place(order)
+    working = await scene.reaches(placed, TaskState.WORKING)
+    return placed, working.broker_order_id or "", working.tag or ""
 
 
 def leg(number: int, **changed: Any) -> BrokerOrder:
@@ -61,36 +75,27 @@ def iceberg_task(**changed: Any) -> Any:
     return task(body=to_fields(ICEBERG), **changed)
 
 
-def test_a_filled_leg_is_no_filled_iceberg() -> None:
-    whole = order_legs.whole_iceberg(iceberg_task(), [filled(1)])
-    assert whole is not None
-    assert (whole.status, whole.filled_quantity, whole.quantity) == ("OPEN", 75, 150)
-
-
-def test_an_iceberg_is_filled_with_its_last_leg_at_the_average_of_all() -> None:
-    for rows in itertools.permutations([filled(1, "100"), filled(2, "101")]):
-        whole = order_legs.whole_iceberg(iceberg_task(), rows)
-        assert whole is not None
-        assert (whole.status, whole.filled_quantity) == ("COMPLETE", 150)
-        assert whole.average_price == Decimal("100.5")
-        assert whole.order_id == leg(1).order_id
-
-
 @pytest.mark.parametrize(
-    ("status", "filled_before", "told"),
+    ("rows", "status", "filled_quantity", "average"),
     [
-        ("CANCELLED", True, "CANCELLED"),
-        ("REJECTED", True, "CANCELLED"),
-        ("REJECTED", False, "REJECTED"),
+        ([leg(1)], "OPEN", 0, "0"),
+        ([filled(1)], "OPEN", 75, "100.05"),
+        ([filled(1, "100"), filled(2, "101")], "COMPLETE", 150, "100.5"),
+        ([filled(1), leg(2, status="CANCELLED")], "CANCELLED", 75, "100.05"),
+        ([filled(1), leg(2, status="REJECTED")], "CANCELLED", 75, "100.05"),
+        ([leg(1, status="REJECTED")], "REJECTED", 0, "0"),
     ],
+    ids=["rests", "between-two", "all-filled", "cancelled", "second-rejected", "first-rejected"],
 )
-def test_the_end_of_a_leg_is_the_end_of_the_iceberg_and_fills_stay(
-    status: str, *, filled_before: bool, told: str
+def test_an_iceberg_is_the_sum_of_its_legs_in_whichever_order_they_come(
+    rows: list[BrokerOrder], status: str, filled_quantity: int, average: str
 ) -> None:
-    rows = [filled(1), leg(2, status=status)] if filled_before else [leg(1, status=status)]
-    whole = order_legs.whole_iceberg(iceberg_task(), rows)
-    assert whole is not None
-    assert (whole.status, whole.filled_quantity) == (told, 75 if filled_before else 0)
+    for shuffled in itertools.permutations(rows):
+        whole = order_legs.whole_iceberg(iceberg_task(), shuffled)
+        assert whole is not None
+        assert (whole.order_id, whole.quantity) == (leg(1).order_id, 150)
+        assert (whole.status, whole.filled_quantity) == (status, filled_quantity)
+        assert whole.average_price == Decimal(average)
 
 
 def test_nothing_is_summed_while_a_leg_is_missing() -> None:
@@ -104,19 +109,27 @@ def test_an_older_row_of_a_leg_changes_nothing() -> None:
     assert list(legs.values()) == [filled(1)]
 
 
-def test_a_row_that_does_not_say_which_leg_it_is_is_none() -> None:
-    said: dict[str, object]
-    for said in ({"leg": 0, "legs": 2, "total_quantity": 150}, {"leg": 1}, {"leg": "1"}):
-        row = {"order_id": "1", "status": "OPEN", "meta": {"iceberg": said}}
-        assert kite_rows.order(row, user_id="").iceberg is None
-    for meta in (None, [], "x", {"iceberg": 1}):
-        row = {"order_id": "1", "status": "OPEN", "meta": meta}
-        assert kite_rows.order(row, user_id="").iceberg is None
-    said = {"leg": 1, "legs": 5, "leg_quantity": 200, "total_quantity": 1000}
-    row = {"order_id": "1", "status": "OPEN", "meta": {"iceberg": said}}
-    assert kite_rows.order(row, user_id="").iceberg == IcebergLeg(
-        leg=1, legs=5, total_quantity=1000
-    )
+@pytest.mark.parametrize(
+    ("meta", "told"),
+    [
+        ({"iceberg": {"leg": 0, "legs": 2, "total_quantity": 150}}, None),
+        ({"iceberg": {"leg": 1}}, None),
+        ({"iceberg": {"leg": "1"}}, None),
+        (None, None),
+        ([], None),
+        ("x", None),
+        ({"iceberg": 1}, None),
+        (
+            {"iceberg": {"leg": 1, "legs": 5, "leg_quantity": 200, "total_quantity": 1000}},
+            IcebergLeg(leg=1, legs=5, total_quantity=1000),
+        ),
+    ],
+)
+def test_a_row_that_does_not_say_which_leg_it_is_is_none(
+    meta: object, told: IcebergLeg | None
+) -> None:
+    row = {"order_id": "1", "status": "OPEN", "meta": meta}
+    assert kite_rows.order(row, user_id="").iceberg == told
 
 
 def _shown(scene: Scene, row: BrokerOrder, tag: str) -> None:
@@ -127,15 +140,13 @@ def test_the_legs_of_an_iceberg_come_to_one_instruction_and_no_alarm() -> None:
     async def story() -> None:
         scene = Scene()
         async with scene.opened():
-            placed = await scene.place(ICEBERG)
-            working = await scene.reaches(placed, TaskState.WORKING)
-            first, tag = working.broker_order_id or "", working.tag or ""
+            placed, first, tag = await rests(scene, ICEBERG)
             _shown(scene, filled(1, order_id=first), tag)
-            _shown(scene, leg(2, order_id="000000000000009"), tag)
+            _shown(scene, leg(2, order_id=NEXT), tag)
             partial = await scene.reaches(placed, TaskState.PARTIAL)
             assert (partial.filled_quantity, partial.broker_order_id) == (75, first)
 
-            _shown(scene, filled(2, "101.05", order_id="000000000000009"), tag)
+            _shown(scene, filled(2, "101.05", order_id=NEXT), tag)
             done = await scene.reaches(placed, TaskState.FILLED)
             assert (done.filled_quantity, done.average_price) == (150, Decimal("100.55"))
             assert not scene.halts.standing()
@@ -148,36 +159,19 @@ def test_the_legs_of_an_iceberg_come_to_one_instruction_and_no_alarm() -> None:
     run(story())
 
 
-def test_two_icebergs_of_one_request_halt_the_account() -> None:
-    async def story() -> None:
-        scene = Scene()
-        async with scene.opened():
-            placed = await scene.place(ICEBERG)
-            working = await scene.reaches(placed, TaskState.WORKING)
-            first, tag = working.broker_order_id or "", working.tag or ""
-            _shown(scene, leg(1, order_id=first), tag)
-            _shown(scene, leg(1, order_id="000000000000009"), tag)
-            await scene.until(scene.halts.standing)
-            assert scene.now(placed).broker_order_id == first
-
-    run(story())
-
-
 def test_a_change_and_a_cancel_of_an_iceberg_go_to_the_leg_that_rests() -> None:
     async def story() -> None:
         scene = Scene()
         async with scene.opened():
-            placed = await scene.place(ICEBERG)
-            working = await scene.reaches(placed, TaskState.WORKING)
-            first, tag = working.broker_order_id or "", working.tag or ""
+            placed, first, tag = await rests(scene, ICEBERG)
             _shown(scene, filled(1, order_id=first), tag)
-            _shown(scene, leg(2, order_id="000000000000009"), tag)
+            _shown(scene, leg(2, order_id=NEXT), tag)
             await scene.reaches(placed, TaskState.PARTIAL)
             change = await scene.modify(placed, price="100.10")
             await scene.reaches(change, TaskState.ACKED)
             cancel = await scene.cancel(placed)
             await scene.reaches(cancel, TaskState.ACKED)
-            assert [sent.what for sent in scene.broker.sent[1:]] == ["000000000000009"] * 2
+            assert [sent.what for sent in scene.broker.sent[1:]] == [NEXT] * 2
             ended = await scene.reaches(placed, TaskState.CANCELLED)
             assert ended.filled_quantity == 75
 
@@ -186,7 +180,7 @@ def test_a_change_and_a_cancel_of_an_iceberg_go_to_the_leg_that_rests() -> None:
 
 def _second(first: str, **changed: Any) -> BrokerOrder:
     values: dict[str, Any] = {
-        "order_id": "000000000000009",
+        "order_id": NEXT,
         "status": "TRIGGER PENDING",
         "variety": "co",
         "product": "CO",
@@ -205,9 +199,7 @@ def test_the_second_leg_of_a_cover_order_is_ours_and_its_exit_goes_to_it(
     async def story() -> None:
         scene = Scene()
         async with scene.opened():
-            placed = await scene.place(COVER)
-            working = await scene.reaches(placed, TaskState.WORKING)
-            first, tag = working.broker_order_id or "", working.tag or ""
+            placed, first, tag = await rests(scene, COVER)
             scene.broker.change(
                 first,
                 status="COMPLETE",
@@ -225,9 +217,9 @@ def test_the_second_leg_of_a_cover_order_is_ours_and_its_exit_goes_to_it(
             assert len(scene.broker.sent) == 1
 
             tags = (tag,) if bears_tag else ()
-            scene.broker.book["000000000000009"] = _second(first, tags=tags)
+            scene.broker.book[NEXT] = _second(first, tags=tags)
             await scene.reaches(leaves, TaskState.ACKED)
-            assert scene.broker.sent[-1].what == "000000000000009"
+            assert scene.broker.sent[-1].what == NEXT
             assert not scene.halts.standing()
             assert scene.desk.audit.external() == []
             assert not scene.desk.audit.differences
@@ -240,16 +232,14 @@ def test_a_cancel_of_a_filled_cover_order_is_no_exit() -> None:
     async def story() -> None:
         scene = Scene()
         async with scene.opened():
-            placed = await scene.place(COVER)
-            working = await scene.reaches(placed, TaskState.WORKING)
-            first = working.broker_order_id or ""
+            placed, first, _ = await rests(scene, COVER)
             scene.broker.change(first, status="COMPLETE", filled_quantity=75)
-            scene.broker.book["000000000000009"] = _second(first)
+            scene.broker.book[NEXT] = _second(first)
             await scene.reaches(placed, TaskState.FILLED)
             cancel = await scene.cancel(placed)
             await scene.reaches(cancel, TaskState.REJECTED)
             assert scene.broker.sent[-1].what == first
-            assert scene.broker.book["000000000000009"].status == "TRIGGER PENDING"
+            assert scene.broker.book[NEXT].status == "TRIGGER PENDING"
 
     run(story())
 
@@ -260,21 +250,31 @@ def test_a_new_trigger_of_a_cover_order_goes_to_the_second_leg_once_there_is_one
     before = order_legs.address_of(change, placed, [])
     after = order_legs.address_of(change, placed, [_second("1")])
     assert before == order_legs.Address(order_id="1", variety=Variety.CO)
-    assert after == order_legs.Address(
-        order_id="000000000000009", variety=Variety.CO, parent_order_id="1"
-    )
+    assert after == order_legs.Address(order_id=NEXT, variety=Variety.CO, parent_order_id="1")
     price = task(kind=TaskKind.MODIFY, body={"price": "99.00"})
     assert order_legs.address_of(price, placed, [_second("1")]) == before
 
 
-def test_an_order_below_one_that_has_no_legs_is_an_alarm() -> None:
+@pytest.mark.parametrize(
+    ("order", "another"),
+    [
+        (ICEBERG, lambda _, tag: leg(1, order_id=NEXT, tags=(tag,))),
+        (BUY, lambda first, _: _second(first)),
+    ],
+    ids=["a-second-first-leg", "a-leg-of-what-has-none"],
+)
+def test_what_can_be_no_leg_of_an_order_halts_the_account(
+    order: OrderRequest, another: Callable[[str, str], BrokerOrder]
+) -> None:
     async def story() -> None:
         scene = Scene()
         async with scene.opened():
-            placed = await scene.place()
-            working = await scene.reaches(placed, TaskState.WORKING)
-            scene.broker.book["000000000000009"] = _second(working.broker_order_id or "")
+            placed, first, tag = await rests(scene, order)
+            if order is ICEBERG:
+                _shown(scene, leg(1, order_id=first), tag)
+            scene.broker.book[NEXT] = another(first, tag)
             await scene.until(scene.halts.standing)
+            assert scene.now(placed).broker_order_id == first
 
     run(story())
 
@@ -308,13 +308,22 @@ def test_a_form_that_breaks_a_rule_of_its_variety_is_refused(
     assert refused.value.field == f"order.{field}"
 
 
-def test_cover_orders_and_icebergs_that_keep_the_rules_pass() -> None:
-    market = dataclasses.replace(
-        COVER, order_type=OrderType.MARKET, price=None, market_protection=Decimal(-1)
-    )
-    minutes = dataclasses.replace(ICEBERG, validity=Validity.TTL, validity_ttl=2)
-    for order in (COVER, market, ICEBERG, minutes):
-        admit.check_order(order)
+@pytest.mark.parametrize(
+    ("order", "changed"),
+    [
+        (COVER, {}),
+        (
+            COVER,
+            {"order_type": OrderType.MARKET, "price": None, "market_protection": Decimal(-1)},
+        ),
+        (ICEBERG, {}),
+        (ICEBERG, {"validity": Validity.TTL, "validity_ttl": 2}),
+    ],
+)
+def test_cover_orders_and_icebergs_that_keep_the_rules_pass(
+    order: OrderRequest, changed: dict[str, Any]
+) -> None:
+    admit.check_order(dataclasses.replace(order, **changed))
 
 
 @pytest.mark.parametrize(
@@ -343,9 +352,8 @@ def test_of_an_order_with_legs_price_and_trigger_alone_are_changed(
 def test_an_iceberg_whose_answer_was_lost_is_found_with_all_its_legs() -> None:
     async def story() -> None:
         scene = Scene()
-        silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
         async with scene.opened():
-            scene.broker.answers.append(Answer(reply=silence))
+            scene.broker.answers.append(Answer(reply=SILENCE))
             scene.broker.hidden.add("000000000000001")
             placed = await scene.place(ICEBERG)
             lost = await scene.reaches(placed, TaskState.UNKNOWN)
@@ -368,12 +376,10 @@ def test_a_restart_between_two_legs_loses_and_doubles_nothing() -> None:
     async def story() -> None:
         scene = Scene()
         async with scene.opened():
-            placed = await scene.place(ICEBERG)
-            working = await scene.reaches(placed, TaskState.WORKING)
-            first, tag = working.broker_order_id or "", working.tag or ""
+            placed, first, tag = await rests(scene, ICEBERG)
             _shown(scene, filled(1, order_id=first), tag)
             await scene.reaches(placed, TaskState.PARTIAL)
-        _shown(scene, filled(2, "101.05", order_id="000000000000009"), tag)
+        _shown(scene, filled(2, "101.05", order_id=NEXT), tag)
         scene.renew()
         async with scene.opened():
             done = await scene.reaches(placed, TaskState.FILLED)
@@ -387,20 +393,18 @@ def _covered(scene: Scene, first: str, **second: Any) -> None:
     scene.broker.change(
         first, status="COMPLETE", filled_quantity=75, average_price=Decimal("100.05")
     )
-    scene.broker.book["000000000000009"] = _second(first, **second)
+    scene.broker.book[NEXT] = _second(first, **second)
 
 
 @pytest.mark.parametrize("takes_effect", [True, False])
 def test_an_exit_in_doubt_is_settled_by_the_second_leg(*, takes_effect: bool) -> None:
     async def story() -> None:
         scene = Scene()
-        silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
         async with scene.opened():
-            placed = await scene.place(COVER)
-            working = await scene.reaches(placed, TaskState.WORKING)
-            _covered(scene, working.broker_order_id or "")
+            placed, first, _ = await rests(scene, COVER)
+            _covered(scene, first)
             await scene.reaches(placed, TaskState.FILLED)
-            scene.broker.answers.append(Answer(reply=silence, takes_effect=takes_effect))
+            scene.broker.answers.append(Answer(reply=SILENCE, takes_effect=takes_effect))
             leaves = await scene.submit(
                 TaskKind.CANCEL, {order_legs.EXIT: "true"}, target_task_id=placed.task_id
             )
@@ -416,9 +420,8 @@ def test_an_exit_in_doubt_is_settled_by_the_second_leg(*, takes_effect: bool) ->
 def test_a_cover_order_that_lost_its_tag_is_not_called_absent() -> None:
     async def story() -> None:
         scene = Scene()
-        silence = Reply(withheld=Withheld.MAY_HAVE_LEFT, failure="no answer")
         async with scene.opened():
-            scene.broker.answers.append(Answer(reply=silence))
+            scene.broker.answers.append(Answer(reply=SILENCE))
             scene.broker.hidden.add("000000000000001")
             placed = await scene.place(COVER)
             await scene.reaches(placed, TaskState.UNKNOWN)
@@ -436,11 +439,10 @@ def test_a_filled_cover_order_without_a_stop_is_said_loudly(*, is_shown: bool) -
         scene = Scene()
         with capture_logs() as lines:
             async with scene.opened():
-                placed = await scene.place(COVER)
-                working = await scene.reaches(placed, TaskState.WORKING)
-                _covered(scene, working.broker_order_id or "")
+                placed, first, _ = await rests(scene, COVER)
+                _covered(scene, first)
                 if not is_shown:
-                    scene.broker.hidden.add("000000000000009")
+                    scene.broker.hidden.add(NEXT)
                 await scene.reaches(placed, TaskState.FILLED)
                 await asyncio.sleep(120)
         return [line for line in lines if line["event"] == "cover_order_without_stop"]
