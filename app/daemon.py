@@ -16,12 +16,12 @@ import structlog
 from app import logging
 from app.doors import Doors, application
 from app.http import health, listener
+from app.risk_file import RiskFile
 from app.security.limits import ConnectionCaps
 from app.security.tokens import TokenVerifier
-from app.settings import risk_limits
 from app.ws.orders import FRAME_BYTES_MAX
 from ticker_service.assembly import assemble, assemble_orders, watch_journal
-from ticker_service.errors import ConfigurationError, InvariantViolatedError
+from ticker_service.errors import InvariantViolatedError
 from ticker_service.orders.access import Caller
 from ticker_service.runtime import memory
 from ticker_service.runtime.clock import SystemClock
@@ -62,7 +62,7 @@ async def run(
         pid: This process.
         own_redis_url: Address of a server started for this run alone. Nobody could know it
             otherwise, so the printed line carries it as ``redis_url``; the log never does.
-        file: Where the risk limits are read again on SIGHUP.
+        file: Where the risk limits are read again, on SIGHUP or when the door is asked to.
 
     Raises:
         TickerServiceError: It could not start; the message says what is wrong.
@@ -114,9 +114,13 @@ async def run(
             )
         ]
         if office is not None and doors_listener is not None:
-            servers.append(_doors_server(settings, office, surroundings, reach, doors_listener))
+            risk_file = RiskFile(office.risk, file)
+            servers.append(
+                _doors_server(settings, office, surroundings, reach, risk_file, doors_listener)
+            )
+            asyncio.get_running_loop().add_signal_handler(signal.SIGHUP, risk_file.heed_signal)
         stop = asyncio.Event()
-        _heed_signals(stop, limit, office, file)
+        _heed_signals(stop, limit)
         stack.enter_context(ending_stalls(settings.stall_s, _say_stalled))
         memory.settle()
         async with asyncio.TaskGroup() as tasks:
@@ -150,10 +154,8 @@ async def run(
                     server.stop()
 
 
-def _heed_signals(
-    stop: asyncio.Event, limit: StopLimit, office: OrderOffice | None, file: Path | None
-) -> None:
-    """Stop in good order when asked to, and read the risk limits again on SIGHUP."""
+def _heed_signals(stop: asyncio.Event, limit: StopLimit) -> None:
+    """Stop in good order when asked to."""
     loop = asyncio.get_running_loop()
 
     def begin_stop() -> None:
@@ -162,8 +164,6 @@ def _heed_signals(
 
     for number in STOP_SIGNALS:
         loop.add_signal_handler(number, begin_stop)
-    if office is not None:
-        loop.add_signal_handler(signal.SIGHUP, partial(_read_risk_limits, office, file))
 
 
 def _listen(stack: contextlib.AsyncExitStack, host: str, port: int) -> socket.socket:
@@ -177,6 +177,7 @@ def _doors_server(
     office: OrderOffice,
     surroundings: Surroundings,
     reach: Reach,
+    risk_file: RiskFile,
     bound: socket.socket,
 ) -> listener.Server:
     doors = Doors(
@@ -184,6 +185,7 @@ def _doors_server(
         verifier=TokenVerifier(settings.token_secret.get_secret_value().encode()),
         clock=surroundings.clock,
         reach=reach,
+        risk_file=risk_file,
         postbacks=office.postbacks,
         postback_word=settings.postback_word.get_secret_value(),
     )
@@ -206,17 +208,6 @@ def _ws_url(bound: socket.socket | None) -> str | None:
     if bound is None:
         return None
     return listener.url_of(bound).replace("http://", "ws://") + "/v1/orders/ws"
-
-
-def _read_risk_limits(office: OrderOffice, file: Path | None) -> None:
-    """Put in force what the settings say of risk limits now; faulty ones change nothing."""
-    try:
-        table = risk_limits(file)
-    except ConfigurationError as error:
-        log.error("risk_limits_not_read", error=str(error), version=office.risk.current.version)  # noqa: TRY400 - the message has it all
-        return
-    if not office.risk.take(table):
-        log.info("risk_limits_unchanged", version=table.version)
 
 
 def _say_stalled(calls: list[str]) -> None:

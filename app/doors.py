@@ -18,6 +18,7 @@ from ticker_service.orders.access import Caller
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from app.risk_file import RiskFile
     from app.security.tokens import Principal, Scope, TokenVerifier
     from ticker_service.domain.order import OrderEvent
     from ticker_service.orders.front import FrontDesk
@@ -49,6 +50,7 @@ class Doors:
     reach: Reach
     postbacks: Postbacks | None = None
     postback_word: str = field(default="", repr=False)
+    risk_file: RiskFile | None = None
     rate: RequestLimiter = field(init=False)
     connections: ConnectionRegister = field(init=False)
 
@@ -110,6 +112,21 @@ class Doors:
             field=field,
             value=after,
         )
+
+    def read_risk_limits(self, caller: Caller) -> dict[str, str | bool]:
+        """Put in force what the settings say of risk limits now.
+
+        Raises:
+            OrderRefused: The caller's token is not good for all accounts, or they are wrong.
+        """
+        if caller.accounts != "all":
+            rule = "must be all: the limits are those of every account"
+            raise OrderRefused(
+                "FORBIDDEN", rule, field="accounts", value=", ".join(caller.accounts)
+            )
+        if self.risk_file is None:
+            raise OrderRefused("NOT_POSSIBLE", "these doors know of no settings to read")
+        return self.risk_file.read_again(caller.principal)
 
     def count(self, caller: Caller) -> None:
         """Take one request from the caller's allowance.

@@ -9,6 +9,7 @@ import httpx
 import typer
 
 from app.jobs import run_job, whoever
+from app.rest_door import URL, Token, Url, ask
 from ticker_service.domain.risk import RISK_LIMITS, RiskTable
 from ticker_service.domain.session import from_instant_ns
 from ticker_service.runtime.clock import SystemClock
@@ -96,6 +97,24 @@ def history(
             told = f"{each.client_order_id} of {each.principal}: {each.code}: {each.rule}"
             numbers = ", ".join(f"{name}={value}" for name, value in each.numbers.items())
             print(f"{_when(each.at_ns)} denied {told} [{numbers}] version {each.version}")  # noqa: T201 - likewise
+        return 0
+
+    raise typer.Exit(run_job(job()))
+
+
+@risk_cli.command()
+def reload(url: Url = URL, token: Token = "") -> None:
+    """Let the running daemon read the limits again from its settings; faulty ones change nothing.
+
+    Needs a token with scope admin for all accounts.
+    """
+
+    async def job() -> int:
+        found = await ask(url, token, "/risk/reload", expects="version", body={})
+        if found["has_changed"]:
+            print(f"version {found['before']} -> {found['version']}: in force")  # noqa: T201 - the answer
+        else:
+            print(f"version {found['version']}: unchanged")  # noqa: T201 - likewise
         return 0
 
     raise typer.Exit(run_job(job()))

@@ -225,7 +225,7 @@ class Settings(BaseSettings):
     risk: dict[str, Any] = Field(
         default_factory=dict,
         description="Limits of the risk gate (docs/risk.md), with tables accounts.NAME and "
-        "groups.NAME, as a table [risk] or JSON; read again on SIGHUP",
+        "groups.NAME, as a table [risk] or JSON; read again on SIGHUP and by `risk reload`",
     )
     freeze_quantities: dict[str, Annotated[int, Field(ge=0, le=10_000_000)]] = Field(
         default_factory=dict,

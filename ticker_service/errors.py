@@ -3,6 +3,7 @@
     TickerServiceError
     ├── ConfigurationError        stop at start; the message lists every fault at once
     │   ├── MigrationsPending     run `ticker-service migrate`
+    │   ├── LimitsRefused         risk limits that are none; those before stay in force
     │   └── UnknownAccount        name one that the journal has
     ├── FeedError                 the feed cannot go on as it is
     │   ├── FeedDisconnected      reconnect
@@ -30,10 +31,10 @@ Messages that blame the caller begin with ``Condition failed:``, ours with ``Inv
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
 
 class TickerServiceError(Exception):
@@ -46,6 +47,27 @@ class ConfigurationError(TickerServiceError):
 
 class MigrationsPending(ConfigurationError):  # noqa: N818 - says what there is to do
     """The journal's database is older than this program."""
+
+
+class Fault(NamedTuple):
+    """What is wrong with one setting: its whole name, what it holds, what it must be."""
+
+    field: str
+    value: object
+    rule: str
+
+    def __str__(self) -> str:
+        """Return it for people."""
+        named = self.field if self.value is None else f"{self.field}={self.value!r}"
+        return f"{named}: {self.rule}"
+
+
+class LimitsRefused(ConfigurationError):  # noqa: N818 - says what happened
+    """Risk limits that are none; ``faults`` has each."""
+
+    def __init__(self, faults: Sequence[Fault]) -> None:
+        super().__init__("\n".join(map(str, faults)))
+        self.faults = tuple(faults)
 
 
 class UnknownAccount(ConfigurationError):  # noqa: N818 - says what was named

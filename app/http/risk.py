@@ -1,4 +1,4 @@
-"""REST door for the risk gate: ``/v1/risk``. Lifting what a loss has stopped takes ``admin``."""
+"""REST door for the risk gate: ``/v1/risk``. To change what it does takes scope ``admin``."""
 
 from __future__ import annotations
 
@@ -19,6 +19,16 @@ router = APIRouter(prefix="/v1/risk", tags=["risk"], responses=ERRORS, route_cla
 async def show(who: Reads, doors: DoorsHere, account: _Account | None = None) -> dict[str, Any]:
     """List your accounts' limits in force, what of them is in use, and the newest denials."""
     return {"accounts": doors.front.controls.risk(who, account)}
+
+
+@router.post("/reload")
+async def reload(who: Admins, doors: DoorsHere) -> dict[str, Any]:
+    """Read the limits again from the daemon's settings; faulty ones change nothing.
+
+    The token must be good for all accounts.
+    """
+    changed: dict[str, Any] = doors.read_risk_limits(who)
+    return changed
 
 
 @router.delete("/latch")

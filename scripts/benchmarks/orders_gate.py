@@ -13,7 +13,7 @@ import uuid
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from ticker_service.constants import NS_PER_MS
+from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import (
     Account,
@@ -42,6 +42,8 @@ TURNS: Final = 7
 ORDERS: Final = 200
 OPEN_ORDERS: Final = 50
 HELD: Final = 10
+AGE_NS: Final = NS_PER_S // 2
+"""Of what is given: old enough that none is from a time to come where the machine pauses."""
 EVERY_RULE: Final = {
     "order_value_inr_max": 10**9,
     "order_quantity_max": 10_000,
@@ -110,9 +112,9 @@ async def _turn_us(said: Mapping[str, object]) -> float:
     prices = LastPricesOf(_NoQuotes(), QuoteShelf(), clock)
     prices.tick = lambda _, __: ReferencePrice(
         price_inr=1500.0,
-        at_ns=clock.now_ns() - NS_PER_MS,
+        at_ns=clock.now_ns() - AGE_NS,
         source="ticks",
-        traded_at_ns=clock.now_ns() - NS_PER_MS,
+        traded_at_ns=clock.now_ns() - AGE_NS,
     )
     sources = RiskSources(calendar=calendar(is_always_open=True), prices=prices)
     gate = RiskGate(
@@ -123,7 +125,7 @@ async def _turn_us(said: Mapping[str, object]) -> float:
         MemoryJournal(),
         clock,
         sources=sources,
-        day=lambda: DayResult(at_ns=clock.now_ns() - NS_PER_MS, result_inr=0.0, best_inr=0.0),
+        day=lambda: DayResult(at_ns=clock.now_ns() - AGE_NS, result_inr=0.0, best_inr=0.0),
     )
     for number in range(OPEN_ORDERS):
         exposure.reserve(_new(number))

@@ -17,7 +17,7 @@ from decimal import Decimal
 from enum import StrEnum
 from typing import Any, Final, NamedTuple
 
-from ticker_service.errors import ConfigurationError
+from ticker_service.errors import Fault, LimitsRefused
 
 OFF: Final = "off"
 VERSION_CHARACTERS: Final = 12
@@ -204,23 +204,27 @@ def risk_table(said: Mapping[str, Any] | None = None) -> RiskTable:
         said: Limits by name; ``accounts`` and ``groups`` hold tables of the same, by name.
 
     Raises:
-        ConfigurationError: A name is no limit's or a value not one of its kind; all are listed.
+        LimitsRefused: A name is no limit's or a value not one of its kind; all are listed.
     """
     said = dict(said or {})
-    faults: list[str] = []
+    faults: list[Fault] = []
     narrower = {}
     for where in ("accounts", "groups"):
         tables = said.pop(where, {})
         if not isinstance(tables, Mapping):
-            faults.append(f"{where}: must be tables of limits by name")
+            faults.append(Fault(where, None, "must be tables of limits by name"))
             tables = {}
-        faults += [f"{where}.{name}: no name" for name in tables if not _ACCOUNT.fullmatch(name)]
+        faults += [
+            Fault(f"{where}.{name}", None, "no name")
+            for name in tables
+            if not _ACCOUNT.fullmatch(name)
+        ]
         narrower[where] = {
             name: _read(words, f"{where}.{name}.", faults) for name, words in tables.items()
         }
     everywhere = _read(said, "", faults)
     if faults:
-        raise ConfigurationError("\n".join(faults))
+        raise LimitsRefused(faults)
     kept = {
         **{name: _plain(value) for name, value in everywhere.items()},
         **{
@@ -242,21 +246,22 @@ def risk_table(said: Mapping[str, Any] | None = None) -> RiskTable:
     )
 
 
-def _read(words: object, where: str, faults: list[str]) -> dict[str, object]:
+def _read(words: object, where: str, faults: list[Fault]) -> dict[str, object]:
     if not isinstance(words, Mapping):
-        faults.append(f"{where[:-1]}: must be a table of limits")
+        faults.append(Fault(where[:-1], None, "must be a table of limits"))
         return {}
     rows = {row.name: row for row in RISK_LIMITS}
     read = {}
     for name, value in words.items():
         row = rows.get(name)
         if row is None:
-            faults.append(f"{where}{name}: is no limit; see `ticker-service risk limits`")
+            rule = "is no limit; see `ticker-service risk limits`"
+            faults.append(Fault(where + name, None, rule))
             continue
         try:
             read[name] = _value(row, value)
         except ValueError as error:
-            faults.append(f"{where}{name}={value!r}: must be {error}")
+            faults.append(Fault(where + name, value, f"must be {error}"))
     return read
 
 

@@ -343,6 +343,7 @@ def test_the_door_describes_itself(home: House) -> None:
         ("/v1/kill-switch", "get"),
         ("/v1/kill-switch", "delete"),
         ("/v1/risk", "get"),
+        ("/v1/risk/reload", "post"),
         ("/v1/risk/latch", "delete"),
     }
     (scheme,) = api["components"]["securitySchemes"].items()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import signal
@@ -19,7 +20,7 @@ from running import DEADLINE_S, ROOT, environment, eventually
 from app.security.tokens import Scope
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # Prices have to be of now, so the market trades.
@@ -139,6 +140,106 @@ def test_limits_that_change_are_in_force_after_sighup_and_faulty_ones_are_not(
     assert eventually(lambda: shown(limited)["version"] == before)
 
 
+@contextlib.contextmanager
+def reloading(home: House) -> Iterator[Callable[[], httpx.Response]]:
+    """Yield what asks the daemon to read its limits again, as a caller who may."""
+    principal = new_name("operator")
+    token = home.token(principal, scopes=(*Scope,), accounts="all")
+    headers = {"Authorization": f"Bearer {token}"}
+    with httpx.Client(base_url=home.rest_url, headers=headers, trust_env=False) as http:
+        yield lambda: http.post("/v1/risk/reload")
+
+
+def test_limits_are_read_again_when_the_door_is_asked_and_faulty_ones_change_nothing(
+    limited: House, config: Path
+) -> None:
+    before = shown(limited)["version"]
+    with reloading(limited) as reload:
+        assert reload().json() == {"version": before, "before": before, "has_changed": False}
+        config.write_text(LIMITS.format(value=7_000_000))
+        try:
+            changed = reload().raise_for_status().json()
+            now = shown(limited)
+            assert changed == {"version": now["version"], "before": before, "has_changed": True}
+            assert now["limits"]["open_value_inr_max"] == "7000000"
+            assert limited.daemon.program.err.wait_for(
+                lambda line: "risk_limits_read" in line and now["version"] in line
+            )
+            config.write_text(LIMITS.format(value='"much"') + "order_lots_max = 0\nlot = 1\n")
+            refused = reload()
+            assert (refused.status_code, refused.json()["code"]) == (422, "RISK_LIMITS")
+            told = refused.json()
+            assert (told["field"], told["value"]) == ("accounts.MAIN.open_value_inr_max", "much")
+            assert told["rule"].startswith("must be a number of rupees above 0")
+            assert "accounts.MAIN.order_lots_max=0: must be" in told["rule"]
+            assert "accounts.MAIN.lot: is no limit" in told["rule"]
+            config.write_text("[risk\n")
+            assert (reload().status_code, reload().json()["code"]) == (422, "RISK_LIMITS")
+            assert shown(limited)["version"] == now["version"]
+        finally:
+            config.write_text(LIMITS.format(value=10_000_000))
+            reload().raise_for_status()
+        assert shown(limited)["version"] == before
+
+
+def test_the_shell_has_limits_read_again_and_says_which_are_in_force(limited: House) -> None:
+    token = limited.token(new_name("operator"), scopes=(*Scope,), accounts="all")
+    done = subprocess.run(
+        [sys.executable, "-m", "app.cli", "risk", "reload", "--url", limited.ws_url],
+        cwd=ROOT,
+        env=environment({}) | {"TICKER_ORDERS_TOKEN": token},
+        capture_output=True,
+        text=True,
+        timeout=2 * DEADLINE_S,
+        check=False,
+    )
+    assert done.stdout == f"version {shown(limited)['version']}: unchanged\n", done.stderr
+    assert done.returncode == 0
+
+
+def test_an_order_goes_if_the_broker_has_the_margin_for_it_and_is_denied_with_the_numbers(
+    limited: House, config: Path
+) -> None:
+    config.write_text(
+        LIMITS.format(value=10_000_000) + "\n[risk.accounts.SPARE]\nbroker_margin = true\n"
+    )
+    price = (Decimal(limited.price) * Decimal("0.9")).quantize(Decimal(1))
+    order = limited.order(price=f"{price}.00", product="CNC")
+    cash_inr = Decimal(LIVELY.cash_inr)
+    too_many = int(cash_inr / price) + 1
+    with (
+        reloading(limited) as reload,
+        limited.caller(accounts=["SPARE"], scopes=(*Scope,)) as caller,
+    ):
+        assert reload().json()["has_changed"]
+        try:
+            lacks, has = new_name("margin"), new_name("margin")
+            refused = caller.place(lacks, order | {"quantity": too_many}, account="SPARE")
+            assert (refused.status_code, refused.json()["code"]) == (422, "RISK_MARGIN")
+            (account,) = caller.at("GET", "/risk").json()["accounts"]
+            (denial,) = [each for each in account["denials"] if each["client_order_id"] == lacks]
+            assert Decimal(denial["numbers"]["margin_inr"]) == price * too_many
+            available_inr = Decimal(denial["numbers"]["available_inr"])
+            assert 0 < available_inr <= cash_inr
+            assert f"free margin of {available_inr:f} rupees" in refused.json()["rule"]
+            assert caller.ask("GET", f"/{lacks}").status_code == 404
+
+            assert caller.place(has, order, account="SPARE").status_code == 202
+            caller.reaches(has, "WORKING")
+            (first,) = [
+                each
+                for each in caller.events("SPARE", after=0)
+                if (each["client_order_id"], each["event"]) == (has, "received")
+            ]
+            assert Decimal(first["data"]["risk"]["margin_inr"]) == price
+            assert 0 < Decimal(first["data"]["risk"]["available_inr"]) <= cash_inr
+            caller.ask("DELETE", f"/{has}", params={"request_id": new_name()}).raise_for_status()
+            caller.reaches(has, "CANCELLED")
+        finally:
+            config.write_text(LIMITS.format(value=10_000_000))
+            assert reload().json()["has_changed"]
+
+
 def test_the_shell_lists_limits_shows_their_use_and_lifts_nothing_where_nothing_stands(
     limited: House, config: Path
 ) -> None:
@@ -176,6 +277,12 @@ def test_who_may_not_use_an_account_sees_no_limits_of_it_and_lifts_nothing(limit
         assert spare["account"] == "SPARE"
         assert http.get("/v1/risk", params={"account": "MAIN"}).status_code == 404
         assert http.delete("/v1/risk/latch", params={"account": "SPARE"}).status_code == 403
+        assert http.post("/v1/risk/reload").status_code == 403
+    some = limited.token(new_name("caller"), scopes=(*Scope,), accounts=["SPARE"])
+    headers = {"Authorization": f"Bearer {some}"}
+    with httpx.Client(base_url=limited.rest_url, headers=headers, trust_env=False) as http:
+        refused = http.post("/v1/risk/reload")
+        assert (refused.status_code, refused.json()["field"]) == (403, "accounts")
     admin = limited.token(new_name("caller"), scopes=(*Scope,), accounts="all")
     headers = {"Authorization": f"Bearer {admin}"}
     with httpx.Client(base_url=limited.rest_url, headers=headers, trust_env=False) as http:
