@@ -243,11 +243,11 @@ def _letter(letter: Letter) -> dict[str, Any]:
         "happens": letter.happens,
         "not_before_us": None if until_ns is None else until_ns // NS_PER_US,
         "actions": [str(each) for each in letter.actions],
-        "resend_name": _name_again(letter.task.client_order_id),
+        "resend_name": name_again(letter.task.client_order_id),
     }
 
 
-def _name_again(name: str) -> str:
+def name_again(name: str) -> str:
     """Return a caller's name for an order that is sent again.
 
     The sign in the names of a basket's orders is in no caller's own, and a long name is cut short.

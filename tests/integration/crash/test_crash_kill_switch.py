@@ -6,15 +6,18 @@ import contextlib
 import os
 import subprocess
 import sys
+import uuid
 from typing import TYPE_CHECKING
 
 import orjson
-import pytest
 from crash_parts import Daemon, Lane, Servers, door, limit_order, place_frame, world
 from running import DEADLINE_S, ROOT, environment, eventually
 from stoppable_postgres import stoppable_postgres
 
 from app.embedded import embedded_redis_process
+from ticker_service.adapters.kill_file import KillFile
+from ticker_service.domain.kill_switch import KillLevel, KillScope, KillSwitch
+from ticker_service.runtime.clock import SystemClock
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -112,17 +115,23 @@ def test_a_switch_that_no_daemon_has_seen_is_told_as_such(
         assert "no daemon answers" in said
 
 
-@pytest.mark.parametrize("kind", ["account", "group"])
-def test_a_switch_outlives_a_kill_in_the_journal_alone(
-    kind: str, shared: Servers, one_lane: Lane, tmp_path: Path
+def test_a_groups_switch_outlives_a_kill_in_the_journal_alone(
+    shared: Servers, one_lane: Lane, tmp_path: Path
 ) -> None:
     file = tmp_path / "kill-switch.json"
     with world(shared, one_lane) as own:
-        # A group that is not known stops every account.
-        scope = f"{kind}:{own.account}"
+        scope = "group:PAIR"  # a group that is not known stops every account
         daemon = own.start(kill_switch_file=file)
         assert daemon.opens(own.account), daemon.log()
-        assert kill(daemon, file, "on", scope, "--why", "enough")[0] == 0
+        thrown = KillSwitch(
+            switch_id=uuid.uuid4(),
+            scope=KillScope.of(scope),
+            level=KillLevel.HALT_NEW,
+            why="enough",
+            by_whom="me",
+            since_ns=SystemClock().now_ns(),
+        )
+        KillFile(file).throw(thrown)
         assert eventually(lambda: own.rows("SELECT scope FROM kill_switch") == [{"scope": scope}])
         daemon.kill()
         file.unlink()
