@@ -37,6 +37,8 @@ kill_cli = typer.Typer(
 )
 SEEN_S_MAX: Final = 3.0
 """A daemon that runs shows a switch at once; one whose event loop hangs sends nothing either."""
+ANSWER_S_MAX: Final = 10.0
+"""For a list; one that is at work on much else answers late."""
 LOOK_S: Final = 0.1
 _Scope = Annotated[
     str,
@@ -177,7 +179,7 @@ class _Place:
 
     async def shown_now(self) -> list[dict[str, Any]] | None:
         """Return what the daemon shows, None when none answers."""
-        async with httpx.AsyncClient(trust_env=False, timeout=SEEN_S_MAX) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=ANSWER_S_MAX) as http:
             return await self._ask(http)
 
     def compared(self, shown: list[dict[str, Any]] | None, stands: Collection[str]) -> str:

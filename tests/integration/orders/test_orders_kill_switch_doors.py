@@ -25,7 +25,13 @@ def kill_list(home: House, **apart: object) -> subprocess.CompletedProcess[str]:
     """Type ``kill list`` beside the daemon, with settings of which some are not its own."""
     port = int(home.daemon.health_url.rpartition(":")[2])
     settings = dict(home.settings) | {"health_port": port} | apart
-    return shell(House(home.daemon, home.exchange, settings, home.price), "kill", "list")
+    beside = House(home.daemon, home.exchange, settings, home.price)
+    for _ in range(20):
+        said = shell(beside, "kill", "list")
+        is_journal_late = "database_url" not in apart and "does not answer" in said.stdout
+        if "none answers" not in said.stdout and not is_journal_late:
+            break  # on a crowded machine either may be late
+    return said
 
 
 @pytest.fixture
