@@ -13,7 +13,7 @@ from ticker_service.errors import ConfigurationError, LimitsRefused, OrderRefuse
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from ticker_service.orders.risk_gate import RiskTables
+    from ticker_service.orders.risk_tables import RiskTables
 
 log = structlog.get_logger()
 

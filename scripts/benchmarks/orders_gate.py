@@ -31,7 +31,9 @@ from ticker_service.domain.risk_input import DayResult, ReferencePrice
 from ticker_service.domain.trading_hours import calendar
 from ticker_service.orders.last_prices import LastPricesOf, QuoteShelf
 from ticker_service.orders.positions import Reading
-from ticker_service.orders.risk_gate import RiskGate, RiskSources, RiskTables
+from ticker_service.orders.risk_fetch import RiskSources
+from ticker_service.orders.risk_gate import RiskGate
+from ticker_service.orders.risk_tables import RiskTables
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.testing import MemoryJournal
 

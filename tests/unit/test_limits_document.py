@@ -42,6 +42,7 @@ from ticker_service.orders import (
     postbacks,
     recent_orders,
     report,
+    risk_fetch,
     risk_gate,
     risk_record,
 )
@@ -89,7 +90,7 @@ PHRASES: Final = [
     f"{DENIALS_KEPT:,} an account in the journal, {risk_gate.DENIALS_KEPT} in memory",
     f"{recent_orders.KEPT_MAX:,} an account, an hour",
     f"{last_prices.KEPT_MAX:,} an app; an order waits {last_prices.WAIT_S_MAX:.0f} s for one",
-    f"asks at a time, an account; an order waits {risk_gate.MARGIN_WAIT_S_MAX:.0f} s | denied",
+    f"asks at a time, an account; an order waits {risk_fetch.MARGIN_WAIT_S_MAX:.0f} s | denied",
     f"remembered for late news | {exposure.CLOSED_KEPT_MAX:,} an account",
     f"{RequestRate().per_s:.0f} a second, {RequestRate().burst} at once",
     f"{postback.RATE.per_s:.0f} a second, {postback.RATE.burst} at once, for all together",

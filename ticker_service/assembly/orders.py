@@ -43,8 +43,9 @@ from ticker_service.orders.last_prices import LastPricesOf, QuoteShelf
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
 from ticker_service.orders.postbacks import Postbacks
-from ticker_service.orders.risk_gate import RiskSources, RiskTables
+from ticker_service.orders.risk_fetch import RiskSources
 from ticker_service.orders.risk_record import RiskRecord
+from ticker_service.orders.risk_tables import RiskTables
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -35,7 +35,9 @@ from ticker_service.orders.pre_trade import PreTrade
 from ticker_service.orders.readiness import Readiness
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.report import deliver
-from ticker_service.orders.risk_gate import RiskGate, RiskSources, RiskTables
+from ticker_service.orders.risk_fetch import RiskSources
+from ticker_service.orders.risk_gate import RiskGate
+from ticker_service.orders.risk_tables import RiskTables
 from ticker_service.orders.standing import DeskState, Standing
 from ticker_service.orders.waiting import Waiting
 from ticker_service.runtime.bell import Bell

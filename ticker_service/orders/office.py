@@ -10,7 +10,7 @@ import structlog
 
 from ticker_service.domain.halt import HaltCode
 from ticker_service.errors import AccountTaken, JournalError
-from ticker_service.orders.risk_gate import RiskTables
+from ticker_service.orders.risk_tables import RiskTables
 from ticker_service.orders.standing import DeskState
 from ticker_service.runtime.pacing import Backoff
 

@@ -1,10 +1,10 @@
 """Hold an order against its account's risk limits, and reserve what it may come to (I13).
 
 Path: order -> [admit] -> journal -> execute -> settle -> report. What the rules need is fetched
-first; then, without anything between, the rules are asked and the order is reserved: of two at
-once that each fit alone, one is denied. An order is judged by one version of the limits: where
-they change while something is fetched, it begins anew. The rules themselves are pure
-(``domain.risk_rules``).
+first (``risk_fetch``); then, without anything between, the rules are asked and the order is
+reserved: of two at once that each fit alone, one is denied. An order is judged by one version of
+the limits: where they change while something is fetched, it begins anew. The rules themselves are
+pure (``domain.risk_rules``).
 """
 
 from __future__ import annotations
@@ -21,13 +21,11 @@ import structlog
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.exposure import NOTHING_OPEN
 from ticker_service.domain.order import (
-    Product,
     TaskKind,
     change_from_fields,
     request_from_fields,
 )
-from ticker_service.domain.risk import RiskTable, risk_table
-from ticker_service.domain.risk_input import IN_LOTS, HeldPositions, Holdings, RiskInput
+from ticker_service.domain.risk_input import IN_LOTS, RiskInput
 from ticker_service.domain.risk_rules import (
     GROUP_VALUE,
     SPARES_REDUCING,
@@ -43,90 +41,41 @@ from ticker_service.domain.trading_hours import (
     COMMODITY_EXCHANGES,
     CURRENCY_EXCHANGES,
     SHARE_EXCHANGES,
-    Calendar,
     Venue,
     VenueKind,
 )
 from ticker_service.errors import (
-    BrokerUnavailable,
     InvariantViolatedError,
-    JournalUnavailable,
-    LoginRequired,
     OrderRefused,
     RiskDenied,
 )
 from ticker_service.orders.recent_orders import RecentOrders, looks_back_s
+from ticker_service.orders.risk_fetch import Fetched, RiskFetch, RiskSources
 
 if TYPE_CHECKING:
     import uuid
-    from collections.abc import Awaitable, Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
-    from ticker_service.domain.contracts import Contract, Contracts
     from ticker_service.domain.exposure import Exposure, Open, OpenKey
     from ticker_service.domain.order import Account, NewTask, OrderRequest, OrderTask
-    from ticker_service.domain.risk import RiskLimits
+    from ticker_service.domain.risk import RiskLimits, RiskTable
     from ticker_service.domain.risk_input import (
         DayResult,
         GroupOpen,
-        OrderMargin,
-        ReferencePrice,
     )
     from ticker_service.domain.risk_rules import RiskRule
     from ticker_service.domain.trading_hours import Phase
-    from ticker_service.orders.group_exposure import GroupExposure
-    from ticker_service.orders.positions import Positions, Reading
-    from ticker_service.ports import LastPrices, OrderJournal
+    from ticker_service.orders.positions import Positions
+    from ticker_service.orders.risk_tables import RiskTables
+    from ticker_service.ports import OrderJournal
     from ticker_service.runtime.clock import Clock
 
 log = structlog.get_logger()
 
 CODE: Final = "RISK_"
 DENIALS_KEPT: Final = 100
-MARGIN_WAIT_S_MAX: Final = 2.0
-"""An order waits so long for what the broker says of its margin, its turn to ask included."""
 SHOWN_MAX: Final = 50
 """So many instruments with open orders are listed, those of the greatest value."""
-
-
-class RiskTables:
-    """The limits in force, one object for all accounts; who changes them changes it here."""
-
-    def __init__(
-        self,
-        table: RiskTable | None = None,
-        *,
-        on_change: Callable[[RiskTable], None] | None = None,
-    ) -> None:
-        """Begin with a table; with none, with the defaults."""
-        self.current = table or risk_table()
-        self._on_change = on_change
-
-    def take(self, table: RiskTable) -> bool:
-        """Put a table in force; return whether it says anything else than the one before."""
-        if table.version == self.current.version:
-            return False
-        before, self.current = self.current.version, table
-        log.warning("risk_limits_changed", before=before, version=table.version)
-        if self._on_change is not None:
-            self._on_change(table)
-        return True
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RiskSources:
-    """Where what a rule asks for comes from; what is None is not to be had."""
-
-    contracts: Callable[[], Contracts | None] = lambda: None
-    calendar: Calendar | None = None
-    prices: LastPrices | None = None
-    held_shares: Callable[[], Awaitable[Mapping[tuple[str, str], int]]] | None = None
-    """Asks the broker what may be sold out of the holdings."""
-    margin: Callable[[OrderRequest], Awaitable[OrderMargin]] | None = None
-    """Asks the broker what an order needs and what is free."""
-    group: Callable[[], str] = str
-    """The account's group, empty for none."""
-    groups: GroupExposure | None = None
-    """What is open on all accounts of its groups."""
 
 
 class Judged(NamedTuple):
@@ -166,20 +115,6 @@ class _Plan:
     looks_back_s: float
 
 
-@dataclass(slots=True)
-class _Fetched:
-    """What was fetched for one decision."""
-
-    reference: ReferencePrice | None = None
-    references: Mapping[tuple[str, str], ReferencePrice] = dataclasses.field(default_factory=dict)
-    positions: HeldPositions | None = None
-    filled_before: Mapping[OpenKey, int] = dataclasses.field(default_factory=dict)
-    """What had been filled when the positions were asked for."""
-    holdings: Holdings | None = None
-    day: DayResult | None = None
-    margin: OrderMargin | None = None
-
-
 class RiskGate:
     """One account's; belongs to one event loop."""
 
@@ -212,7 +147,6 @@ class RiskGate:
         self._account = account
         self._exposure = exposure
         self._day = day
-        self._positions = positions
         self._journal = journal
         self._clock = clock
         self._sources = sources or RiskSources()
@@ -220,11 +154,7 @@ class RiskGate:
         self._plan: _Plan | None = None
         self._denials: deque[dict[str, object]] = deque(maxlen=DENIALS_KEPT)
         self._reading = asyncio.Lock()
-        # One at a time: turns at the broker that many orders took would keep its books waiting.
-        self._asking_margin = asyncio.Lock()
-        self._shares: Holdings | None = None
-        self._held: tuple[int, Reading, Mapping[OpenKey, int]] | None = None
-        """When positions were asked for, wall ns, what came, and what had been filled by then."""
+        self._from = RiskFetch(account, exposure, positions, clock, sources=self._sources, day=day)
 
     # --- what the desk asks -------------------------------------------------------------------
 
@@ -258,10 +188,14 @@ class RiskGate:
             if new.kind is TaskKind.PLACE and plan.looks_back_s > self._recent.read_back_s:
                 await self._read_recent(plan)
             groups = self._groups(plan, instead_of)
-            fetched = await self._fetch(plan, order, groups) if plan.needs else _Fetched()
+            fetched = Fetched()
+            if plan.needs:
+                asks = Need.OPEN_PRICES in plan.needs
+                open_ = self._open_everywhere(groups) if asks else []
+                fetched = await self._from.fetch(plan.needs, plan.limits, order, open_)
             # What reduces waits for no word of the broker on money.
             if Need.MARGIN in plan.needs and not is_reducing:
-                fetched.margin = await self._margin_now(new, order)
+                fetched.margin = await self._from.margin(new, order)
             if self._plan_now() is plan:
                 break
         # From here to the reservation nothing waits: two orders at once are judged one by one.
@@ -330,7 +264,7 @@ class RiskGate:
             order=order,
             limits=plan.limits,
             now_ns=self._clock.now_ns(),
-            contract=self._contract(order),
+            contract=self._from.contract(order),
         )
         found = denials(given, banned)
         return found[0].finding.must if found else ""
@@ -423,14 +357,14 @@ class RiskGate:
         plan: _Plan,
         new: NewTask,
         order: OrderRequest,
-        fetched: _Fetched,
+        fetched: Fetched,
         groups: tuple[GroupOpen, ...],
     ) -> RiskInput:
         both = self._exposure.with_(new)
         counted, counts = both or (NOTHING_OPEN, NOTHING_OPEN)
         limits, now_ns = plan.limits, self._clock.now_ns()
         monotonic_ns = self._clock.monotonic_ns()
-        contract = self._contract(order) if plan.knows_contracts else None
+        contract = self._from.contract(order) if plan.knows_contracts else None
         if not plan.knows_contracts:
             return RiskInput(
                 kind=new.kind,
@@ -462,11 +396,8 @@ class RiskGate:
             is_counted=both is not None,
             open=self._exposure.by_key(),
             names=self._names(plan, self._open_everywhere(groups)),
-            positions=self._with_fills(fetched),
-            holdings=fetched.holdings
-            and dataclasses.replace(
-                fetched.holdings, filled=self._filled_since(fetched.holdings.filled)
-            ),
+            positions=self._from.positions(fetched),
+            holdings=self._from.holdings(fetched),
             phase=self._phase(order, now_ns),
             earlier=earlier,
             orders_of_minute=self._recent.of_minute(new.principal, monotonic_ns=monotonic_ns),
@@ -474,11 +405,6 @@ class RiskGate:
             groups=groups,
             margin=fetched.margin,
         )
-
-    def _contract(self, order: OrderRequest) -> Contract | None:
-        contracts = self._sources.contracts()
-        symbol = order.tradingsymbol.strip().upper()
-        return None if contracts is None else contracts.find(order.exchange, symbol)
 
     def _names(
         self, plan: _Plan, open_: Iterable[tuple[OpenKey, Open]]
@@ -488,17 +414,10 @@ class RiskGate:
         found = {}
         for key, _ in open_:
             if asks or key.exchange in IN_LOTS:
-                name = self._name(key.exchange, key.tradingsymbol)
+                name = self._from.name(key.exchange, key.tradingsymbol)
                 if name:
                     found[key.exchange, key.tradingsymbol] = name
         return found
-
-    def _name(self, exchange: str, symbol: str) -> str:
-        contracts = self._sources.contracts()
-        contract = None if contracts is None else contracts.find(exchange, symbol)
-        if contract is None:
-            return ""
-        return contract.name if contract.is_derivative else symbol
 
     def _phase(self, order: OrderRequest, now_ns: int) -> Phase | None:
         calendar = self._sources.calendar
@@ -512,124 +431,6 @@ class RiskGate:
         elif order.exchange in COMMODITY_EXCHANGES:
             kind = VenueKind.COMMODITY
         return calendar.phase(Venue(order.exchange, kind), now_ns)
-
-    async def _fetch(
-        self, plan: _Plan, order: OrderRequest, groups: tuple[GroupOpen, ...]
-    ) -> _Fetched:
-        """Fetch what the rules need; what is not to be had is missing, and they deny."""
-        fetched, needs = _Fetched(), plan.needs
-        unpriced = order.price is None and order.trigger_price is None
-        symbol = order.exchange, order.tradingsymbol.strip().upper()
-        symbols = set()
-        if Need.LAST_PRICE in needs or Need.QUOTE in needs or (Need.UNPRICED in needs and unpriced):
-            symbols.add(symbol)
-        if Need.OPEN_PRICES in needs:
-            symbols |= {
-                (key.exchange, key.tradingsymbol)
-                for key, each in self._open_everywhere(groups)
-                if each.unpriced_quantity
-            }
-            symbols |= {symbol} if unpriced else set()
-        if symbols and self._sources.prices is not None:
-            fetched.references = await self._sources.prices.fresh(
-                symbols,
-                within_s=float(plan.limits.reference_age_s_max),
-                with_circuit=Need.QUOTE in needs,
-            )
-            fetched.reference = fetched.references.get(symbol)
-        if Need.POSITIONS in needs:
-            await self._read_positions(plan, fetched)
-        if Need.HOLDINGS in needs and order.product is Product.CNC:
-            fetched.holdings = await self._holdings_now(plan)
-        if Need.DAY in needs:
-            fetched.day = self._day()
-        return fetched
-
-    async def _margin_now(self, new: NewTask, order: OrderRequest) -> OrderMargin | None:
-        """Ask the broker, None if there is no answer in time or no need of one.
-
-        What an earlier change made of an order is not in its own words, so the largest quantity
-        that was asked for it counts.
-        """
-        counted, counts = self._exposure.with_(new) or (NOTHING_OPEN, NOTHING_OPEN)
-        asks_no_more = new.kind is TaskKind.MODIFY and counts == counted != NOTHING_OPEN
-        if self._sources.margin is None or asks_no_more:
-            return None
-        asked = dataclasses.replace(order, quantity=max(order.quantity, counts.quantity))
-        try:
-            async with asyncio.timeout(MARGIN_WAIT_S_MAX), self._asking_margin:
-                return await self._sources.margin(asked)
-        except (TimeoutError, BrokerUnavailable, LoginRequired) as error:
-            why = str(error) or "no answer in time"
-            log.warning("risk_margin_not_read", account=self._account, error=why)
-            return None
-
-    async def _read_positions(self, plan: _Plan, fetched: _Fetched) -> None:
-        """Fetch positions that are young enough; older ones stay if they cannot be read."""
-        limit_ns = int(plan.limits.positions_age_s_max * NS_PER_S)
-        async with self._reading:
-            if self._held is None or not self._is_young(self._held[0], limit_ns // 2):
-                # What is filled from here on may not be in the answer, so it counts beside it.
-                at_ns, filled = self._clock.now_ns(), self._exposure.filled()
-                try:
-                    self._held = at_ns, await self._positions.read(), filled
-                except (BrokerUnavailable, LoginRequired, JournalUnavailable) as error:
-                    log.warning("risk_positions_not_read", account=self._account, error=str(error))
-            held = self._held
-        if held is None:
-            return
-        at_ns, reading, fetched.filled_before = held
-        net: dict[tuple[str, str], int] = {}
-        for position in reading.positions:
-            symbol = position.key.exchange, position.key.tradingsymbol
-            net[symbol] = net.get(symbol, 0) + position.quantity
-        net = {symbol: quantity for symbol, quantity in net.items() if quantity}
-        names = {symbol: name for symbol in net if (name := self._name(*symbol))}
-        fetched.positions = HeldPositions(at_ns=at_ns, net=net, names=names)
-
-    async def _holdings_now(self, plan: _Plan) -> Holdings | None:
-        """Return what may be sold of shares, None if it was never read; the rule asks its age.
-
-        Its ``filled`` is what had been filled by then.
-        Shares bought today for delivery may be sold as well; the broker's positions have them.
-        """
-        held_shares = self._sources.held_shares
-        if held_shares is None:
-            return None
-        limit_ns = int(plan.limits.positions_age_s_max * NS_PER_S)
-        async with self._reading:
-            if self._shares is not None and self._is_young(self._shares.at_ns, limit_ns // 2):
-                return self._shares
-            at_ns, filled = self._clock.now_ns(), self._exposure.filled()
-            try:
-                free = dict(await held_shares())
-                reading = await self._positions.read()
-            except (BrokerUnavailable, LoginRequired, JournalUnavailable) as error:
-                log.warning("risk_holdings_not_read", account=self._account, error=str(error))
-                return self._shares
-            for position in reading.positions:
-                if position.key.product == Product.CNC and position.quantity > 0:
-                    symbol = position.key.exchange, position.key.tradingsymbol
-                    free[symbol] = free.get(symbol, 0) + position.quantity
-            self._shares = Holdings(at_ns=at_ns, free=free, filled=filled)
-            return self._shares
-
-    def _is_young(self, at_ns: int, limit_ns: int) -> bool:
-        # What is told of a time to come was told before the clock was set back.
-        return 0 <= self._clock.now_ns() - at_ns <= limit_ns
-
-    def _with_fills(self, fetched: _Fetched) -> HeldPositions | None:
-        if fetched.positions is None:
-            return None
-        since = self._filled_since(fetched.filled_before)
-        return dataclasses.replace(fetched.positions, filled=since)
-
-    def _filled_since(self, before: Mapping[OpenKey, int]) -> dict[OpenKey, int]:
-        return {
-            key: quantity - before.get(key, 0)
-            for key, quantity in self._exposure.filled().items()
-            if quantity > before.get(key, 0)
-        }
 
 
 def _order_of(new: NewTask, target: OrderTask | None) -> OrderRequest:

@@ -14,7 +14,7 @@ from ticker_service.domain.order import Account, OrderTask
 from ticker_service.orders.access import Caller
 from ticker_service.orders.front import FrontDesk
 from ticker_service.orders.group_exposure import GroupExposure
-from ticker_service.orders.risk_gate import RiskSources
+from ticker_service.orders.risk_fetch import RiskSources
 from ticker_service.orders.standing import DeskState
 from ticker_service.testing import MemoryJournal
 

@@ -39,7 +39,7 @@ from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.risk import risk_table
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
-from ticker_service.orders.risk_gate import RiskSources, RiskTables
+from ticker_service.orders.risk_tables import RiskTables
 from ticker_service.orders.standing import DeskState
 from ticker_service.runtime.crash_points import never
 from ticker_service.runtime.surroundings import Surroundings
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
 
     from ticker_service.domain.halt import Halt
     from ticker_service.domain.order import OrderEvent
+    from ticker_service.orders.risk_fetch import RiskSources
 
 ACCOUNT: Final = Account("MAIN")
 NOON_NS: Final = 1_795_242_600 * NS_PER_S

@@ -15,7 +15,7 @@ from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.risk_input import ReferencePrice
 from ticker_service.errors import BrokerUnavailable
 from ticker_service.orders.last_prices import LastPricesOf, QuoteShelf
-from ticker_service.orders.risk_gate import RiskSources
+from ticker_service.orders.risk_fetch import RiskSources
 from ticker_service.testing import Answer, refusal
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from ticker_service.domain.order import OrderTask, TaskKind
 from ticker_service.domain.order_state import TERMINAL, TaskState
 from ticker_service.domain.portfolio import BrokerPosition
 from ticker_service.errors import OrderRefused
-from ticker_service.orders.risk_gate import RiskSources
+from ticker_service.orders.risk_fetch import RiskSources
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
 

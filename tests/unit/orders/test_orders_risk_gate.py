@@ -24,7 +24,7 @@ from ticker_service.errors import (
     LoginRequired,
     RiskDenied,
 )
-from ticker_service.orders.risk_gate import MARGIN_WAIT_S_MAX, RiskSources
+from ticker_service.orders.risk_fetch import MARGIN_WAIT_S_MAX, RiskSources
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -165,7 +165,7 @@ def test_when_the_price_source_dies_what_needs_it_is_denied_and_cancels_go(spoil
                 case "no number":
                     prices.price_inr = float("nan")
                 case _:
-                    scene.desk.risk._sources = RiskSources()
+                    scene.desk.risk._from._sources = RiskSources()
             assert (await denied(scene)).code == "RISK_PRICE_COLLAR"
             with pytest.raises(RiskDenied):
                 await scene.modify(resting, price="101")
