@@ -8,16 +8,25 @@ the truth: the journal may neither know less nor claim more.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from ticker_service.domain.order_state import IN_DOUBT, JOB_OPEN, LIVE, TRANSITIONS, UNSENT
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order_state import (
+    IN_DOUBT,
+    JOB_OPEN,
+    LIVE,
+    TERMINAL,
+    TRANSITIONS,
+    UNSENT,
+)
 from ticker_service.domain.order_state import TaskState as S
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
 PAISA: Final = Decimal("0.01")
 NEVER_AT_BROKER: Final = frozenset(
@@ -33,6 +42,8 @@ NEVER_AT_BROKER: Final = frozenset(
 )
 """How an order may end that the broker never had."""
 UNRESOLVED: Final = UNSENT | IN_DOUBT
+LOOKED_NS_MAX: Final = 6 * NS_PER_S
+"""So long before an exit is called done its last reading began at the most."""
 REPEATABLE: Final = frozenset({"NOT_SENT", "THROTTLED", "REJECTED_AUTH"})
 """Outcomes after which an instruction may be sent once more: nothing happened at the broker."""
 
@@ -71,6 +82,9 @@ class Task:
     leg: int = 0
     hop: int = 0
     form: Mapping[str, str] = field(default_factory=dict)
+    code: str = ""
+    positions: tuple[str, ...] = ()
+    """Of an exit: what it closes, exchange, symbol and product with colons between."""
 
     @property
     def name(self) -> str:
@@ -157,13 +171,25 @@ class AtBroker:
         return self.value_inr / self.filled_quantity if self.filled_quantity else None
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """What was held of a position from one fill on, on the broker's clock; the order's id."""
+
+    at_ns: int
+    order_id: str
+    quantity: int
+
+
 @dataclass(kw_only=True)
 class Records:
     """Everything that was written down about one play.
 
     ``delivered`` is what each sink of events got, by its name. ``doubts_allowed`` says that the
     book was made to lack tags: then an order may be left to a person. ``cancels_all`` says that a
-    kill switch had whatever was open cancelled, which asks for no intent.
+    kill switch, or an exit, had whatever was open cancelled, which asks for no intent.
+    ``holdings`` is what was held of each position by every fill, ``ended_ns`` when jobs ended, by
+    the broker's clock; both are empty where nobody wrote them down. ``without_tag`` are the orders
+    of another app: symbol, side and quantity.
     """
 
     told: list[Told] = field(default_factory=list)
@@ -175,6 +201,9 @@ class Records:
     delivered: dict[str, list[tuple[int, str, int]]] = field(default_factory=dict)
     doubts_allowed: bool = False
     cancels_all: bool = False
+    holdings: Mapping[str, list[Held]] = field(default_factory=dict)
+    ended_ns: Mapping[str, int] = field(default_factory=dict)
+    without_tag: Collection[tuple[str, str, int]] = ()
 
     def __post_init__(self) -> None:
         self.by_id = {task.task_id: task for task in self.tasks}
@@ -277,7 +306,7 @@ def unsettled(records: Records) -> list[str]:
 def _left_open(job: Task, records: Records) -> list[str]:
     """Return whether a job is open although nothing of it rests, or rests although it stopped."""
     rests = [each for each in records.orders_by_job[job.task_id] if each.state in LIVE]
-    if rests and job.state is S.RUNNING:
+    if rests and job.state is S.RUNNING and job.kind != "EXIT":
         return []
     return [f"I3: {job.name} is left {job.state}, {len(rests)} of its orders rest"]
 
@@ -313,8 +342,19 @@ def left_to_a_person(records: Records) -> list[str]:
     return [
         f"I3: {task.name} is {task.state}"
         for task in records.tasks
-        if task.state in people and task.kind != "EXIT"
+        if task.state in people and task.kind != "EXIT" and not _is_unprovable(task, records)
     ]
+
+
+def _is_unprovable(task: Task, records: Records) -> bool:
+    """Return whether no book can tell what became of it.
+
+    It changes what the book does not show, or another app has an order that looks like it.
+    """
+    if task.kind == "MODIFY":
+        return task.code == "NOT_SHOWN"
+    asked = task.form.get("tradingsymbol", ""), task.form.get("transaction_type", "")
+    return (*asked, int(task.form.get("quantity", 0))) in records.without_tag
 
 
 def intent_comes_first(records: Records) -> list[str]:
@@ -466,6 +506,76 @@ def baskets_keep_their_word(records: Records) -> list[str]:
     return found
 
 
+def exits_close_and_no_more(records: Records) -> list[str]:
+    """I19: an exit ends, flat or with nothing of it left open, and turns no position round."""
+    found = []
+    ours = {}
+    for job in records.kinds("EXIT"):
+        orders = records.orders_by_job[job.task_id]
+        ours |= {each.order_id: task for task in orders for each in records.orders_of(task)}
+        if job.state not in {S.DONE, S.ESCALATED}:
+            found.append(f"I19: {job.name} is left {job.state}")
+            continue
+        if job.code != "COULD_NOT_CANCEL":
+            found += _left_behind(job, orders, records)
+        if job.state is S.DONE:
+            found += _not_flat(job, records)
+    for position, holdings in records.holdings.items():
+        for number, (before, after) in enumerate(itertools.pairwise(holdings), 1):
+            order = ours.get(after.order_id)
+            if order is None or 0 <= after.quantity * before.quantity < before.quantity**2:
+                continue
+            if not _was_overtaken(order, holdings[:number], ours, records):
+                change = f"{before.quantity} to {after.quantity}"
+                found.append(f"I19: {order.name} brought {position} from {change}")
+    return found
+
+
+def _left_behind(job: Task, orders: list[Task], records: Records) -> list[str]:
+    """Return which orders of an exit were open when it ended, or came after it."""
+    ended = records.events_of[job.task_id][-1].account_seq
+    found = []
+    for order in orders:
+        before = [each for each in records.events_of[order.task_id] if each.account_seq < ended]
+        if not before:
+            found.append(f"I19: {order.name} came after the end of {job.name}")
+        elif before[-1].state not in TERMINAL:
+            found.append(f"I19: {job.name} ended, and {order.name} was {before[-1].state}")
+        rests = [each.order_id for each in records.orders_of(order) if each.state in LIVE]
+        if rests:
+            found.append(f"I19: {job.name} is {job.state}, and {rests} rest")
+    return found
+
+
+def _not_flat(job: Task, records: Records) -> list[str]:
+    """Return what an exit called closed that was open all the while before."""
+    ended_ns = records.ended_ns.get(job.task_id)
+    if ended_ns is None:
+        return []
+    found = []
+    for position in job.positions:
+        holdings = records.holdings.get(position, [])
+        until = [*(each.at_ns for each in holdings[1:]), ended_ns + 1]
+        was_flat = not holdings or any(
+            not each.quantity and each.at_ns <= ended_ns and end_ns >= ended_ns - LOOKED_NS_MAX
+            for each, end_ns in zip(holdings, until, strict=True)
+        )
+        if not was_flat:
+            found.append(f"I19: {job.name} is done, and {position} was not flat")
+    return found
+
+
+def _was_overtaken(
+    order: Task, before: list[Held], ours: Mapping[str, Task], records: Records
+) -> bool:
+    """Return whether another hand has traded a position since an exit's order was intended.
+
+    No look can see what comes after it; docs/exits.md names that as the limit.
+    """
+    since_ns = min(each.intent_at_ns for each in records.attempts_of[order.task_id])
+    return any(each.order_id not in ours and each.at_ns >= since_ns for each in before)
+
+
 def _sells_before_buys(job: Task, orders: list[Task], records: Records) -> list[str]:
     sides = {True: "BUY", False: "SELL"}
     by_side = {
@@ -544,6 +654,7 @@ CHECKS: Final[tuple[Callable[[Records], list[str]], ...]] = (
     parts_within_the_whole,
     stops_close_no_more_than_was_opened,
     baskets_keep_their_word,
+    exits_close_and_no_more,
     facts_only_grow,
     events_reach_their_sinks,
 )

@@ -9,6 +9,7 @@ of a job that was journalled before is not journalled again, whoever steps it an
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import defaultdict
 from typing import TYPE_CHECKING, Final, TypeAlias
 
@@ -63,11 +64,13 @@ STEPPERS: Final[Mapping[TaskKind, Stepper]] = {
 
 
 _LOUDNESS: Final = {
-    "job_escalated": log.error,
-    "exit_escalated": log.error,
-    "exit_stops": log.warning,
+    "job_escalated": logging.ERROR,
+    "exit_escalated": logging.ERROR,
+    "exit_stops": logging.WARNING,
+    "leg_stopped": logging.WARNING,
 }
-"""What concerns a person; a basket that stops does what was asked of it."""
+"""What concerns a person; a basket that stops does what was asked of it. Levels, and no methods of
+the logger: one that is taken while modules are imported knows nothing of how the daemon logs."""
 
 
 class Jobs:
@@ -174,7 +177,7 @@ class Jobs:
                 await self._record(job, _refused(job, key, denied))
                 return
             except OrderRefused as refused:
-                if refused.code != "TOO_MANY_WAITING":
+                if not _may_pass(job, refused):
                     await self._escalate(job, refused)
                 return  # at a later look
         if moves.update is not None:
@@ -183,8 +186,8 @@ class Jobs:
     async def _record(self, job: OrderTask, update: TaskUpdate) -> None:
         await self._journal.record(job, update, now_ns=self._clock.now_ns())
         self.escalated += update.state is TaskState.ESCALATED
-        say = _LOUDNESS.get(update.event, log.info)
-        say(
+        log.log(
+            _LOUDNESS.get(update.event, logging.INFO),
             update.event,
             account=self._account,
             kind=job.kind,
@@ -277,6 +280,17 @@ class Jobs:
             leg=leg,
             slice=slice,
         )
+
+
+def _may_pass(job: OrderTask, refused: OrderRefused) -> bool:
+    """Return whether a later look may have what was refused now, or finds it journalled.
+
+    What an exit sends follows from what is held. So the part that it plans under a key may differ
+    from the one that a statement without an answer journals under it late, or another daemon: that
+    one is an order of this exit too, and counts.
+    """
+    is_known = job.kind is TaskKind.EXIT and refused.code == "IDEMPOTENCY_CONFLICT"
+    return is_known or refused.code == "TOO_MANY_WAITING"
 
 
 def _refused(job: OrderTask, key: str, denied: OrderRefused) -> TaskUpdate:

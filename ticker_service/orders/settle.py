@@ -12,7 +12,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from ticker_service.constants import NS_PER_S
-from ticker_service.domain.order import TaskKind, TaskUpdate, Variety, change_from_fields
+from ticker_service.domain.order import (
+    OrderType,
+    TaskKind,
+    TaskUpdate,
+    Variety,
+    change_from_fields,
+)
 from ticker_service.domain.order_legs import is_exit
 from ticker_service.domain.order_state import TaskState, is_in_transit, state_of
 from ticker_service.domain.session import ist_date, read_kite_time
@@ -264,10 +270,15 @@ def _has_taken_effect(task: OrderTask, target: BrokerOrder) -> bool:
 
 
 def _shown(task: OrderTask) -> dict[str, object]:
-    """Return what a change sets of the fields that a row of the book shows."""
+    """Return what a change sets of the fields that a row of the book shows.
+
+    What is told to be MARKET or SL-M the book shows as the limit order at the end of its band that
+    Kite makes of it (kite.md §2.3).
+    """
     change = change_from_fields(task.body)
+    is_banded = change.order_type in {OrderType.MARKET, OrderType.SL_M}
     wanted = {
-        "order_type": change.order_type,
+        "order_type": None if is_banded else change.order_type,
         "quantity": change.quantity,
         "price": change.price,
         "trigger_price": change.trigger_price,

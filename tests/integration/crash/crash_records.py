@@ -106,6 +106,7 @@ def _task(row: Mapping[str, Any]) -> Task:
         job_id=str(row["job_id"] or ""),
         leg=row["leg"] or 0,
         form=row["body"],
+        code=row["reason_code"] or "",
     )
 
 

@@ -10,6 +10,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+import structlog
 import virtual_time
 from held_scene import KEY, SELL, Held
 from order_scene import BUY, broker_order
@@ -24,7 +25,7 @@ from ticker_service.domain.kill_switch import KillLevel
 from ticker_service.domain.order import OrderTask, TaskKind
 from ticker_service.domain.order_state import TERMINAL, TaskState
 from ticker_service.domain.portfolio import BrokerPosition
-from ticker_service.errors import OrderRefused
+from ticker_service.errors import JournalUnavailable, OrderRefused
 from ticker_service.orders.risk_fetch import RiskSources
 from ticker_service.ports import Reply, Withheld
 from ticker_service.testing import Answer, refusal
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from ticker_service.domain.contracts import Contracts
+    from ticker_service.domain.order import NewTask
     from ticker_service.testing import Sent
 
 S = TaskState
@@ -78,13 +80,14 @@ class Market(Held):
         self.flipped = self.flipped or self.held * self.overnight < 0
 
     def squared_off(self, quantity: int, *, is_told: bool = True) -> None:
-        """Let somebody close so much in another app."""
+        """Let somebody close so much in another app, or open as much as it is below 0."""
         order_id = f"app-{len(self.broker.book)}"
+        closes = (self.held or self.overnight) * quantity > 0
         self.broker.book[order_id] = broker_order(
             order_id=order_id,
-            transaction_type="SELL" if self.overnight > 0 else "BUY",
-            quantity=quantity,
-            filled_quantity=quantity,
+            transaction_type="SELL" if closes else "BUY",
+            quantity=abs(quantity),
+            filled_quantity=abs(quantity),
             average_price=Decimal(100),
             status="COMPLETE",
         )
@@ -428,6 +431,50 @@ def test_instruments_that_are_missing_for_a_while_do_not_end_it() -> None:
     virtual_time.run(playing())
 
 
+def test_an_order_whose_commit_came_late_is_its_own_and_no_conflict() -> None:
+    """What is held has changed meanwhile, so that the next look plans another size under its key."""
+
+    async def scenario(scene: Market) -> None:
+        take, late = scene.desk.jobs._take, []
+
+        async def takes(new: NewTask) -> object:
+            if new.kind is TaskKind.PLACE and not late:
+                late.append(new)
+                scene.squared_off(30)
+                raise JournalUnavailable("no answer in time")
+            if len(late) == 1:
+                late.append(await take(late[0]))
+            return await take(new)
+
+        scene.desk.jobs._take = takes
+        job = await scene.ends(await scene.exit())
+        assert (job.state, scene.held) == (S.DONE, 0)
+        assert len(late) == 2
+        assert [order.body["quantity"] for order in scene.orders(job)] == ["75", "45"]
+
+    play(scenario)
+
+
+def test_what_it_says_is_written_as_everything_else_is() -> None:
+    """The daemon sets its log up after its modules were imported."""
+    said = []
+
+    def keep(_: object, level: str, event: structlog.typing.EventDict) -> str:
+        said.append((level, event["event"]))
+        raise structlog.DropEvent
+
+    async def scenario(scene: Market) -> None:
+        await scene.ends(await scene.exit(Exit(within_s=10)))
+
+    before = structlog.get_config()
+    structlog.configure(processors=[keep])
+    try:
+        play(scenario, fills=[0] * 20)
+    finally:
+        structlog.configure(**before)
+    assert {("warning", "exit_stops"), ("error", "exit_escalated")} <= set(said)
+
+
 def test_a_lane_full_of_orders_keeps_no_exit_out() -> None:
     async def playing() -> None:
         scene = Market(config=OrdersConfig(waiting_max=20), limit_changes={"orders_per_second": 3})
@@ -573,7 +620,7 @@ def test_what_is_less_than_a_lot_ends_it_at_once_and_is_told() -> None:
 
 @contextlib.asynccontextmanager
 async def weather(scene: Market, chance: random.Random) -> AsyncIterator[None]:
-    """Fill, end and hide orders by chance, and let somebody else trade the same position."""
+    """Fill orders by chance, and have the broker be down now and then."""
 
     async def blow() -> None:
         while True:
@@ -634,6 +681,80 @@ def test_whatever_happens_it_ends_flat_or_with_the_evidence_and_never_flips(bloc
         except BaseException as error:
             error.add_note(f"seed {seed}")
             raise
+
+
+@contextlib.asynccontextmanager
+async def another_hand(scene: Market, chance: random.Random) -> AsyncIterator[None]:
+    """Close, turn round and open again in another app, told or not, and fill what rests."""
+
+    async def trades() -> None:
+        while True:
+            await asyncio.sleep(chance.uniform(0.0, 2.0))
+            quantity = chance.choice([1, 20, abs(scene.held), abs(scene.held) + 10])
+            if chance.random() < 0.7 and quantity:
+                scene.squared_off(quantity, is_told=chance.random() < 0.5)
+            else:
+                scene.squared_off(-chance.randint(1, 60), is_told=chance.random() < 0.5)
+            for order_id in list(scene.broker.book):
+                scene.trade(order_id, chance.choice([0, 0, 3, None]))
+
+    async with asyncio.TaskGroup() as tasks:
+        trading = tasks.create_task(trades())
+        yield
+        trading.cancel()
+
+
+class Watched(Market):
+    """A market that holds whatever comes to it against what is held at that instant."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.excesses: list[str] = []
+        self.reduced = 0
+
+    async def came(self, sent: Sent) -> None:
+        rows = [row for row in self.broker.book.values() if row.tradingsymbol == KEY.tradingsymbol]
+        if sent.kind is TaskKind.PLACE and any(sent.what in row.tags for row in rows):
+            live = [row for row in rows if row.tags and row.status not in ENDED]
+            sides = {row.transaction_type for row in live}
+            left = sum(row.quantity - row.filled_quantity for row in live)
+            self.reduced += 1
+            if sides != {"SELL" if self.held > 0 else "BUY"} or left > abs(self.held):
+                self.excesses.append(f"{sent.what}: {sides} {left} of {self.held}")
+        await super().came(sent)
+
+
+def test_whatever_another_hand_does_nothing_leaves_that_could_turn_the_position_round() -> None:
+    """Its orders wait for a turn behind those of others, while somebody trades what they close."""
+
+    async def playing(seed: int) -> int:
+        chance = random.Random(seed)  # noqa: S311 - a play
+        scene = Watched(limit_changes={"orders_per_second": 3})
+        scene.fills = [chance.choice([0, 0, 5, 30, None]) for _ in range(60)]
+        scene.overnight = chance.choice([75, -75, 300])
+        other = dataclasses.replace(BUY, tradingsymbol="OTHER")
+        async with scene.opened(), another_hand(scene, chance):
+            job = await scene.exit(
+                Exit(within_s=40, exchange=KEY.exchange, tradingsymbol=KEY.tradingsymbol)
+            )
+            while scene.now(job).state not in TERMINAL:
+                with contextlib.suppress(OrderRefused):
+                    await scene.place(other)
+                await asyncio.sleep(chance.uniform(0.1, 1.0))
+        job = scene.now(job)
+        assert not scene.excesses
+        assert job.state is S.DONE or job.reason_code
+        assert all(order.state in TERMINAL for order in scene.orders(job))
+        return scene.reduced
+
+    reduced = 0
+    for seed in range(5):
+        try:
+            reduced += virtual_time.run(playing(seed))
+        except BaseException as error:
+            error.add_note(f"seed {seed}")
+            raise
+    assert reduced > 4
 
 
 def test_the_size_of_an_order_is_that_of_the_whole_position_only_once() -> None:

@@ -204,10 +204,17 @@ def target_says(
             "ORDER_ENDED",
         ),
         (
+            # Kite makes a LIMIT of it: whether it is this one or that of before nobody can tell.
             about(TaskKind.MODIFY, order_type="MARKET", market_protection="-1"),
             broker_order(),
-            S.NOT_PLACED,
-            "NO_EFFECT",
+            S.MANUAL,
+            "NOT_SHOWN",
+        ),
+        (
+            about(TaskKind.MODIFY, order_type="SL-M", trigger_price="99"),
+            broker_order(order_type="SL", trigger_price=Decimal(99)),
+            S.ACKED,
+            None,
         ),
         (about(TaskKind.MODIFY, validity="IOC"), broker_order(), S.MANUAL, "NOT_SHOWN"),
     ],

@@ -13,8 +13,8 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
-from exactly_once import Post
-from sim_callers import body_text
+from exactly_once import Held, Post
+from sim_callers import FUTURE, body_text
 
 from ticker_service.constants import NS_PER_S
 from ticker_service.domain.kill_switch import KillLevel
@@ -37,8 +37,33 @@ if TYPE_CHECKING:
 SURFACES: Final = 0.8
 OVERNIGHT: Final = 150
 """Held before the first order of the one instrument that everybody trades."""
+SHARE_KEY: Final = PositionKey("NSE", "INFY", "MIS")
+FUTURE_KEY: Final = PositionKey("NFO", FUTURE, "MIS")
+KEYS: Final = {key.tradingsymbol: key for key in (SHARE_KEY, FUTURE_KEY)}
 ENDED: Final = frozenset({"COMPLETE", "CANCELLED", "REJECTED"})
 NEVER_NS: Final = 1 << 62
+
+
+NOTHING: Final = Held(at_ns=0, order_id="", quantity=0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hands:
+    """How often somebody traded in another app, and how often an order of no exit left here."""
+
+    elsewhere: int = 0
+    here: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Looked:
+    """Whether a request is an exit's, and what had happened when its intent was durable.
+
+    Its sender looks at the positions after that, and sees all that was before.
+    """
+
+    is_exit: bool = False
+    hands: Hands = Hands()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +87,7 @@ class SimBroker(ScriptedBroker):
     def __init__(self, world: World, *, surfaces_s: float, user_id: str = "AB1234") -> None:
         super().__init__(world.clock, user_id=user_id)
         self.world = world
+        self.user_id = user_id
         self.posts: list[Post] = []
         self.is_moody = True
         self.surfaces_s = surfaces_s
@@ -80,14 +106,40 @@ class SimBroker(ScriptedBroker):
         """The book lacks what it lacked before, and what is new."""
         self._lacks: set[str] = set()
         self.shown: dict[str, list[BrokerOrder]] = {}
-        """Every state of each order, by its tag."""
+        """Every state of each order, by its tag; those of another app have none."""
+        self.hands = Hands()
+        """How often somebody else has traded, and how often what is of no exit has left."""
+        self.looked: Callable[[TaskKind, str], Looked] = lambda *_: Looked()
+        """What a request's sender can know, by its kind and its tag or order id."""
+        self.holdings: dict[str, list[Held]] = {
+            ":".join(SHARE_KEY): [Held(at_ns=0, order_id="", quantity=OVERNIGHT)]
+        }
+        """What was held of each position, with every fill that changed it."""
         self.on_sent = self._took_effect
 
     def change(self, order_id: str, **fields: object) -> BrokerOrder:
         """Change an order's row, and remember that it was so."""
+        before = self.book[order_id].filled_quantity
         row = super().change(order_id, **fields)
-        self.shown.setdefault(row.tags[0], []).append(row)
+        for tag in row.tags:
+            self.shown.setdefault(tag, []).append(row)
+        if row.filled_quantity > before:
+            self._count(row, row.filled_quantity - before)
         return row
+
+    def held(self, key: PositionKey) -> int:
+        """Return what is held of a position now."""
+        return self.holdings.get(":".join(key), [NOTHING])[-1].quantity
+
+    def _count(self, row: BrokerOrder, quantity: int) -> None:
+        key = PositionKey(row.exchange, row.tradingsymbol, row.product)
+        more = quantity if row.transaction_type == "BUY" else -quantity
+        held = Held(
+            at_ns=self.world.clock.monotonic_ns(),
+            order_id=row.order_id,
+            quantity=self.held(key) + more,
+        )
+        self.holdings.setdefault(":".join(key), [NOTHING]).append(held)
 
     # --- requests ---------------------------------------------------------------------------
 
@@ -123,15 +175,27 @@ class SimBroker(ScriptedBroker):
         return reply
 
     def watch_leaving(self, kind: TaskKind, what: str, form: dict[str, str]) -> None:
-        """Write down what leaves against a kill switch's word (I12)."""
+        """Write down what leaves against a kill switch's word (I12), or an exit's (I19)."""
+        if kind is TaskKind.CANCEL:
+            return
         levels = {each.level for each in self.stopped_by()}
+        looked = self.looked(kind, what)
+        is_seen = looked.hands.elsewhere == self.hands.elsewhere
+        if not looked.is_exit:
+            self.hands = replace(self.hands, here=self.hands.here + 1)
+        elif looked.hands != self.hands:
+            self.world.met["exit_overtaken"] += 1  # what no look could see, as docs/exits.md says
+        elif not self._only_reduces(kind, what, form):
+            self.breaches.append(f"I19: {kind} {what} left and could turn its position round")
+        else:
+            self.world.met["exit_reduces"] += 1
         if kind is TaskKind.MODIFY:
             levels -= {KillLevel.BLOCK_NEW}
-        if kind is TaskKind.CANCEL or not levels:
+        if not levels:
             return
         if not levels <= {KillLevel.BLOCK_NEW, KillLevel.REDUCE_ONLY}:
             self.breaches.append(f"I12: {kind} {what} left while a kill switch stood")
-        elif not self._only_reduces(kind, what, form):
+        elif is_seen and not self._only_reduces(kind, what, form):
             self.breaches.append(f"I12: {kind} {what} left and could do more than reduce")
         else:
             self.world.met["reduced_under_a_switch"] += 1
@@ -151,9 +215,7 @@ class SimBroker(ScriptedBroker):
         else:
             symbol, side = form["tradingsymbol"], form["transaction_type"]
         rows = [row for row in self.book.values() if row.tradingsymbol == symbol]
-        held = (OVERNIGHT if symbol == "INFY" else 0) + sum(
-            row.filled_quantity * (1 if row.transaction_type == "BUY" else -1) for row in rows
-        )
+        held = self.held(KEYS[symbol])
         sizes = {row.order_id: row.quantity for row in rows if row.status not in ENDED}
         sides = {row.order_id: row.transaction_type for row in rows}
         filled = {row.order_id: row.filled_quantity for row in rows}
@@ -171,7 +233,7 @@ class SimBroker(ScriptedBroker):
 
     async def positions(self) -> Sequence[BrokerPosition]:
         """Return what was carried into the day with what the fills made of it."""
-        carried = PositionKey("NSE", "INFY", "MIS")
+        carried = SHARE_KEY
         traded = {each.key: each for each in await super().positions()}
         quantity = OVERNIGHT + (traded[carried].quantity if carried in traded else 0)
         held = BrokerPosition(key=carried, quantity=quantity, overnight_quantity=OVERNIGHT)
@@ -197,6 +259,10 @@ class SimBroker(ScriptedBroker):
         if sent.kind is TaskKind.MODIFY:
             if row.filled_quantity >= row.quantity:
                 row = self.change(sent.what, status="COMPLETE")
+            else:
+                is_market = row.order_type == "MARKET"
+                row = self.change(sent.what, **(self._as_limit() if is_market else {}))
+                self.world.apart(lambda: self._trade(sent.what))
             self.updated(row)
             return
         self.change(sent.what, status="CANCEL PENDING")
@@ -221,10 +287,22 @@ class SimBroker(ScriptedBroker):
         if chance.random() < 0.1:
             self._turn(order_id, "REJECTED", status_message="16387 : not allowed to trade")
             return
-        self._turn(order_id, "OPEN")
+        is_market = self.book[order_id].order_type == "MARKET"
+        self._turn(order_id, "OPEN", **(self._as_limit() if is_market else {}))
+        await self._trade(order_id)
+
+    async def _trade(self, order_id: str) -> None:
+        chance = self.world.chance
         for _ in range(chance.choice((0, 0, 1, 1, 2, 3))):
             await asyncio.sleep(chance.uniform(0.0, 4.0))
-            self._fill(order_id, chance.randint(1, 60))
+            self.fill(order_id, chance.randint(1, 60))
+
+    def _as_limit(self) -> dict[str, object]:
+        """Return what Kite makes of MARKET: a LIMIT at the end of its band (kite.md §2.3)."""
+        return {
+            "order_type": "LIMIT",
+            "price": Decimal(self.world.chance.randint(1_980, 2_020)) / 20,
+        }
 
     def _turn(self, order_id: str, status: str, **more: object) -> None:
         row = self.book[order_id]
@@ -234,7 +312,8 @@ class SimBroker(ScriptedBroker):
         if status in ENDED:
             self.updated(row)
 
-    def _fill(self, order_id: str, quantity: int) -> None:
+    def fill(self, order_id: str, quantity: int) -> None:
+        """Fill so much of an order, or what is left of it, if it has not ended."""
         row = self.book[order_id]
         if row.status in ENDED:
             return

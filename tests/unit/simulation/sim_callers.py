@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 from exactly_once import Told
 from sim_world import NoAnswer
 
+from ticker_service.domain.exit import body_of as exit_body
 from ticker_service.domain.job import Basket, BasketMode, Leg, body_of
 from ticker_service.domain.order import (
     OrderChange,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 
     from sim_play import Daemon, Play
 
+    from ticker_service.domain.exit import Exit
     from ticker_service.orders.front import FrontDesk
     from ticker_service.orders.instructions import Answer
 
@@ -57,6 +59,8 @@ class Person:
                 wishes.create_task(self._follow(f"{self.name}-{number}"))
             if self.play.world.happens(0.4):
                 wishes.create_task(self._follow_job(f"{self.name}-job"))
+            if self.play.has_exits and self.play.world.happens(0.7):
+                wishes.create_task(self._follow_exit(f"{self.name}-exit"))
 
     async def _follow(self, key: str) -> None:
         world = self.play.world
@@ -92,6 +96,32 @@ class Person:
                 )
             if world.happens(0.3):
                 at_once.create_task(self._cancel(key))
+
+    async def _follow_exit(self, key: str) -> None:
+        """Close a position or all of them, perhaps twice, and perhaps end that."""
+        world = self.play.world
+        await asyncio.sleep(world.random_s(0.0, self.play.busy_s / 2))
+        wanted = self.play.wish(world.chance)
+        world.met["exit" if wanted.tradingsymbol else "exit_of_all"] += 1
+        if world.happens(0.5):
+            order = dataclasses.replace(self._leg().order, quantity=5 * world.chance.randint(1, 6))
+            await self._place(f"{key}-opens", order)
+            await asyncio.sleep(world.random_s(0.0, 4.0))
+        async with asyncio.TaskGroup() as at_once:
+            at_once.create_task(self._exit(key, wanted))
+            if world.happens(0.2):
+                at_once.create_task(self._exit(key, wanted, after_s=world.random_s(0.0, 8.0)))
+            if world.happens(0.15):
+                at_once.create_task(self._cancel(key))
+
+    async def _exit(self, key: str, wanted: Exit, *, after_s: float = 0.0) -> None:
+        names = {"account": self.play.account, "client_order_id": key, "request_id": key}
+        await asyncio.sleep(after_s)
+        await self._insist(
+            key,
+            body_text(exit_body(wanted)),
+            lambda front: front.jobs.exit(self._who, wanted=wanted, **names),
+        )
 
     async def _place_job(
         self, key: str, basket: Basket, *, is_basket: bool, after_s: float = 0.0

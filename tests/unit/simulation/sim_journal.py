@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
+from ticker_service.domain.order import JOBS
+from ticker_service.domain.order_state import JOB_OPEN
 from ticker_service.errors import JournalUnavailable
 from ticker_service.testing import MemoryJournal
 
 if TYPE_CHECKING:
+    import uuid
     from collections.abc import Awaitable, Callable
 
     from sim_world import Process
@@ -33,6 +36,10 @@ class JournalLine(MemoryJournal):
         self.process = process
         self.intended_ns = intended_ns
         self.before = self._asked
+        self.ended_ns: dict[uuid.UUID, int] = {}
+        """When each job ended, by the clock that nobody sets."""
+        self.on_intent: Callable[[OrderTask], None] = lambda _: None
+        """Told of each intent once it is committed, and again once that is confirmed."""
         self._world = process.world
 
     async def admit(self, new: NewTask) -> Admitted:
@@ -54,15 +61,23 @@ class JournalLine(MemoryJournal):
                 send_not_after_ns=send_not_after_ns,
             )
             self.intended_ns[tag] = asked_ns
+            self.on_intent(moved)
             return moved
 
-        return await self._write("claim", commit)
+        claimed = await self._write("claim", commit)
+        self.on_intent(claimed)
+        return claimed
 
     async def record(self, task: OrderTask, update: TaskUpdate, *, now_ns: int) -> OrderTask:
         """Move a task one step."""
-        return await self._write(
-            "record", lambda: super(JournalLine, self).record(task, update, now_ns=now_ns)
-        )
+
+        async def step() -> OrderTask:
+            moved = await super(JournalLine, self).record(task, update, now_ns=now_ns)
+            if task.kind in JOBS and moved.state not in JOB_OPEN:
+                self.ended_ns[task.task_id] = self._world.clock.monotonic_ns()
+            return moved
+
+        return await self._write("record", step)
 
     async def hand_over(
         self, task: OrderTask, update: TaskUpdate, successor: NewTask, *, now_ns: int

@@ -89,6 +89,7 @@ class PairPlay(Play):
             broker.updated = self._tell_update
             broker.known = partial(self._is_known_of, account)
             broker.stopped_by = self.kill_store.standing
+            broker.looked = self._looked
         self.groups = (
             AccountGroup(
                 name=PAIR,

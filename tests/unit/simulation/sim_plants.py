@@ -9,21 +9,23 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any, Final
 
+import sim_play
 from sim_broker import Line
 from sim_journal import JournalLine
 
 from ticker_service import testing
+from ticker_service.domain import exit as exit_rules
 from ticker_service.domain import order_state
 from ticker_service.domain.exposure import Exposure
 from ticker_service.domain.order import TaskKind
 from ticker_service.domain.order_state import TaskState
-from ticker_service.orders import basket, classify, holds, slices
+from ticker_service.orders import basket, classify, exits, holds, slices
 from ticker_service.orders.book import BookKeeper
 from ticker_service.orders.classify import Outcome
 from ticker_service.orders.dispatch import Dispatcher
 from ticker_service.orders.holds import Holds
 from ticker_service.orders.outcomes import Outcomes
-from ticker_service.orders.positions import Positions
+from ticker_service.orders.positions import Look, Positions
 from ticker_service.orders.reconcile import Reconciler
 from ticker_service.orders.settle import Evidence
 
@@ -229,10 +231,7 @@ def does_not_look_at_kill_switches_last(_: Play, patch: pytest.MonkeyPatch) -> N
 def takes_all_for_reducing(_: Play, patch: pytest.MonkeyPatch) -> None:
     """Where only what reduces a position may leave, everything is held for that."""
 
-    async def reduces(*_: object, **__: object) -> str:
-        return ""
-
-    patch.setattr(Positions, "not_reducing", reduces)
+    patch.setattr(Positions, "not_reducing", _says_nothing)
 
 
 def does_not_follow_its_writes(_: Play, patch: pytest.MonkeyPatch) -> None:
@@ -266,6 +265,54 @@ def forgets_that_a_leg_failed(_: Play, patch: pytest.MonkeyPatch) -> None:
     patch.setattr(basket, "has_failed", lambda _: False)
 
 
+def does_not_look_last_at_what_an_exit_closes(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """What is held is read when an exit's order is planned, and not again before its first byte."""
+    look = Holds.unreducing
+
+    async def looks(self: Holds, *arguments: Any, is_last: bool = False) -> str:
+        return "" if is_last else await look(self, *arguments)
+
+    patch.setattr(Holds, "unreducing", looks)
+
+
+def closes_twice_what_is_held(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """An exit's orders are twice as large as they may be, and nobody holds them back."""
+    cut = exit_rules.cut
+
+    def twice(quantity: int, **limits: Any) -> list[int]:
+        return cut(2 * quantity, **limits)
+
+    patch.setattr(exit_rules, "cut", twice)
+    patch.setattr(Holds, "unreducing", _says_nothing)
+
+
+def closes_again_what_is_being_closed(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """What is under way to close a position is not counted, in the plan and before the send."""
+    patch.setattr(Look, "_ours", lambda *_: ())
+
+
+def calls_every_position_flat(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """An exit ends as done while something is held."""
+    patch.setattr(Look, "is_flat", lambda *_: True)
+
+
+def leaves_its_orders_behind(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """An exit whose time is over does not wait for its orders to end."""
+
+    over = exit_rules.LegMoves(is_over=True)
+    patch.setattr(exits, "ending_moves", lambda *_: over)
+
+
+def never_ends_an_exit(_: Play, patch: pytest.MonkeyPatch) -> None:
+    """An exit looks at no clock."""
+    patch.setattr(sim_play, "PEACE_S_MAX", 120.0)
+    patch.setattr(exits.Exits, "_halts", lambda *_: None)
+
+
+async def _says_nothing(*_: object, **__: object) -> str:
+    return ""
+
+
 PLANTS: Final[dict[Any, set[str]]] = {
     sends_twice: {"I1", "I4"},
     sends_again_in_doubt: {"I1"},
@@ -290,6 +337,12 @@ PLANTS: Final[dict[Any, set[str]]] = {
     cuts_too_much: {"I13"},
     sells_before_it_has_bought: {"I18"},
     forgets_that_a_leg_failed: {"I18"},
+    does_not_look_last_at_what_an_exit_closes: {"I19"},
+    closes_twice_what_is_held: {"I19"},
+    closes_again_what_is_being_closed: {"I19"},
+    calls_every_position_flat: {"I19"},
+    leaves_its_orders_behind: {"I19"},
+    never_ends_an_exit: {"I19"},
     takes_all_for_reducing: {"I12"},
     does_not_follow_its_writes: {"I13"},
 }

@@ -26,8 +26,9 @@ from exactly_once import (
     unsettled,
     violations,
 )
-from sim_broker import Line, SimBroker
+from sim_broker import Hands, Line, Looked, SimBroker
 from sim_callers import FUTURE, Person, body_text
+from sim_exits import OtherHand, Quotes, wish
 from sim_journal import JournalLine
 from sim_world import NOON_NS, Process, World
 
@@ -50,15 +51,18 @@ from ticker_service.domain.order_state import TaskState, merge
 from ticker_service.orders.cancel_all import CancelAll
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
+from ticker_service.orders.exits import legs_of
 from ticker_service.orders.front import FrontDesk
 from ticker_service.orders.notices import Notices
 from ticker_service.orders.office import OrderOffice
+from ticker_service.orders.risk_fetch import RiskSources
 from ticker_service.orders.standing import DeskState
 from ticker_service.runtime.surroundings import Surroundings
 from ticker_service.runtime.telemetry import Telemetry
 from ticker_service.testing import MemoryJournal, MemoryKillStore
 
 if TYPE_CHECKING:
+    import uuid
     from collections import Counter
     from collections.abc import Callable, Coroutine, Mapping, Sequence
     from typing import Any
@@ -197,16 +201,26 @@ class Play:
         self.broker.updated = self._tell_update
         self.broker.known = self._is_known
         self.broker.stopped_by = self.kill_store.standing
+        self.broker.looked = self._looked
         self.tokens = MemoryTokens(world.clock)
         self.daemons: list[Daemon] = []
         self.delivered: list[tuple[int, str, int]] = []
-        self.busy_s = world.random_s(4.0, 16.0)
+        self.has_exits = world.happens(0.4)
+        # An exit takes its time: what rests of it is priced again after five seconds.
+        self.busy_s = world.random_s(4.0, 16.0) + (10.0 if self.has_exits else 0.0)
         self.people = [Person(play=self, name=name) for name in ("ann", "bob")]
         self.journal_line = JournalLine
         self._quiet_since_s: float | None = None
         self.line = Line
         self.intended_ns: dict[str, int] = {}
         """When each intent was asked for, by its tag and the clock that nobody sets."""
+        self.ended_ns: dict[uuid.UUID, int] = {}
+        """When each job ended, likewise."""
+        self.wish = wish
+        """Draws an exit."""
+        self.other_hand = OtherHand(play=self, is_there=world.happens(0.6))
+        self._hands: dict[uuid.UUID, Hands] = {}
+        """What others had done when an intent was durable."""
         self._started = 0
         self.false_alarms: list[str] = []
         """What a desk was sure its books differ in, although the broker tells of true fills."""
@@ -235,9 +249,12 @@ class Play:
                 for person in self.people
             ]
             nature = going_on.create_task(self._trouble())
+            elsewhere = going_on.create_task(self.other_hand.trade())
             keeper = going_on.create_task(self._keep_running())
             await asyncio.sleep(self.busy_s + world.random_s(0.0, 8.0))
             nature.cancel()
+            elsewhere.cancel()
+            self.other_hand.is_there = False
             await self._make_peace()
             for person in people:
                 await asyncio.wait([person])
@@ -482,6 +499,27 @@ class Play:
             told.append((at_s, "journal", f"{what} -> {event.state} {_more(event)}"))
         return [f"{at:9.3f} {who:<10} {what}" for at, who, what in sorted(told)]
 
+    def is_of_an_exit(self, task: OrderTask) -> bool:
+        """Return whether an instruction is part of an exit."""
+        job = self.journal.tasks.get(task.job_id) if task.job_id else None
+        return job is not None and job.kind is TaskKind.EXIT
+
+    def note_intent(self, intended: OrderTask) -> None:
+        """Note what others have done until an intent was durable; they may do more right then."""
+        self.other_hand.hears_of(intended)
+        self._hands[intended.task_id] = self.broker_of(intended.account).hands
+
+    def _looked(self, kind: TaskKind, what: str) -> Looked:
+        """Return what the sender of a request can know of what others did."""
+        for task in self.journal.tasks.values():
+            if task.kind is not kind or task.state is not TaskState.SENDING:
+                continue
+            target = self.journal.tasks.get(task.target_task_id) if task.target_task_id else None
+            if what in {task.tag, target.broker_order_id if target else None}:
+                hands = self._hands.get(task.task_id, Hands(elsewhere=-1))
+                return Looked(is_exit=self.is_of_an_exit(task), hands=hands)
+        return Looked()
+
     def _is_known(self, order_id: str) -> bool:
         return any(task.broker_order_id == order_id for task in self.journal.tasks.values())
 
@@ -504,12 +542,20 @@ class Play:
             ],
             events=[event_record(event) for event in events],
             posts=list(broker.posts),
-            orders={order_id: at_broker(row) for order_id, row in broker.book.items()},
+            orders={order_id: at_broker(row) for order_id, row in broker.book.items() if row.tags},
+            holdings=broker.holdings,
+            ended_ns={str(task_id): at_ns for task_id, at_ns in self.ended_ns.items()},
+            without_tag={
+                (row.tradingsymbol, row.transaction_type, row.quantity)
+                for row in broker.book.values()
+                if not row.tags
+            },
             delivered={"sink": self.delivered_of(account)},
             doubts_allowed=broker.nulled_tags,
             cancels_all=any(
                 each.level is KillLevel.CANCEL_ALL for each in self.kill_store.switches.values()
-            ),
+            )
+            or any("cancel_resting" in task.body for task in journal.tasks.values()),
         )
 
     def deliver(self, _: Account, told: Sequence[tuple[int, str, int]]) -> None:
@@ -589,6 +635,7 @@ class Daemon:
         self.stop = asyncio.Event()
         world = play.world
         self.journal = play.journal_line(process, play.journal, play.intended_ns)
+        self.journal.ended_ns, self.journal.on_intent = play.ended_ns, play.note_intent
         chance = random.Random(world.chance.getrandbits(32))  # noqa: S311 - jitter
         surroundings = Surroundings(clock=world.clock, chance=chance, telemetry=Telemetry())
         switches = KillSwitches(play.kill_store)
@@ -623,9 +670,10 @@ class Daemon:
                 config=play.config,
                 surroundings=surroundings,
                 reach=self._reach,
+                sources=RiskSources(contracts=lambda: CONTRACTS, prices=Quotes(world)),
                 new_id=world.new_id,
             )
-            desk.audit.on_change = self._differs
+            desk.audit.on_change = partial(self._differs, executor, account)
             cancel_all[account] = CancelAll(
                 account,
                 gateway=gateway,
@@ -633,6 +681,7 @@ class Daemon:
                 pacer=limits.pacer,
                 config=play.config,
                 clock=world.clock,
+                unwanted=desk.exits.unwanted,
             )
         self.desk = self.desks[ACCOUNT]
         self.front = FrontDesk(
@@ -669,8 +718,17 @@ class Daemon:
         await self.office.run(self.stop)
         self.process.kill("its own end")
 
-    def _differs(self, each: Difference, begins: bool) -> None:  # noqa: FBT001 - as it is called
-        if begins:
+    def _differs(
+        self,
+        executor: Executor,
+        account: Account,
+        each: Difference,
+        begins: bool,  # noqa: FBT001 - as it is called
+    ) -> None:
+        # Who has lost the account unnoticed cannot know what its successor sends, and takes a book
+        # that lacks that for a whole one.
+        newest = self.play.journal.shared.epochs[account]
+        if begins and executor.writer_epoch >= newest:
             told = f"I5: a false alarm of {each.what} {each.name}, {each.ours} and {each.theirs}"
             self.play.false_alarms.append(told)
 
@@ -718,6 +776,10 @@ def task_record(task: OrderTask) -> Task:
         leg=task.leg or 0,
         hop=task.hop,
         form=task.body,
+        code=task.reason_code or "",
+        positions=tuple(":".join(key) for key in legs_of(task).values())
+        if task.kind is TaskKind.EXIT
+        else (),
     )
 
 

@@ -21,6 +21,7 @@ from sim_play import FATAL, play
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from exactly_once import Task
     from sim_play import Outcome
 
 BLOCKS = 4
@@ -55,6 +56,10 @@ def some() -> list[Outcome]:
     return judge(range(1_000, 1_150))
 
 
+def exits_of(outcome: Outcome) -> list[Task]:
+    return outcome.records.kinds("EXIT")
+
+
 def total(counters: Iterator[Counter[str]]) -> Counter[str]:
     return functools.reduce(lambda one, other: one + other, counters, Counter())
 
@@ -70,7 +75,8 @@ def test_the_plays_have_every_trouble_and_every_answer_in_them() -> None:
         "key_in_conflict",
         "commit_late_or_unconfirmed",
     }
-    expected |= {"reduced_under_a_switch"}
+    expected |= {"reduced_under_a_switch", "exit", "exit_of_all", "exit_reduces"}
+    expected |= {"another_hand_closed", "another_hand_opened", "another_hand_at_an_intent"}
     assert expected <= met.keys()
     kills = total(outcome.kills for outcome in some())
     assert set(FATAL) <= kills.keys()
@@ -87,6 +93,11 @@ def test_the_plays_bring_orders_to_every_end() -> None:
     for kind in ("BASKET", "SLICES"):
         assert ends[kind, "DONE"], ends
     assert ends["BASKET", "RUNNING"], ends
+    exits = Counter((task.state.value, task.code) for each in some() for task in exits_of(each))
+    assert exits["DONE", ""], exits
+    assert {state for state, _ in exits} == {"DONE", "ESCALATED"}
+    codes = {"EXIT_TIMED_OUT", "KILL_SWITCH", "LESS_THAN_A_LOT", "CANCELLED_BY_CALLER"}
+    assert codes <= {code for _, code in exits}, exits
     placed = [task for each in some() for task in each.records.kinds("PLACE")]
     at_broker = sum(1 for task in placed if task.broker_order_id)
     assert at_broker > len(placed) / 2
