@@ -109,7 +109,11 @@ _REFUSAL: Final = range(400, 600)
 
 _MODIFICATIONS: Final = re.compile(r"maximum allowed order modifications", re.IGNORECASE)
 _DAY_LIMIT: Final = re.compile(r"maximum allowed order requests", re.IGNORECASE)
-_TIMED_OUT: Final = re.compile(r"timed? ?out|order ?book|before placing again", re.IGNORECASE)
+_TIMED_OUT: Final = re.compile(
+    r"timed? ?out|order ?book(?! for open orders)|before placing again", re.IGNORECASE
+)
+"""Whoever is told to look into the order book may have an order there, but for one: a refusal for
+want of funds or holdings ends with where what is blocked may be seen."""
 _IP: Final = re.compile(r"\bIP(?:s|v4|v6)?\b")
 """Whole word and upper case: Kite's text for a wrong address is not documented (kite.md §3.2)."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -9,15 +10,20 @@ from typing import TYPE_CHECKING, Any
 import httpx
 import pytest
 from port_contracts import BrokerGatewayContract
-from running import Exchange, exchange
+from running import DEADLINE_S, Exchange, exchange
 
 from ticker_service.adapters.kite_broker import KiteBroker
 from ticker_service.config import KiteConfig
+from ticker_service.constants import NS_PER_S
+from ticker_service.domain.order import OrderRequest, OrderType, Product, Side, TaskKind
+from ticker_service.orders import classify
 from ticker_service.runtime.clock import SystemClock
 from ticker_service.simulator import SimulatorOptions
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+    from ticker_service.ports import Reply
 
 STILL = SimulatorOptions(seed=7, rate_per_s=0.0, enforce_rate_limits=False)
 
@@ -71,3 +77,31 @@ class TestKiteBroker(BrokerGatewayContract):
             yield kite
         finally:
             await kite.gateway.close()
+
+
+@pytest.mark.parametrize(("side", "code"), [(Side.BUY, "MARGIN"), (Side.SELL, "HOLDINGS")])
+def test_what_lacks_funds_or_shares_is_refused_and_not_in_doubt(
+    market: Exchange, side: Side, code: str
+) -> None:
+    """Kite's words for it send the reader to the order book, as those for a time-out do."""
+    kite = _Kite(market)
+    order = OrderRequest(
+        exchange="NSE",
+        tradingsymbol=kite.symbol,
+        transaction_type=side,
+        order_type=OrderType.LIMIT,
+        product=Product.CNC,
+        quantity=100_000,
+        price=Decimal(kite.price),
+    )
+    deadline_ns = SystemClock().monotonic_ns() + int(DEADLINE_S * NS_PER_S)
+
+    async def place() -> Reply:
+        try:
+            return await kite.gateway.place(order, tag="T0FVNDS", deadline_ns=deadline_ns)
+        finally:
+            await kite.gateway.close()
+
+    verdict = classify.judge(TaskKind.PLACE, asyncio.run(place()))
+    assert (verdict.outcome, verdict.code) == (classify.Outcome.REJECTED, code), verdict
+    assert "orderbook" in verdict.message

@@ -41,6 +41,11 @@ def success(data: object, status: int = 200) -> Reply:
 TIMED_OUT = "Order request timed out. Please check the order book and confirm before placing again."
 CAP = "Maximum allowed order modifications exceeded."
 DAY = "Maximum allowed order requests exceeded."
+FUNDS = (
+    "Insufficient funds. Required margin is 95417.84 but available margin is 74251.80. "
+    "Check the orderbook for open orders."
+)
+STOCK = "Insufficient stock holding in INFY. Check the orderbook for open orders."
 UNPROTECTED = "Market orders without market protection are not allowed via API."
 
 ROWS = [
@@ -112,6 +117,12 @@ ROWS = [
         Outcome.AMBIGUOUS,
         "ORDER_TIMED_OUT",
     ),
+    (
+        "400_see_order_book",
+        error(400, "OrderException", "Please check the order book."),
+        Outcome.AMBIGUOUS,
+        "ORDER_TIMED_OUT",
+    ),
     ("429_timed_out", error(429, None, TIMED_OUT), Outcome.AMBIGUOUS, "ORDER_TIMED_OUT"),
     ("408", error(408, "InputException"), Outcome.AMBIGUOUS, "ORDER_TIMED_OUT"),
     (
@@ -128,6 +139,15 @@ ROWS = [
     ("403_html", answer(403, None, "text/html"), Outcome.AMBIGUOUS, "UNREADABLE"),
     ("404_html", answer(404, None, "text/html"), Outcome.AMBIGUOUS, "UNREADABLE"),
     # 4xx that is a no.
+    ("funds", error(400, "MarginException", FUNDS), Outcome.REJECTED, "MARGIN"),
+    (
+        "funds_timed_out",
+        error(400, "MarginException", TIMED_OUT),
+        Outcome.AMBIGUOUS,
+        "ORDER_TIMED_OUT",
+    ),
+    ("funds_as_input", error(400, "InputException", FUNDS), Outcome.REJECTED, "BROKER_REFUSED"),
+    ("stock", error(400, "HoldingException", STOCK), Outcome.REJECTED, "HOLDINGS"),
     ("429", error(429, "NetworkException", "Too many requests"), Outcome.THROTTLED, "THROTTLED"),
     ("429_html", answer(429, None, "text/html"), Outcome.THROTTLED, "THROTTLED"),
     ("429_ip", error(429, None, "Too many requests from your IP"), Outcome.THROTTLED, "THROTTLED"),
