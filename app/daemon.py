@@ -19,6 +19,7 @@ from app.http import health, listener
 from app.risk_file import RiskFile
 from app.security.limits import ConnectionCaps
 from app.security.tokens import TokenVerifier
+from app.settings import has_settings
 from app.ws.orders import FRAME_BYTES_MAX
 from ticker_service.assembly import assemble, assemble_orders, watch_journal
 from ticker_service.errors import InvariantViolatedError
@@ -69,6 +70,7 @@ async def run(
     """
     if not __debug__:
         raise InvariantViolatedError("Invariant: checks are off; do not run with -O")
+    had_settings = has_settings(file)
     log_lines_dropped = logging.configure(settings.log_level, settings.log_format)
     memory.keep_freed()
     surroundings = Surroundings(
@@ -114,7 +116,13 @@ async def run(
             )
         ]
         if office is not None and doors_listener is not None:
-            risk_file = RiskFile(office.risk, file)
+            risk_file = RiskFile(
+                office.risk,
+                file,
+                accounts=tuple(settings.accounts),
+                groups=tuple(settings.groups),
+                had_settings=had_settings,
+            )
             servers.append(
                 _doors_server(settings, office, surroundings, reach, risk_file, doors_listener)
             )

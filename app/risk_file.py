@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -11,6 +11,7 @@ from app.settings import risk_limits
 from ticker_service.errors import ConfigurationError, LimitsRefused, OrderRefused
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from pathlib import Path
 
     from ticker_service.orders.risk_tables import RiskTables
@@ -20,10 +21,18 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class RiskFile:
-    """Where the limits stand, None for where the settings are by default, and whom to tell."""
+    """Where the limits stand, None for where the settings are by default, and whom to tell.
+
+    They may name the accounts and groups that the daemon was started with.
+    """
 
     tables: RiskTables
     file: Path | None
+    _: KW_ONLY
+    accounts: Collection[str]
+    groups: Collection[str]
+    had_settings: bool
+    """Whether the file had any setting in it at the start."""
 
     def read_again(self, by_whom: str) -> dict[str, str | bool]:
         """Put in force what the settings say now; return the versions before and after.
@@ -33,7 +42,13 @@ class RiskFile:
         """
         before = self.tables.current.version
         try:
-            table = risk_limits(self.file)
+            table = risk_limits(
+                self.file,
+                accounts=self.accounts,
+                groups=self.groups,
+                # What was in force came from somewhere, and no limit is lost for want of a file.
+                is_missed=self.had_settings or bool(self.tables.current.said),
+            )
         except ConfigurationError as error:
             log.error("risk_limits_not_read", error=str(error), version=before, by_whom=by_whom)  # noqa: TRY400 - the message has it all
             raise _refusal(error) from error

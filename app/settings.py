@@ -65,13 +65,13 @@ from ticker_service.domain import trading_hours
 from ticker_service.domain.bar import BAR_SECONDS
 from ticker_service.domain.egress import read_address
 from ticker_service.domain.limit import limits_of
-from ticker_service.domain.risk import RiskTable, risk_table
+from ticker_service.domain.risk import RiskTable, check_names, risk_table
 from ticker_service.domain.rulebook import RuleName, number_of, rules_of
 from ticker_service.domain.tick import Mode
-from ticker_service.errors import ConfigurationError, InvariantViolatedError
+from ticker_service.errors import ConfigurationError, InvariantViolatedError, LimitsRefused
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from pydantic_core import ErrorDetails
 
@@ -547,9 +547,12 @@ class Settings(BaseSettings):
             ),
         ]
         faults = [f"{PREFIX}{name}: {rule}" for is_fault, name, rule in checks if is_fault]
-        return faults + [
-            f"{PREFIX}GROUPS: {fault}" for fault in group_faults(self.groups, self.accounts)
-        ]
+        faults += [f"{PREFIX}GROUPS: {fault}" for fault in group_faults(self.groups, self.accounts)]
+        try:
+            check_names(risk_table(self.risk), accounts=self.accounts, groups=self.groups)
+        except LimitsRefused as error:
+            faults += [f"{PREFIX}RISK: {fault}" for fault in error.faults]
+        return faults
 
     def _passphrase_fault(self) -> tuple[bool, str, str]:
         length = len(self.token_passphrase.get_secret_value().encode())
@@ -864,22 +867,45 @@ def database_url(file: Path | None = None) -> str:
     return url
 
 
-def risk_limits(file: Path | None = None) -> RiskTable:
+def risk_limits(
+    file: Path | None = None,
+    *,
+    accounts: Collection[str] | None = None,
+    groups: Collection[str] | None = None,
+    is_missed: bool = False,
+) -> RiskTable:
     """Read the risk limits alone, for a daemon that runs.
+
+    Args:
+        file: As for :func:`load`.
+        accounts: Those that limits may name; without them, those of these settings.
+        groups: Likewise.
+        is_missed: Whether a file that is gone or has no setting in it is a fault, as editors and
+            full disks leave one; without limits among other settings it means that there are none.
 
     Raises:
         ConfigurationError: They cannot be read or are wrong; every fault is listed.
     """
     source = _source(file)
-    said = _alone("risk", source)
-    if isinstance(said, str):
-        try:
-            said = json.loads(said)
-        except ValueError as error:
-            raise ConfigurationError(f"{PREFIX}RISK: is no JSON: {error}") from error
-    if said is not None and not isinstance(said, dict):
-        raise ConfigurationError(f"{PREFIX}RISK (or risk in {source}): must be a table")
-    return risk_table(said)
+    said = _table("risk", source)
+    if said is None and is_missed and not _written(source):
+        raise ConfigurationError(f"{source}: is gone, or has no setting in it")
+    table = risk_table(said)
+    check_names(
+        table,
+        accounts=_table("accounts", source) or () if accounts is None else accounts,
+        groups=_table("groups", source) or () if groups is None else groups,
+    )
+    return table
+
+
+def has_settings(file: Path | None = None) -> bool:
+    """Return whether there is a settings file with a setting in it.
+
+    Raises:
+        ConfigurationError: It cannot be read.
+    """
+    return bool(_written(_source(file)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -943,13 +969,30 @@ def _source(file: Path | None) -> Path:
 
 def _alone(name: str, file: Path) -> object:
     """Return one setting without asking for the others."""
-    from_environment = os.environ.get(PREFIX + name.upper())
-    if from_environment or not file.is_file():
-        return from_environment
+    return os.environ.get(PREFIX + name.upper()) or _written(file).get(name)
+
+
+def _written(file: Path) -> dict[str, object]:
+    """Return what the settings file says, nothing where there is none."""
+    if not file.is_file():
+        return {}
     try:
-        return tomllib.loads(file.read_text(encoding="utf-8")).get(name)
+        return tomllib.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:  # not ours to read, no UTF-8, or no TOML
         raise ConfigurationError(f"{file}: {error}") from error
+
+
+def _table(name: str, file: Path) -> dict[str, Any] | None:
+    """Return one setting that is a table; JSON in the environment."""
+    said = _alone(name, file)
+    if isinstance(said, str):
+        try:
+            said = json.loads(said)
+        except ValueError as error:
+            raise ConfigurationError(f"{PREFIX}{name.upper()}: is no JSON: {error}") from error
+    if said is not None and not isinstance(said, dict):
+        raise ConfigurationError(f"{PREFIX}{name.upper()} (or {name} in {file}): must be a table")
+    return said
 
 
 def _unknown_variables() -> list[str]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, fields
 from decimal import Decimal
 from enum import StrEnum
@@ -244,6 +244,25 @@ def risk_table(said: Mapping[str, Any] | None = None) -> RiskTable:
         version=hashlib.sha256(written.encode()).hexdigest()[:VERSION_CHARACTERS],
         said=kept,
     )
+
+
+def check_names(table: RiskTable, *, accounts: Collection[str], groups: Collection[str]) -> None:
+    """Check that whoever has limits of his own is there: a slip of the pen would limit nobody.
+
+    Raises:
+        LimitsRefused: An account or group of the table is not declared; all are listed.
+    """
+    faults = [
+        Fault(where, name, f"is not declared: {', '.join(sorted(declared)) or 'none'} may be named")
+        for where, named, declared in (
+            ("accounts", table.accounts, accounts),
+            ("groups", table.groups, groups),
+        )
+        for name in named
+        if name not in declared
+    ]
+    if faults:
+        raise LimitsRefused(faults)
 
 
 def _read(words: object, where: str, faults: list[Fault]) -> dict[str, object]:

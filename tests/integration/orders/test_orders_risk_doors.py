@@ -173,8 +173,11 @@ def test_limits_are_read_again_when_the_door_is_asked_and_faulty_ones_change_not
             assert told["rule"].startswith("must be a number of rupees above 0")
             assert "accounts.MAIN.order_lots_max=0: must be" in told["rule"]
             assert "accounts.MAIN.lot: is no limit" in told["rule"]
-            config.write_text("[risk\n")
-            assert (reload().status_code, reload().json()["code"]) == (422, "RISK_LIMITS")
+            config.write_text("[risk.accounts.MIAN]\norder_lots_max = 1\n")
+            assert reload().json()["rule"] == "is not declared: MAIN, SPARE may be named"
+            for lost in (lambda: config.write_text("[risk\n"), config.unlink, config.touch):
+                lost()
+                assert (reload().status_code, reload().json()["code"]) == (422, "RISK_LIMITS")
             assert shown(limited)["version"] == now["version"]
         finally:
             config.write_text(LIMITS.format(value=10_000_000))

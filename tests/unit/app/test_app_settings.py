@@ -500,3 +500,23 @@ def test_a_group_that_could_not_be_meant_is_refused(
 def test_a_group_has_a_name_of_its_own(load: Load) -> None:
     with pytest.raises(ConfigurationError, match="SPARE: is the name of an account"):
         with_groups(load, SPARE={"accounts": ["MAIN", "SPARE"], "basis": "one_owner"})
+
+
+ACCOUNT = '{"user_id": "AB1234", "api_key": "abcd", "api_secret": "stand-in"}'  # allow-secret
+
+
+@pytest.mark.parametrize(
+    ("risk", "fault"),
+    [
+        ("accounts.MIAN", "accounts='MIAN': is not declared: MAIN may be named"),
+        ("groups.PIAR", "groups='PIAR': is not declared: none may be named"),
+    ],
+)
+def test_limits_of_an_account_or_group_that_is_not_declared_are_a_fault_at_the_start_and_in_the_shell(
+    load: Load, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, risk: str, fault: str
+) -> None:
+    monkeypatch.setenv("TICKER_SERVICE_ACCOUNTS", f'{{"MAIN": {ACCOUNT}}}')
+    toml = f"[risk.{risk}]\norder_quantity_max = 10\n"
+    assert fault in faults(load, GOOD, toml)
+    with pytest.raises(ConfigurationError, match=fault):
+        settings.risk_limits(tmp_path / "ticker-service.toml")
