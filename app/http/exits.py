@@ -19,6 +19,7 @@ from app.http.schemas import (
     Strict,
     TaskAnswer,
     Units,
+    job_answer,
     task_answer,
 )
 from ticker_service.constants import NS_PER_US
@@ -198,6 +199,13 @@ async def flatten(request: FlattenRequest, who: Admins, doors: DoorsHere) -> dic
     return FlattenAnswer(
         kill_switch=switch_message(switch), is_on_disk=is_on_disk, accounts=begun
     ).model_dump()
+
+
+def status_answer(found: OrderTask | tuple[OrderTask, Sequence[OrderTask]]) -> dict[str, Any]:
+    """Return an order, or a job with its children, as callers see it: an exit as an exit."""
+    if not isinstance(found, tuple):
+        return task_answer(found)
+    return (exit_answer if found[0].kind is TaskKind.EXIT else job_answer)(*found)
 
 
 def exit_answer(job: OrderTask, children: Sequence[OrderTask]) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from starlette.exceptions import HTTPException
 
 from app.http import faults, postback
 from app.http.entry import ERRORS, DoorsHere, ExactRoute, Reads, Writes
+from app.http.exits import ExitAnswer, status_answer
 from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, invalid, unread
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
@@ -28,7 +29,6 @@ from app.http.schemas import (
     TaskAnswer,
     external_answer,
     job_answer,
-    status_answer,
     task_answer,
 )
 from app.security.tokens import TokenFault, TokenRefused
@@ -144,9 +144,9 @@ async def events(
     return {"events": [event_message(event, may_use=who.may_use) for event in found]}
 
 
-@router.get("/{client_order_id}", response_model=TaskAnswer | JobAnswer)
+@router.get("/{client_order_id}", response_model=TaskAnswer | JobAnswer | ExitAnswer)
 async def status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> dict[str, Any]:
-    """Return an order, a basket or a sliced order as the journal has it."""
+    """Return an order, a basket, a sliced order or an exit as the journal has it."""
     return status_answer(await doors.front.order_or_job(who, client_order_id))
 
 

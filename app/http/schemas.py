@@ -23,12 +23,12 @@ from ticker_service.domain.job import (
     report,
 )
 from ticker_service.domain.order import (
+    JOBS,
     OrderChange,
     OrderRequest,
     OrderType,
     Product,
     Side,
-    TaskKind,
     Validity,
     Variety,
     to_fields,
@@ -163,7 +163,10 @@ class ModifyRequest(Strict):
 
 
 class TaskAnswer(BaseModel):
-    """An instruction as the journal has it; times in µs since 1970 UTC, prices as strings."""
+    """An instruction as the journal has it; times in µs since 1970 UTC, prices as strings.
+
+    What a job has filled is told where its orders are: here ``filled_quantity`` is null then.
+    """
 
     task_id: str
     kind: str
@@ -175,7 +178,7 @@ class TaskAnswer(BaseModel):
     attempt: int
     order_id: str | None
     broker_status: str | None
-    filled_quantity: int
+    filled_quantity: int | None
     average_price: str | None
     code: str | None
     reason: str | None
@@ -310,7 +313,7 @@ def task_answer(task: OrderTask) -> dict[str, Any]:
         attempt=task.attempt,
         order_id=task.broker_order_id,
         broker_status=task.broker_status,
-        filled_quantity=task.filled_quantity,
+        filled_quantity=None if task.kind in JOBS else task.filled_quantity,
         average_price=None if task.average_price is None else f"{task.average_price:f}",
         code=task.reason_code or None,
         reason=task.reason or None,
@@ -356,13 +359,6 @@ def _leg_answer(leg: LegReport) -> LegAnswer:
         orders=[TaskAnswer(**task_answer(each)) for each in leg.orders],
         cancels=[TaskAnswer(**task_answer(each)) for each in leg.cancels],
     )
-
-
-def status_answer(found: OrderTask | tuple[OrderTask, Sequence[OrderTask]]) -> dict[str, Any]:
-    """Return an order, or a job with its children, as callers see it."""
-    if isinstance(found, tuple) and found[0].kind is TaskKind.EXIT:
-        return task_answer(found[0])
-    return job_answer(*found) if isinstance(found, tuple) else task_answer(found)
 
 
 def _leg_error(leg: LegReport) -> LegError | None:

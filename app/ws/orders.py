@@ -20,7 +20,7 @@ from pydantic import Field, ValidationError
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from app.http import exact_json
-from app.http.exits import ExitRequest, exit_answer
+from app.http.exits import ExitRequest, exit_answer, status_answer
 from app.http.faults import EXPECTED, INTEGER_MAX, answer_of, internal, not_json, text_of
 from app.http.schemas import (
     KEY_CHARACTERS_MAX,
@@ -31,7 +31,6 @@ from app.http.schemas import (
     PlaceRequest,
     Strict,
     job_answer,
-    status_answer,
     task_answer,
 )
 from app.security.tokens import Scope, TokenFault, TokenRefused

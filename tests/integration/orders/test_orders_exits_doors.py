@@ -162,3 +162,22 @@ def test_the_socket_begins_an_exit(home: House) -> None:
         asked = {"client_order_id": key, "request_id": key, "account": "MAIN", **SYMBOL}
         told = talk.ask(op="exit", **asked)
         assert (told["op"], told["kind"], told["state"]) == ("ack", "EXIT", "RUNNING")
+
+
+def test_an_exit_is_told_alike_wherever_it_is_asked_for(home: House) -> None:
+    """An exit that filled was shown as an order `DONE` with nothing filled."""
+    who = new_name("caller")
+    with home.caller(who) as caller, home.talk(who) as talk:
+        assert talk.reply()["authenticated"]
+        bought(home, caller, 5, "MAIN")
+        key = new_name("exit")
+        asked = {"client_order_id": key, "account": "MAIN", "product": "MIS", **SYMBOL}
+        assert caller.at("POST", "/exits", json=asked).status_code == 202
+        told = ended(caller, key)
+        assert told["report"].keys() == {"NSE:RELIANCE:MIS"}
+        assert caller.status(key) == told
+        over_the_socket = talk.ask(op="status", client_order_id=key, request_id="s-1")
+        assert over_the_socket == told | {"op": "ack", "request_id": "s-1"}
+        listed = caller.ask("GET").json()["orders"]
+        (job,) = [each for each in listed if each["client_order_id"] == key]
+        assert (job["filled_quantity"], job["average_price"]) == (None, None)
