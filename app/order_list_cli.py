@@ -51,7 +51,7 @@ def changes(
     url: Url = URL,
     token: Token = "",
 ) -> None:
-    """List the changes and cancels of an order, newest first, with how each ended.
+    """List the changes and cancels of an order or a job, newest first, with how each ended.
 
     ACKED is a change's good end: the broker took it. The order itself shows what it did.
     """

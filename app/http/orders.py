@@ -154,7 +154,7 @@ async def status(client_order_id: _OrderKey, who: Reads, doors: DoorsHere) -> di
 async def changes(
     client_order_id: _OrderKey, who: Reads, doors: DoorsHere, limit: _Page = 100
 ) -> OrdersAnswer:
-    """List the changes and cancels of an order, newest first, each with how it ended."""
+    """List the changes and cancels of an order or a job, newest first, each with how it ended."""
     tasks = await doors.front.changes(who, client_order_id, limit=limit)
     return OrdersAnswer(orders=[TaskAnswer(**task_answer(task)) for task in tasks])
 

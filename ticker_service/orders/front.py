@@ -219,8 +219,7 @@ class FrontDesk:
 
         With ``closes`` the second leg of a cover order is meant: Kite closes the position then.
         """
-        found = await self.order_or_job(caller, client_order_id)
-        target = found[0] if isinstance(found, tuple) else found
+        target = await self._named(caller, client_order_id)
         if closes and target.body.get("variety") != Variety.CO:
             raise OrderRefused(
                 "INVALID_FIELD", "must be left out for any variety but co", field="exit", value=True
@@ -305,9 +304,14 @@ class FrontDesk:
         )
 
     async def changes(self, caller: Caller, client_order_id: str, *, limit: int) -> list[OrderTask]:
-        """Return the newest changes and cancels of an order; raises as :meth:`order`."""
-        order = await self.order(caller, client_order_id)
-        return await self._journal.changes_of(order.task_id, limit=limit)
+        """Return the newest changes and cancels of an order or a job; raises as :meth:`order`."""
+        target = await self._named(caller, client_order_id)
+        return await self._journal.changes_of(target.task_id, limit=limit)
+
+    async def _named(self, caller: Caller, client_order_id: str) -> OrderTask:
+        """Return the order or the job that a caller calls so; as :meth:`order`."""
+        found = await self.order_or_job(caller, client_order_id)
+        return found[0] if isinstance(found, tuple) else found
 
     def external(self, caller: Caller, account: str | None) -> list[ExternalOrder]:
         """Return the orders of the newest books that no instruction of this daemon placed.

@@ -97,6 +97,8 @@ def test_a_basket_is_checked_whole_answered_leg_by_leg_and_cancelled_as_one(home
         gone = caller.ask("DELETE", f"/{key}", params={"request_id": f"{key}-c"})
         assert gone.status_code == 202
         ended = job(caller, key, "DONE")
+        (cancel,) = caller.changes(key)
+        assert (cancel["request_id"], cancel["kind"]) == (f"{key}-c", "CANCEL")
         assert (ended["code"], ended["filled_quantity"]) == ("CANCELLED_BY_CALLER", 0)
         assert [leg["error"]["state"] for leg in ended["legs"]] == ["CANCELLED"] * 2
         steps = [
