@@ -40,7 +40,7 @@ class _ExactRequest(Request):
     """A request whose numbers are read by their digits."""
 
     async def json(self) -> object:
-        return exact_json.read(await self.body())
+        return exact_json.read_object(await self.body())
 
 
 class ExactRoute(APIRoute):

@@ -17,6 +17,15 @@ from typing import Any, Final
 INTEGER_DIGITS_MAX: Final = 40
 """Twice what the journal holds; Python counts digits and gives up at 4,300, with another error."""
 
+_KINDS: Final = {
+    type(None): "null",
+    bool: "boolean",
+    int: "number",
+    Decimal: "number",
+    str: "string",
+    list: "array",
+}
+
 
 def read(raw: str | bytes) -> object:
     """Return what a text says.
@@ -32,6 +41,19 @@ def read(raw: str | bytes) -> object:
         return _DECODER.decode(text)
     except RecursionError:
         raise json.JSONDecodeError("is nested too deeply", "", 0) from None
+
+
+def read_object(raw: str | bytes) -> dict[str, Any]:
+    """Return what a text says that is one object.
+
+    Raises:
+        json.JSONDecodeError: It is no JSON, can be understood in two ways, or is no object.
+    """
+    value = read(raw)
+    if not isinstance(value, dict):
+        # The library would look for the fields of an order on a list or a number as on an object.
+        raise json.JSONDecodeError(f"is a JSON {_KINDS.get(type(value), 'value')}", "", 0)
+    return value
 
 
 def _number(text: str) -> Decimal:

@@ -76,8 +76,10 @@ def invalid(details: Sequence[ErrorDetails] | Sequence[Any]) -> ErrorAnswer:
     if first["type"] == "json_invalid":
         return _refused(not_json(first["ctx"]["error"]))
     where, *inner = first["loc"]
+    if where == "body" and not inner and first["type"] == "missing":
+        return _refused(not_json("there is none"))
     # A REST request has parts; a frame has none, and there the first word is the field's own.
-    is_part = where == "body" or (where in {"query", "path"} and inner)
+    is_part = where in {"body", "query", "path"} and inner
     field = ".".join(map(str, inner if is_part else first["loc"]))
     value = first.get("input")
     is_plain = isinstance(value, int | float | str | Decimal | None)

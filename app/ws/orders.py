@@ -440,12 +440,9 @@ def _ack(answer: Answer, request_id: str) -> dict[str, Any]:
 
 def _frame_of(raw: str) -> dict[str, Any]:
     try:
-        frame = exact_json.read(raw)
+        return exact_json.read_object(raw)
     except json.JSONDecodeError as error:
         raise not_json(error.msg) from None
-    if not isinstance(frame, dict):
-        raise not_json(f"is a JSON {type(frame).__name__}")
-    return frame
 
 
 def _request_id_of(frame: dict[str, Any]) -> str | None:
