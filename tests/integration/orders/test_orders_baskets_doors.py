@@ -208,7 +208,8 @@ def test_a_basket_of_too_many_or_no_legs_is_refused(home: House, legs: int) -> N
 def test_an_exit_is_no_basket_and_a_basket_no_exit(home: House) -> None:
     exit_key, key = new_name("exit"), new_name("basket")
     with home.caller() as caller:
-        asked = {"client_order_id": exit_key, "account": "MAIN", "all": True}
+        nobodys = {"exchange": "NSE", "tradingsymbol": "TCS"}  # other tests hold positions
+        asked = {"client_order_id": exit_key, "account": "MAIN", **nobodys}
         assert caller.at("POST", "/exits", json=asked).status_code == 202
         assert caller.ask("GET", f"/basket/{exit_key}").status_code == 404
         assert caller.ask("GET", f"/{exit_key}").json()["kind"] == "EXIT"

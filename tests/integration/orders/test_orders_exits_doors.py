@@ -156,12 +156,14 @@ def test_the_shell_closes_a_position_and_flattens_only_what_is_named_twice(
 
 
 def test_the_socket_begins_an_exit(home: House) -> None:
-    with home.talk(accounts=["MAIN"]) as talk:
+    who = new_name("caller")
+    with home.caller(who) as caller, home.talk(who) as talk:
         assert talk.reply()["authenticated"]
         key = new_name("exit")
         asked = {"client_order_id": key, "request_id": key, "account": "MAIN", **SYMBOL}
         told = talk.ask(op="exit", **asked)
         assert (told["op"], told["kind"], told["state"]) == ("ack", "EXIT", "RUNNING")
+        ended(caller, key)  # else it may close what the next test has bought
 
 
 def test_an_exit_is_told_alike_wherever_it_is_asked_for(home: House) -> None:
