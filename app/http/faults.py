@@ -57,8 +57,8 @@ def answer_of(error: Exception, request_id: str | None = None) -> tuple[int, dic
             # Its commit may have been made and only the word of it lost.
             answer = ErrorAnswer(
                 code="JOURNAL_UNAVAILABLE",
-                message="the journal did not confirm; whether a new request was taken is not "
-                "known: send the same again with the same key",
+                message="JOURNAL_UNAVAILABLE: the journal did not confirm; whether a new request "
+                "was taken is not known: send the same again with the same key",
             )
             status = 503
         case TokenRefused():
@@ -100,11 +100,12 @@ def unread(status: int, why: str) -> tuple[int, ErrorAnswer]:
     """Return the status and answer of a request that never came to one of our functions."""
     match status:
         case 404:
-            return 404, ErrorAnswer(code="NOT_FOUND", message="there is nothing at this path")
+            code, why = "NOT_FOUND", "there is nothing at this path"
         case 405:
-            return 405, ErrorAnswer(code="METHOD_NOT_ALLOWED", message=why)
+            code = "METHOD_NOT_ALLOWED"
         case _:
-            return 400, ErrorAnswer(code="INVALID_REQUEST", message=why)
+            status, code = 400, "INVALID_REQUEST"
+    return status, ErrorAnswer(code=code, message=f"{code}: {why}")
 
 
 def not_json(why: str) -> OrderRefused:
@@ -151,8 +152,8 @@ def internal(request_id: str | None = None) -> dict[str, Any]:
     """Return the answer to a request that met a bug of ours; what it was is in the log alone."""
     return ErrorAnswer(
         code="INTERNAL",
-        message="a fault of ours, which is logged; look at the order's status, or repeat the "
-        "request with its key",
+        message="INTERNAL: a fault of ours, which is logged; look at the order's status, or "
+        "repeat the request with its key",
         request_id=request_id,
     ).model_dump()
 
