@@ -10,7 +10,15 @@ import orjson
 import typer
 
 from app.jobs import run_job
-from app.rest_door import URL, Json, Token, Url, ask
+from app.rest_door import (
+    URL,
+    Json,
+    Token,
+    Url,
+    ask,
+    named_when_in_doubt,
+    say_how_to_repeat,
+)
 from ticker_service.domain.exit import WITHIN_S
 from ticker_service.errors import ConfigurationError
 
@@ -54,8 +62,9 @@ def exit_positions(
     exchange, _, tradingsymbol = symbol.partition(":")
     if bool(symbol) == everything or (symbol and not tradingsymbol):
         raise typer.BadParameter("give --symbol EXCHANGE:TRADINGSYMBOL, or --all")
+    key = key or f"exit-{secrets.token_hex(4)}"
     body: dict[str, object] = {
-        "client_order_id": key or f"exit-{secrets.token_hex(4)}",
+        "client_order_id": key,
         "account": account,
         "market_protection": market_protection,
         "cancel_resting": cancel_resting,
@@ -67,7 +76,8 @@ def exit_positions(
     body |= {name: value for name, value in named.items() if value}
 
     async def job() -> int:
-        begun = await ask(url, token, EXITS, expects="exit", body=body)
+        with named_when_in_doubt(f"--key {key}"):
+            begun = await ask(url, token, EXITS, expects="exit", body=body)
         _print(begun, as_json=as_json)
         if not wait:
             return 0
@@ -105,8 +115,9 @@ def flatten(
             raise ConfigurationError(
                 f"Condition failed: {confirmed[:64]!r} is not {account!r}; nothing was done"
             )
+        named = key or f"flatten-{secrets.token_hex(4)}"
         body = {
-            "client_order_id": key or f"flatten-{secrets.token_hex(4)}",
+            "client_order_id": named,
             "account": account,
             "confirm": confirmed,
             "why": why,
@@ -114,13 +125,16 @@ def flatten(
             "within_s": within_s,
         }
         body |= {"order_type": "LIMIT"} if limit else {}
-        begun = await ask(url, token, "/flatten", expects="accounts", body=body)
+        with named_when_in_doubt(f"--key {named}"):
+            begun = await ask(url, token, "/flatten", expects="accounts", body=body)
         switch = begun["kill_switch"]
         _say(f"{switch['level']} on {switch['scope']}: nothing new opens until it is released")
         status = 0
+        if any(_is_in_doubt(each) for each in begun["accounts"]):
+            say_how_to_repeat(f"--key {named}")
         for each in begun["accounts"]:
             if each["error"] is not None:
-                _say(f"{each['account']}: NOT BEGUN: {each['error']['message']}")
+                _say(_not_begun(each))
                 status = 1
                 continue
             _print(each["exit"], as_json=as_json)
@@ -129,6 +143,18 @@ def flatten(
         return status
 
     raise typer.Exit(run_job(job()))
+
+
+def _is_in_doubt(each: Mapping[str, Any]) -> bool:
+    """Return whether nobody can say if the exit of a flattened account was begun."""
+    from ticker_service.client.order_client import IN_DOUBT  # noqa: PLC0415 - starts faster
+
+    return each["error"] is not None and each["error"]["code"] in IN_DOUBT
+
+
+def _not_begun(each: Mapping[str, Any]) -> str:
+    told = "UNKNOWN whether it was begun" if _is_in_doubt(each) else "NOT BEGUN"
+    return f"{each['account']} {each['client_order_id']}: {told}: {each['error']['message']}"
 
 
 async def _follow(begun: Mapping[str, Any], url: str, token: str, *, as_json: bool) -> int:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final
@@ -12,7 +10,7 @@ import orjson
 import typer
 
 from app.jobs import run_job
-from app.rest_door import URL, Token, Url
+from app.rest_door import URL, Token, Url, named_when_in_doubt
 from ticker_service.domain.order import OrderType, Product, Side, Validity, Variety
 from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.clock import SystemClock
@@ -286,13 +284,8 @@ def _ask(
         from ticker_service import client as library  # noqa: PLC0415 - as above
 
         async with library.OrderClient(url, token) as client:
-            try:
+            with named_when_in_doubt(f"--request-id {key}" if key else ""):
                 answer = await question(client)
-            except (library.OrderDoorClosed, library.OrderInDoubt, asyncio.CancelledError):
-                if key:
-                    repeat = f"ticker-service: to repeat this very request: --request-id {key}"
-                    print(repeat, file=sys.stderr)  # noqa: T201 - the user's terminal
-                raise
             print(orjson.dumps(answer).decode())  # noqa: T201 - the answer
         return 0
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import sys
 from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
 ANSWER_S_MAX: Final = 10.0
 SOCKET_PATH: Final = "/ws"
@@ -41,12 +44,14 @@ async def ask(
         body: What to POST.
 
     Raises:
+        OrderInDoubt: It cannot say whether it took the request.
         OrderError: It said no.
         OrderDoorClosed: It is not there, or what is there is none.
     """
     import httpx  # noqa: PLC0415 - other verbs start faster without it
 
-    from ticker_service.client import OrderDoorClosed, OrderError  # noqa: PLC0415 - as above
+    from ticker_service.client import OrderDoorClosed  # noqa: PLC0415 - as above
+    from ticker_service.client.order_client import error_of  # noqa: PLC0415 - as above
 
     if not token:
         raise OrderDoorClosed(
@@ -75,5 +80,28 @@ async def ask(
     if not isinstance(answer, dict) or (answered.is_success and expects not in answer):
         raise OrderDoorClosed(f"no order door at {url}: it answers something else")
     if not answered.is_success:
-        raise OrderError(answer)
+        raise error_of(answer)
     return answer
+
+
+@contextlib.contextmanager
+def named_when_in_doubt(option: str) -> Iterator[None]:
+    """Name the key of a request that has no answer, for whoever did not choose it.
+
+    Args:
+        option: As it is given back, such as ``--key flatten-1``; empty for none.
+    """
+    from ticker_service.client import OrderDoorClosed, OrderInDoubt  # noqa: PLC0415 - as above
+
+    try:
+        yield
+    except (OrderDoorClosed, OrderInDoubt, asyncio.CancelledError):
+        if option:
+            say_how_to_repeat(option)
+        raise
+
+
+def say_how_to_repeat(option: str) -> None:
+    """Tell whoever types how the very same request is made once more."""
+    repeat = f"ticker-service: to repeat this very request: {option}"
+    print(repeat, file=sys.stderr)  # noqa: T201 - the user's terminal

@@ -112,9 +112,13 @@ class ExitAnswer(BaseModel):
 
 
 class FlattenedAccount(BaseModel):
-    """What was begun on one account; ``error`` where nothing could be."""
+    """What was begun on one account; ``error`` where nothing was, or nobody knows.
+
+    ``client_order_id`` names the exit: as the flatten, and for ``all`` with ``.ACCOUNT`` after it.
+    """
 
     account: str
+    client_order_id: str
     exit: ExitAnswer | None = None
     error: ErrorAnswer | None = None
 
@@ -191,11 +195,11 @@ async def flatten(request: FlattenRequest, who: Admins, doors: DoorsHere) -> dic
             )
         except (OrderRefused, JournalUnavailable) as refused:
             error = ErrorAnswer(**answer_of(refused, None)[1])
-            begun.append(FlattenedAccount(account=account, error=error))
+            begun.append(FlattenedAccount(account=account, client_order_id=key, error=error))
         else:
             children = () if answer.is_new else await front.jobs.children_of(answer.task)
             told = ExitAnswer(**exit_answer(answer.task, children))
-            begun.append(FlattenedAccount(account=account, exit=told))
+            begun.append(FlattenedAccount(account=account, client_order_id=key, exit=told))
     return FlattenAnswer(
         kill_switch=switch_message(switch), is_on_disk=is_on_disk, accounts=begun
     ).model_dump()

@@ -100,7 +100,7 @@ class OrderClient:
             raise OrderDoorClosed(f"no order door at {self._url}: {why}") from error
         if hello.get("op") == "error":
             await self._hang_up()
-            raise _error_of(hello)
+            raise error_of(hello)
         await self._tasks.__aenter__()
         if self._socket is not None:
             self._reader = self._tasks.create_task(self._read(self._socket))
@@ -286,7 +286,7 @@ class OrderClient:
         finally:
             self._forget(key, reply)
         if answer.get("op") == "error":
-            raise _error_of(answer)
+            raise error_of(answer)
         return answer
 
     def _forget(self, key: str, reply: asyncio.Future[dict[str, Any]]) -> None:
@@ -322,7 +322,8 @@ class OrderClient:
                 self._events.put_nowait(None)
 
 
-def _error_of(answer: Mapping[str, Any]) -> OrderError:
+def error_of(answer: Mapping[str, Any]) -> OrderError:
+    """Return what a refusal of the daemon is raised as."""
     return (OrderInDoubt if answer.get("code") in IN_DOUBT else OrderError)(answer)
 
 

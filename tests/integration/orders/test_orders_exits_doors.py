@@ -123,6 +123,8 @@ def test_flatten_closes_cancels_and_lets_nothing_new_open(home: House, operator:
     assert begun.status_code == 202, begun.text
     switch = begun.json()["kill_switch"]
     assert (switch["level"], switch["scope"]) == ("REDUCE_ONLY", "account:SPARE")
+    (account,) = begun.json()["accounts"]
+    assert (account["account"], account["client_order_id"]) == ("SPARE", key)
     told = ended(operator, key)
     assert told["state"] == "DONE", told
     assert operator.status(resting)["state"] == "CANCELLED"
