@@ -184,10 +184,14 @@ def _print(shown: Mapping[str, Any], *, as_json: bool) -> None:
 
 
 def _line(shown: Mapping[str, Any]) -> str:
-    filled = sum(order["filled_quantity"] for order in shown["orders"])
-    held = ", ".join(f"{name} {held}" for name, held in shown["held_before"].items())
     told = f"{shown['account']} {shown['client_order_id']}: {shown['state']}"
     told += f" ({shown['code']}: {shown['reason']})" if shown["code"] else ""
+    held = ", ".join(f"{name} {held}" for name, held in shown["held_before"].items())
+    if not held and shown["state"] not in ENDED:
+        return f"{told}; the positions are being read"
+    if not held and shown["state"] != "DONE":
+        return told  # it may have ended before they were read
+    filled = sum(order["filled_quantity"] for order in shown["orders"])
     orders = len(shown["orders"])
     return f"{told}; began with {held or 'nothing'}; filled {filled} in {orders} orders"
 

@@ -86,3 +86,23 @@ def test_flatten_says_what_is_unknown_apart_from_what_was_not_begun(door: Any) -
     assert main.startswith("MAIN mine.MAIN: UNKNOWN whether it was begun: JOURNAL_UNAVAILABLE: ")
     assert spare.startswith("SPARE mine.SPARE: NOT BEGUN: KILL_SWITCH: ")
     assert "to repeat this very request: --key mine\n" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("state", "code", "held", "words"),
+    [
+        ("RUNNING", None, {}, "RUNNING; the positions are being read"),
+        ("RUNNING", None, {"NSE:INFY:MIS": 4}, "began with NSE:INFY:MIS 4; filled 0 in 0 orders"),
+        ("DONE", None, {}, "DONE; began with nothing; filled 0 in 0 orders"),
+        ("ESCALATED", "KILL_SWITCH", {}, "ESCALATED (KILL_SWITCH: why)"),
+    ],
+)
+def test_nothing_is_said_of_positions_that_were_not_read(
+    door: Any, state: str, code: str | None, held: dict[str, int], words: str
+) -> None:
+    told = {"exit": {}, "account": "MAIN", "client_order_id": "x", "state": state, "code": code}
+    told |= {"reason": code and "why", "held_before": held, "report": {}, "orders": []}
+    door(202, told)
+    ran = CliRunner().invoke(cli, [*EXIT, "--no-wait"])
+    assert ran.exit_code == 0, ran.output
+    assert ran.stdout.rstrip().endswith(words)
