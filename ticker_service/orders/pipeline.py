@@ -60,6 +60,8 @@ async def carry(
     target = await journal.task(task.target_task_id) if task.target_task_id else None
     if target is not None and target.kind in JOBS:
         return await _stop_job(task, target, journal, now_ns=now_ns)
+    # What came to the broker is asked for there even when the journal has its end: a late fact may
+    # still win (I7), and a cancel refused wrongly is worse than one that the broker refuses.
     lacks_order_id = target is not None and target.broker_order_id is None
     if target is not None and lacks_order_id:
         if target.state in UNSENT and task.kind is TaskKind.CANCEL:

@@ -313,6 +313,26 @@ def test_a_cancel_of_an_order_that_ended_here_is_refused_without_a_send() -> Non
     virtual_time.run(play())
 
 
+def test_a_cancel_of_an_order_that_ended_at_the_broker_is_sent_because_a_late_fact_may_win() -> (
+    None
+):
+    scene = Scene()
+
+    async def play() -> None:
+        async with scene.opened():
+            placed = await scene.place()
+            await scene.reaches(placed, S.ACKED)
+            first = await scene.cancel(placed)
+            await scene.reaches(first, S.ACKED)
+            await scene.reaches(placed, S.CANCELLED)
+            second = await scene.cancel(placed)
+            await scene.reaches(second, S.ACKED, S.REJECTED)
+            kinds = [sent.kind for sent in scene.broker.sent]
+            assert kinds == [TaskKind.PLACE, TaskKind.CANCEL, TaskKind.CANCEL]
+
+    virtual_time.run(play())
+
+
 def test_changes_of_one_order_go_out_one_after_the_other_in_their_order() -> None:
     scene = Scene()
     at_once: list[int] = []
