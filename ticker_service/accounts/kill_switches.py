@@ -59,6 +59,8 @@ class KillSwitches:
         self._in_journal: dict[UUID, KillSwitch] = {}
         self._unsaved: dict[UUID, KillSwitch] = {}
         self._told: dict[UUID, KillSwitch] = {}
+        self._stood = frozenset(each.switch_id for each in store.standing())
+        """Thrown before this began, so no news."""
         self._settling = asyncio.Lock()
         """An answer of the journal must not be overtaken by an older one."""
 
@@ -195,8 +197,9 @@ class KillSwitches:
         self._told = now
 
     def _say(self, switch: KillSwitch, *, stands: bool) -> None:
+        thrown = "kill_switch_stands" if switch.switch_id in self._stood else "kill_switch_thrown"
         log.warning(
-            "kill_switch_thrown" if stands else "kill_switch_released",
+            thrown if stands else "kill_switch_released",
             scope=str(switch.scope),
             kill_level=switch.level,
             why=switch.why,

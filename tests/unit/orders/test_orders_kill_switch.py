@@ -491,6 +491,25 @@ def test_everybody_is_told_once_when_one_is_thrown_and_when_it_is_released() -> 
     asyncio.run(play())
 
 
+def test_who_releases_one_switch_is_told_of_the_others_as_standing_not_as_thrown() -> None:
+    store, journal = MemoryKillStore(), MemoryJournal()
+    for scope in ("account:OTHER", "account:MAIN"):
+        store.throw(switch(scope))
+
+    async def play() -> list[tuple[str, str]]:
+        switches = KillSwitches(store)
+        with structlog.testing.capture_logs() as said:
+            scope = KillScope.of("account:MAIN")
+            await switches.release(scope, journal, by_whom="b", now_ns=NOON_NS)
+            await switches.throw(switch("account:LATER"))
+        return [(each["event"], each["scope"]) for each in said]
+
+    assert asyncio.run(play()) == [
+        ("kill_switch_stands", "account:OTHER"),
+        ("kill_switch_thrown", "account:LATER"),
+    ]
+
+
 _BODY = {
     "exchange": BUY.exchange,
     "tradingsymbol": BUY.tradingsymbol,
