@@ -16,6 +16,7 @@ import structlog
 from app import logging
 from app.doors import Doors, application
 from app.http import health, listener
+from app.kill_names import NamesHere
 from app.risk_file import RiskFile
 from app.security.limits import ConnectionCaps
 from app.security.tokens import TokenVerifier
@@ -111,6 +112,13 @@ async def run(
                     egress=office.egress if office else tuple,
                     refusals=engine.refusals,
                     risk=partial(office.front.controls.risk, EVERYBODY) if office else tuple,
+                    names=NamesHere(
+                        accounts=tuple(settings.accounts),
+                        groups=tuple(settings.groups),
+                        contracts=office.contracts.current,
+                    )
+                    if office and office.contracts
+                    else health.NOBODY,
                 ),
                 health_listener,
             )

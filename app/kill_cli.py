@@ -14,12 +14,14 @@ import httpx
 import typer
 
 from app.jobs import run_job, whoever
+from app.kill_names import Names, doubt
 from ticker_service.constants import NS_PER_S, NS_PER_US
 from ticker_service.domain.kill_switch import (
     WHY_CHARACTERS_MAX,
     KillLevel,
     KillScope,
     KillSwitch,
+    ScopeKind,
 )
 from ticker_service.domain.session import IST
 from ticker_service.errors import ConfigurationError, JournalError
@@ -66,6 +68,10 @@ def on(
     why: Annotated[str, typer.Option(help="For whoever releases it.")] = "no reason given",
     config: _Config = None,
     file: _File = None,
+    *,
+    force: Annotated[
+        bool, typer.Option("--force", help="Also on an account or group that is not known here.")
+    ] = False,
 ) -> None:
     """Stop a scope. Exit status 0 means that it is on disk and that the daemon has seen it."""
 
@@ -79,9 +85,13 @@ def on(
             since_ns=SystemClock().now_ns(),
         )
         place = _Place(config, file)
+        unsure = "" if force else await place.doubt(switch.scope)
         thrown = await asyncio.to_thread(place.store.throw, switch)
         print(f"{thrown}: on disk in {place.store.path}")  # noqa: T201 - the answer
-        return 0 if await place.is_shown(thrown.switch_id) else 1
+        is_shown = await place.is_shown(thrown.switch_id)
+        if unsure := unsure or await place.doubt_of_symbol(thrown.scope):
+            print(unsure)  # noqa: T201 - likewise
+        return 0 if is_shown and not unsure else 1
 
     raise typer.Exit(run_job(job()))
 
@@ -192,6 +202,40 @@ class _Place:
             return f"{url} holds the same"
         other = "it looks at another file: give its kill_switch_file with --file"
         return f"{url} HOLDS {len(at_it)}, AND {len(stands)} STAND HERE; {other}"
+
+    async def doubt(self, scope: KillScope) -> str:
+        """Return what to say of a scope of which nobody tells whether there is one.
+
+        Raises:
+            ConfigurationError: It is an account or group that is not known, and others are.
+        """
+        known = self._known.names
+        if not known.has(scope):  # or it is thrown without asking anybody
+            told = await self._told(scope, within_s=SEEN_S_MAX)
+            there = ((each, frozenset(told.get(each, ()))) for each in ("accounts", "groups"))
+            known |= Names(**dict(there))
+        return doubt(scope, known)
+
+    async def doubt_of_symbol(self, scope: KillScope) -> str:
+        """Return what to say of a symbol that the daemon knows no instrument of."""
+        if scope.kind is not ScopeKind.SYMBOL:
+            return ""
+        told = await self._told(scope, within_s=ANSWER_S_MAX)
+        if told.get("is_instrument") is not False:
+            return ""
+        return (
+            f"NO SUCH INSTRUMENT as {scope.name} is in the daemon's list of today: if that is "
+            "misspelt, orders for what you meant still leave"
+        )
+
+    async def _told(self, scope: KillScope, *, within_s: float) -> dict[str, Any]:
+        """Return what the daemon knows of names, nothing when none answers."""
+        url = f"{self._known.health_url}/debug/kill-scope"
+        with contextlib.suppress(httpx.HTTPError, ValueError, TypeError):
+            async with httpx.AsyncClient(trust_env=False, timeout=within_s) as http:
+                answer = await http.get(url, params={"scope": str(scope)})
+                return dict(answer.raise_for_status().json())
+        return {}
 
     async def is_shown(self, switch_id: uuid.UUID) -> bool:
         """Say whether the daemon looks at this file, and return it."""

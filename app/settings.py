@@ -41,6 +41,7 @@ from pydantic_settings import (
 )
 
 from app.group_settings import GroupSettings, group_faults
+from app.kill_names import Names
 from ticker_service import assembly
 from ticker_service.config import (
     SETTLE_MARGIN_RATIO,
@@ -915,6 +916,8 @@ class KillPlace:
     file: Path
     health_url: str
     has_journal: bool
+    names: Names
+    """None where these settings declare no account, or not so that they can be read."""
 
 
 def kill_place(file: Path | None = None) -> KillPlace:
@@ -933,8 +936,19 @@ def kill_place(file: Path | None = None) -> KillPlace:
     url = _alone("database_url", source) or os.environ.get("DATABASE_URL", "")
     shown = f"[{host}]" if ":" in host else host
     return KillPlace(
-        file=Path(str(found)), health_url=f"http://{shown}:{port}", has_journal=bool(url)
+        file=Path(str(found)),
+        health_url=f"http://{shown}:{port}",
+        has_journal=bool(url),
+        names=Names(accounts=_names("accounts", source), groups=_names("groups", source)),
     )
+
+
+def _names(name: str, file: Path) -> frozenset[str]:
+    """Return the names in a table of the settings, none where it is faulty."""
+    try:
+        return frozenset(_table(name, file) or ())
+    except ConfigurationError:
+        return frozenset()
 
 
 def token_secret(file: Path | None = None) -> bytes:

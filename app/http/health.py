@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
-from fastapi import FastAPI, Response
+from fastapi import FastAPI, Query, Response
 from fastapi.responses import JSONResponse
 
+from app.kill_names import NamesHere
 from ticker_service.constants import NS_PER_US
 from ticker_service.domain.egress import look_message
-from ticker_service.domain.kill_switch import switch_message
+from ticker_service.domain.kill_switch import KillScope, switch_message
+from ticker_service.errors import ConfigurationError
 from ticker_service.runtime.telemetry import CONTENT_TYPE
 
 if TYPE_CHECKING:
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from ticker_service.engine import Health
     from ticker_service.runtime.telemetry import Telemetry
 
+NOBODY: Final = NamesHere(accounts=(), groups=(), contracts=lambda: None)
 HEADERS: Final = {"Cache-Control": "no-store", "X-Content-Type-Options": "nosniff"}
 
 
@@ -35,13 +38,15 @@ def application(  # noqa: PLR0913 - what the listener shows
     egress: Callable[[], Sequence[EgressLook]] = tuple,
     refusals: Callable[[], Mapping[str, Any]] = dict,
     risk: Callable[[], Sequence[Mapping[str, Any]]] = tuple,
+    names: NamesHere = NOBODY,
 ) -> FastAPI:
     """Return the routes; each answers from memory and waits for nothing.
 
     ``accounts`` says how each account's desk stands and ``halts`` what holds one back; an account
     that takes no orders does not make the tick half unready, and is there to be read.
     ``kill_switches`` says what people have stopped, ``egress`` from where orders leave.
-    ``refusals`` says what was not published, and why; ``risk`` the limits of each account.
+    ``refusals`` says what was not published, and why; ``risk`` the limits of each account;
+    ``names`` what a kill switch may be thrown on.
     """
     app = FastAPI(title="ticker-service health", docs_url=None, redoc_url=None)
 
@@ -73,6 +78,15 @@ def application(  # noqa: PLR0913 - what the listener shows
     async def limited() -> JSONResponse:
         """Answer each account's risk limits, what of them is in use, and the newest denials."""
         return JSONResponse({"accounts": list(risk())}, headers=HEADERS)
+
+    @app.get("/debug/kill-scope")
+    async def named(scope: Annotated[str, Query(max_length=100)]) -> JSONResponse:
+        """Answer which accounts and groups there are, and whether a symbol is an instrument's."""
+        try:
+            told = names.told(KillScope.of(scope))
+        except ConfigurationError as error:
+            return JSONResponse({"message": str(error)}, status_code=422, headers=HEADERS)
+        return JSONResponse(told, headers=HEADERS)
 
     @app.get("/metrics")
     async def metrics() -> Response:

@@ -164,3 +164,58 @@ def test_a_list_with_the_journal_down_says_so_and_lists_the_file(
     assert said.returncode == 1, said
     assert "journal  does not answer, its switches are not listed" in said.stdout
     assert "(drill), in the file" in said.stdout
+
+
+def switched(home: House, scope: str, *more: str, **apart: object) -> tuple[int, str]:
+    """Type ``kill on`` beside the daemon; return its exit status and what it said."""
+    port = int(home.daemon.health_url.rpartition(":")[2])
+    settings = dict(home.settings) | {"health_port": port} | apart
+    beside = House(home.daemon, home.exchange, settings, home.price)
+    said = shell(beside, "kill", "on", scope, *more)
+    return said.returncode, said.stdout + said.stderr
+
+
+@pytest.mark.parametrize("scope", ["account:MIAN", "group:PIAR"])
+def test_the_shell_refuses_to_stop_an_account_or_group_that_nobody_has_and_names_those_there_are(
+    home: House, scope: str
+) -> None:
+    status, said = switched(home, scope)
+    assert (status, "NOTHING IS STOPPED" in said) == (2, True), said
+    names = "MAIN, SPARE" if scope.startswith("account") else "none"
+    assert f"scope={scope}: must be one of {names}" in said
+    assert home.daemon.ready().json()["kill_switches"] == []
+
+
+def test_the_shell_stops_what_it_does_not_know_where_nothing_tells_and_says_so(
+    home: House, tmp_path: Path
+) -> None:
+    file = tmp_path / "kill-switch.json"
+    status, said = switched(
+        home, "account:MIAN", accounts="{}", health_port=1, kill_switch_file=file
+    )
+    assert (status, "NOT CHECKED whether there is account:MIAN" in said) == (1, True), said
+    assert "account:MIAN" in file.read_text()
+
+
+def test_the_shell_stops_an_account_of_another_machine_by_force(
+    home: House, tmp_path: Path
+) -> None:
+    file = tmp_path / "kill-switch.json"
+    _, said = switched(home, "account:MIAN", "--force", kill_switch_file=file)
+    assert "account:MIAN" in file.read_text(), said
+    assert "NOT CHECKED" not in said
+
+
+def test_the_shell_stops_a_symbol_that_is_no_instrument_and_says_so(
+    home: House, operator: Caller
+) -> None:
+    typo = "symbol:NFO:TYPO"
+    for symbol, is_instrument in ((typo, False), ("symbol:NSE:INFY", True)):
+        answer = home.daemon.get(f"/debug/kill-scope?scope={symbol}").json()
+        assert answer["is_instrument"] is is_instrument
+    try:
+        status, said = switched(home, typo)
+        assert (status, "NO SUCH INSTRUMENT as NFO:TYPO" in said) == (1, True), said
+        assert typo in str(home.daemon.ready().json()["kill_switches"])
+    finally:
+        operator.release(typo)
