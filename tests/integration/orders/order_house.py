@@ -30,7 +30,11 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
 SECRET: Final = "stand-in-secret-of-thirty-two-bytes!"  # allow-secret
-STILL: Final = SimulatorOptions(seed=7, rate_per_s=0.0, enforce_rate_limits=False)
+NO_MARKET: Final = "SBIN"
+"""A share in which the exchange takes no MARKET order."""
+STILL: Final = SimulatorOptions(
+    seed=7, rate_per_s=0.0, enforce_rate_limits=False, no_market=(f"NSE:{NO_MARKET}",)
+)
 POSTBACK_WORD: Final = "a-word-of-the-tests-that-nobody-guesses"
 ALLOWED_PACE_S: Final = 0.1
 """So often a caller may ask for an order and have half of its 20 requests a second left."""
@@ -97,6 +101,11 @@ class House:
             "price": self.price,
         }
         return {name: value for name, value in (order | changed).items() if value is not None}
+
+    def offered(self, tradingsymbol: str) -> str:
+        """Return what an NSE share is offered at."""
+        row = depth_of(self.exchange, tradingsymbol)
+        return str(row["sell"][0]["price"])
 
     def broker_rows(self) -> list[dict[str, Any]]:
         """Return the orders that the exchange has, of the main user."""
@@ -297,18 +306,22 @@ def house(
             "order_settle_spacing_s": 0.2,
             **settings,
         }
-        key = f"token {market.api_key}:{market.access_token}"
-        quote = httpx.get(
-            f"{market.rest_root}/quote?i=NSE:INFY",
-            headers={"Authorization": key},
-            trust_env=False,
-        ).json(parse_float=Decimal)["data"]["NSE:INFY"]
         with daemon(chosen, config=config) as running:
-            price = str(quote["depth"]["buy"][4]["price"])
+            price = str(depth_of(market, "INFY")["buy"][4]["price"])
             made = House(running, market, chosen, price)
             with made.caller(accounts="all") as caller:
                 assert eventually(lambda: _is_open(caller)), running.program.err.text()
             yield made
+
+
+def depth_of(market: Exchange, tradingsymbol: str) -> dict[str, Any]:
+    """Return the book of an NSE share."""
+    key, name = f"token {market.api_key}:{market.access_token}", f"NSE:{tradingsymbol}"
+    answer = httpx.get(
+        f"{market.rest_root}/quote?i={name}", headers={"Authorization": key}, trust_env=False
+    )
+    depth: dict[str, Any] = answer.json(parse_float=Decimal)["data"][name]["depth"]
+    return depth
 
 
 def _is_open(caller: Caller) -> bool:

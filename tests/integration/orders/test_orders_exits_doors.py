@@ -8,7 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from order_house import Caller, House, new_name
+from order_house import NO_MARKET, Caller, House, new_name
 from running import DEADLINE_S, ROOT, environment, eventually
 
 from app.security.tokens import Scope
@@ -86,6 +86,28 @@ def test_a_position_is_closed_and_the_answer_tells_how(home: House, side: str) -
         other = caller.at("POST", "/exits", json=asked | {"within_s": 60})
         assert (other.status_code, other.json()["code"]) == (409, "IDEMPOTENCY_CONFLICT")
         assert caller.status(key)["state"] == "DONE"
+
+
+def test_where_no_market_order_is_taken_a_position_is_closed_by_limit(home: House) -> None:
+    symbol = {"exchange": "NSE", "tradingsymbol": NO_MARKET}
+    with home.caller(accounts=["MAIN"]) as caller:
+        key = new_name("open")
+        across = {"price": home.offered(NO_MARKET), "product": "MIS", "quantity": 4}
+        assert caller.place(key, home.order(**symbol, **across)).status_code == 202
+        caller.reaches(key, "FILLED")
+        key = new_name("exit")
+        asked = {"client_order_id": key, "account": "MAIN", "product": "MIS", **symbol}
+        assert caller.at("POST", "/exits", json=asked).status_code == 202
+        told = ended(caller, key)
+        assert told["state"] == "DONE", told
+    report = told["report"][f"NSE:{NO_MARKET}:MIS"]
+    assert (report["held"], report["is_flat"], report["filled"]) == (0, True, 4)
+    sent = [order["order_type"] for order in home.broker_rows() if _closes(order, symbol)]
+    assert sent == ["LIMIT"], "the broker has none that it refused"
+
+
+def _closes(order: dict[str, Any], symbol: dict[str, str]) -> bool:
+    return symbol.items() <= order.items() and order["transaction_type"] == "SELL"
 
 
 @pytest.mark.parametrize(
