@@ -167,7 +167,7 @@ class Audit:
         differing = _differing_positions(told.values(), reading.positions)
         found = frozenset([*_differing_orders(told, traded), *differing])
         suspected_ns = self._suspected_ns
-        if suspected_ns is None or (book_ns is not None and book_ns >= suspected_ns):
+        if suspected_ns is None or (book_ns is not None and book_ns > suspected_ns):
             self._be_sure_of(found & self._suspected)
             self._suspected, self._suspected_ns = found, self._clock.monotonic_ns()
         self._looked_ns = began_ns

@@ -56,7 +56,7 @@ def test_the_second_sends_what_waited_and_settles_what_was_being_sent(own: World
 
     assert second.opens(own.account, within_s=TAKEOVER_S)
     assert eventually(lambda: not verdict.unsettled(own), within_s=TAKEOVER_S)
-    assert states(own) == ["FILLED"] * ORDERS
+    assert eventually(lambda: states(own) == ["FILLED"] * ORDERS), states(own)
     assert verdict.never_twice(own) == []
     attempts = own.attempts()
     assert len(attempts) == ORDERS

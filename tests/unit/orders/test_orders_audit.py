@@ -218,6 +218,29 @@ def test_nothing_is_sure_before_the_order_book_was_read_again() -> None:
     play(scenario)
 
 
+def test_a_book_asked_for_at_the_instant_of_a_look_decides_nothing() -> None:
+    """Which of the two the broker answered first, nobody knows."""
+
+    async def scenario(scene: Watched) -> None:
+        async with scene.filled() as order_id:
+            audit = scene.desk.audit
+            await audit.look()
+            await asyncio.sleep(0.001)
+            scene.broker.trade_book = [trade(order_id, 75), trade(order_id, 10)]
+            rows = tuple(scene.broker.book.values())
+            audit.take_book(rows, scene.clock.monotonic_ns())
+            await audit.look()
+            audit.take_book(rows, scene.clock.monotonic_ns())
+            await audit.look()
+            assert audit.differences == frozenset()
+            await asyncio.sleep(0.001)
+            audit.take_book(rows, scene.clock.monotonic_ns())
+            await audit.look()
+            assert scene.differ() == {(Differs.FILLS, order_id, 75, 85)}
+
+    play(scenario)
+
+
 def test_an_account_opens_only_after_its_fills_and_positions_were_read() -> None:
     async def scenario(scene: Watched) -> None:
         down = True
