@@ -37,6 +37,7 @@ from ticker_service.domain.order import (
 )
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.risk import risk_table
+from ticker_service.orders.cancel_all import CancelAll
 from ticker_service.orders.desk import AccountDesk
 from ticker_service.orders.execute import Executor
 from ticker_service.orders.risk_tables import RiskTables
@@ -271,3 +272,20 @@ class Scene:
         """Wait until a task has been in one of the states, and return it as it is then."""
         await self.until(lambda: {*self.journal.states(of.task_id)} & {*states})
         return self.now(of)
+
+
+@contextlib.asynccontextmanager
+async def cancelling(scene: Scene) -> AsyncIterator[CancelAll]:
+    """Let what is open be cancelled, whenever a switch asks for it."""
+    work = CancelAll(
+        ACCOUNT,
+        gateway=scene.broker,
+        switches=scene.switches,
+        pacer=scene.pacer,
+        config=scene.config,
+        clock=scene.clock,
+    )
+    async with asyncio.TaskGroup() as tasks:
+        running = tasks.create_task(work.run(lambda: True))
+        yield work
+        running.cancel()

@@ -13,8 +13,8 @@ import pytest
 import structlog
 import virtual_time
 from held_scene import KEY, SELL, Held
-from order_scene import BUY, broker_order
-from test_orders_kill_switch import cancelling, switch
+from order_scene import BUY, broker_order, cancelling
+from test_orders_kill_switch import switch
 from test_orders_slices import contracts
 
 from ticker_service.config import OrdersConfig

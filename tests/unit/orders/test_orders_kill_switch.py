@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 import virtual_time
-from order_scene import ACCOUNT, BUY, NOON_NS, Scene, broker_order
+from order_scene import ACCOUNT, BUY, NOON_NS, Scene, broker_order, cancelling
 
 from ticker_service.accounts.kill_switches import LOOK_S, KillSwitches
 from ticker_service.config import OrdersConfig
@@ -24,8 +23,6 @@ from ticker_service.orders.cancel_all import ASK_AGAIN_S, CancelAll
 from ticker_service.testing import Answer, MemoryJournal, MemoryKillStore
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
-
     from ticker_service.ports import Reply
     from ticker_service.testing import Sent
 
@@ -48,23 +45,6 @@ async def refused(scene: Scene) -> OrderRefused:
     with pytest.raises(OrderRefused) as error:
         await scene.place()
     return error.value
-
-
-@contextlib.asynccontextmanager
-async def cancelling(scene: Scene) -> AsyncIterator[CancelAll]:
-    """Let what is open be cancelled, whenever a switch asks for it."""
-    work = CancelAll(
-        ACCOUNT,
-        gateway=scene.broker,
-        switches=scene.switches,
-        pacer=scene.pacer,
-        config=scene.config,
-        clock=scene.clock,
-    )
-    async with asyncio.TaskGroup() as tasks:
-        running = tasks.create_task(work.run(lambda: True))
-        yield work
-        running.cancel()
 
 
 @pytest.mark.parametrize("scope", ["all", f"account:{ACCOUNT}", f"symbol:{SYMBOL}"])

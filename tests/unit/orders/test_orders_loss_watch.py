@@ -9,14 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import virtual_time
-from order_scene import ACCOUNT, BUY, Scene
+from order_scene import ACCOUNT, BUY, Scene, cancelling
 
 from ticker_service.domain.kill_switch import KillLevel, KillScope, ScopeKind
 from ticker_service.domain.order import Side
 from ticker_service.domain.order_state import TaskState
 from ticker_service.domain.portfolio import BrokerPosition, PositionKey
 from ticker_service.errors import JournalUnavailable, OrderRefused, RiskDenied
-from ticker_service.orders.cancel_all import CancelAll
 from ticker_service.orders.loss_watch import lift_losses
 
 if TYPE_CHECKING:
@@ -265,16 +264,7 @@ def test_a_halt_cancels_what_rests_unless_the_limits_say_otherwise(*, cancels: b
 
     async def play() -> None:
         losing(scene, "0")
-        async with scene.opened(), asyncio.TaskGroup() as tasks:
-            work = CancelAll(
-                ACCOUNT,
-                gateway=scene.broker,
-                switches=scene.switches,
-                pacer=scene.pacer,
-                config=scene.config,
-                clock=scene.clock,
-            )
-            running = tasks.create_task(work.run(lambda: True))
+        async with scene.opened(), cancelling(scene):
             await scene.until(lambda: scene.desk.losses.day() is not None)
             resting = await scene.reaches(await scene.place(), TaskState.WORKING)
             losing(scene, "-5000")
@@ -287,7 +277,6 @@ def test_a_halt_cancels_what_rests_unless_the_limits_say_otherwise(*, cancels: b
                 await asyncio.sleep(30)
                 assert scene.now(resting).state is TaskState.WORKING
             assert (await refused(scene)).code == "KILL_SWITCH"
-            running.cancel()
 
     virtual_time.run(play())
 
